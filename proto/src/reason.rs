@@ -1,0 +1,226 @@
+//! Stable reason codes: one cause, one code.
+//!
+//! A code is never renamed and never reused; a retired one stays reserved here. Order: by stage, then
+//! alphabetical. `docs/REASON_CODES.md` lists the same table and a test keeps the two equal.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+macro_rules! reasons {
+    ($($variant:ident $wire:literal $stage:ident $doc:literal $remedy:literal;)*) => {
+        /// Why evidence, a caller or a document was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum ReasonCode {
+            $(#[doc = $doc] $variant,)*
+        }
+
+        impl ReasonCode {
+            /// Every code, by stage, then alphabetical.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable wire string.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $wire,)* }
+            }
+
+            /// The stage that refuses with this code.
+            #[must_use]
+            pub const fn stage(self) -> Stage {
+                match self { $(Self::$variant => Stage::$stage,)* }
+            }
+
+            /// What the code means, one sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $doc,)* }
+            }
+
+            /// What an operator can do, one sentence.
+            #[must_use]
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy,)* }
+            }
+
+            /// The code with this wire string.
+            #[must_use]
+            pub fn from_wire(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == text)
+            }
+        }
+    };
+}
+
+/// The step of an attestation that refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Decoding what came over the wire.
+    Evidence,
+    /// The endorsement key, its certificate and its chain.
+    Ek,
+    /// The inventory: may this TPM be a node at all.
+    Node,
+    /// The attestation key and its activation.
+    Ak,
+    /// The challenge.
+    Challenge,
+    /// `TPM2_Quote`.
+    Quote,
+    /// PCR values against the quote.
+    Pcr,
+    /// The certified node key.
+    NodeKey,
+    /// The tool log against its PCR.
+    ToolLog,
+    /// Reference values and site policy.
+    Policy,
+    /// Issuing a certificate.
+    Certificate,
+    /// The service's own limits.
+    Service,
+    /// Administration.
+    Admin,
+}
+
+reasons! {
+    EvidenceFieldInvalid "EVIDENCE_FIELD_INVALID" Evidence "A field has a length or value that the contract does not allow." "Use an attestor of the same major version as the verifier.";
+    EvidenceFieldMissing "EVIDENCE_FIELD_MISSING" Evidence "A required field is absent." "Use an attestor of the same major version as the verifier.";
+    EvidenceLimitExceeded "EVIDENCE_LIMIT_EXCEEDED" Evidence "A field, count or log is larger than its limit." "See docs/PROTOCOL.md for the limits; declare fewer tools or files.";
+    EvidenceOutOfOrder "EVIDENCE_OUT_OF_ORDER" Evidence "A message came that this step of the protocol does not expect." "Use an attestor of the same major version as the verifier.";
+    EvidenceStructureInvalid "EVIDENCE_STRUCTURE_INVALID" Evidence "A TPM structure does not decode." "Check the TPM and the attestor's version; the offset says where decoding stopped.";
+    EvidenceTrailingBytes "EVIDENCE_TRAILING_BYTES" Evidence "Bytes follow the end of a structure." "Use an unmodified attestor.";
+    EvidenceTruncated "EVIDENCE_TRUNCATED" Evidence "A structure ends before its declared length." "Use an unmodified attestor; check the network path for proxies that cut messages.";
+    EvidenceVersionUnsupported "EVIDENCE_VERSION_UNSUPPORTED" Evidence "The worker speaks a protocol version that this verifier does not." "Upgrade the older of the two programs.";
+
+    EkCertificateAlgorithmUnsupported "EK_CERTIFICATE_ALGORITHM_UNSUPPORTED" Ek "A certificate of the EK's chain is signed with an algorithm that is not accepted." "Ask the manufacturer for a newer chain, or allow-list the EK by its digest.";
+    EkCertificateKeyMismatch "EK_CERTIFICATE_KEY_MISMATCH" Ek "The EK certificate certifies another key than the EK presented." "Check which EK template the TPM's certificate belongs to.";
+    EkCertificateMalformed "EK_CERTIFICATE_MALFORMED" Ek "A certificate of the EK's chain is not well-formed DER X.509." "Read the certificate again from the TPM's NV index.";
+    EkCertificateMissing "EK_CERTIFICATE_MISSING" Ek "The TPM has no EK certificate and its EK is not allow-listed by digest." "Run `verifier nodes add --ek-digest` with the digest printed by `attestor inspect`.";
+    EkCertificateProfileViolation "EK_CERTIFICATE_PROFILE_VIOLATION" Ek "The certificate is not an EK certificate by the TCG profile." "Check that the certificate is the EK's and not an AK's or a platform certificate.";
+    EkChainCaInvalid "EK_CHAIN_CA_INVALID" Ek "An issuer in the chain may not issue certificates (CA flag, key usage or path length)." "Import the manufacturer's proper intermediates.";
+    EkChainCriticalExtension "EK_CHAIN_CRITICAL_EXTENSION" Ek "A certificate has a critical extension that is not understood." "Report the certificate; it can be allow-listed by EK digest meanwhile.";
+    EkChainExpired "EK_CHAIN_EXPIRED" Ek "A certificate of the EK's chain has expired." "Import the renewed chain, or allow-list the EK by its digest.";
+    EkChainNotYetValid "EK_CHAIN_NOT_YET_VALID" Ek "A certificate of the EK's chain is not valid yet." "Check the verifier's clock.";
+    EkChainSignatureInvalid "EK_CHAIN_SIGNATURE_INVALID" Ek "A certificate of the chain is not signed by its named issuer." "Read the certificate again from the TPM; if it persists, distrust the TPM.";
+    EkChainTooLong "EK_CHAIN_TOO_LONG" Ek "The chain is longer, or needs more work, than is allowed." "Send only the certificates of the path.";
+    EkChainUnknownRoot "EK_CHAIN_UNKNOWN_ROOT" Ek "No path leads from the EK certificate to an imported manufacturer root." "Import the manufacturer's roots with `verifier roots import`.";
+    EkKeyUnsupported "EK_KEY_UNSUPPORTED" Ek "The EK's type, size or curve is not RSA-2048, RSA-3072, P-256 or P-384." "Use another of the TPM's EK templates.";
+    EkKeyWeak "EK_KEY_WEAK" Ek "The EK is weak: wrong exponent, even or short modulus, ROCA fingerprint, or point off its curve." "Replace the TPM or its firmware.";
+    EkRevocationUnknown "EK_REVOCATION_UNKNOWN" Ek "Policy demands a revocation state and no current CRL covers the certificate." "Import the manufacturer's current CRL with `verifier roots import`.";
+    EkRevoked "EK_REVOKED" Ek "The manufacturer revoked the EK certificate or one of its issuers." "Replace the TPM.";
+    EkTemplateInvalid "EK_TEMPLATE_INVALID" Ek "The EK's attributes are not those of a storage key that never leaves its TPM." "Create the EK from a TCG default template.";
+
+    NodeEkMismatch "NODE_EK_MISMATCH" Node "The node's record is pinned to another EK." "If the TPM or mainboard was replaced, run `verifier nodes replace-tpm`.";
+    NodePending "NODE_PENDING" Node "The TPM is genuine and waits for approval." "Run `verifier nodes approve`.";
+    NodeRevoked "NODE_REVOKED" Node "The node was revoked." "Run `verifier nodes approve` if it may come back.";
+    NodeUnknown "NODE_UNKNOWN" Node "No record and no admission rule matches this TPM." "Run `verifier nodes add`, or allow pending approval in the configuration.";
+
+    AkActivationFailed "AK_ACTIVATION_FAILED" Ak "The secret returned is not the one wrapped for this EK and AK." "Restart the attestor; if it persists, the AK does not live in this TPM.";
+    AkAlgorithmNotAllowed "AK_ALGORITHM_NOT_ALLOWED" Ak "The AK's type, size, curve or hash is not accepted." "Use a P-256, P-384, RSA-2048 or larger AK with SHA-256 or SHA-384.";
+    AkAttributesInvalid "AK_ATTRIBUTES_INVALID" Ak "The AK could leave its TPM, or may decrypt." "Create the AK with fixedTPM, fixedParent and sensitiveDataOrigin, without decrypt.";
+    AkKeyWeak "AK_KEY_WEAK" Ak "The AK is weak: wrong exponent, bad modulus, or point off its curve." "Create another AK.";
+    AkNotRestricted "AK_NOT_RESTRICTED" Ak "The AK would sign anything, so its quotes prove nothing." "Create the AK with restricted and sign.";
+    AkSchemeInvalid "AK_SCHEME_INVALID" Ak "The AK has no fixed signing scheme." "Create the AK with ECDSA, RSASSA or RSAPSS and a hash.";
+
+    ChallengeExpired "CHALLENGE_EXPIRED" Challenge "The answer came after the challenge's deadline." "Check the TPM's speed and the network; try again.";
+
+    QuoteBootChanged "QUOTE_BOOT_CHANGED" Quote "The TPM was reset or resumed since this AK was activated." "The attestor proves the new boot by itself; nothing to do.";
+    QuoteFirmwareChanged "QUOTE_FIRMWARE_CHANGED" Quote "The TPM's firmware version differs from the one recorded for this boot." "Restart the worker; TPM firmware cannot change within a boot.";
+    QuoteNotTpmGenerated "QUOTE_NOT_TPM_GENERATED" Quote "The signed structure was not made by a TPM." "The AK signed outside data: treat the worker as hostile.";
+    QuoteQualifiedSignerMismatch "QUOTE_QUALIFIED_SIGNER_MISMATCH" Quote "The quote's signer is not the AK under this EK." "Create the AK as a child of the EK.";
+    QuoteQualifyingDataMismatch "QUOTE_QUALIFYING_DATA_MISMATCH" Quote "The quote does not answer this challenge for this node key and tool log." "Try again; if it persists, somebody replays or relays quotes.";
+    QuoteResetCountRegressed "QUOTE_RESET_COUNT_REGRESSED" Quote "The TPM's reset counters went back." "If the TPM was cleared on purpose, run `verifier nodes accept-clear`.";
+    QuoteSignatureInvalid "QUOTE_SIGNATURE_INVALID" Quote "The AK did not sign this quote." "Try again; if it persists, treat the worker as hostile.";
+    QuoteSignatureSchemeMismatch "QUOTE_SIGNATURE_SCHEME_MISMATCH" Quote "The signature's scheme or hash is not the AK's." "Let the AK's own scheme decide (TPM_ALG_NULL in TPM2_Quote).";
+    QuoteWrongType "QUOTE_WRONG_TYPE" Quote "The signed structure is not a quote." "Use an unmodified attestor.";
+
+    PcrAtResetValue "PCR_AT_RESET_VALUE" Pcr "A required PCR was never extended in this boot." "Check that the firmware measures into this bank.";
+    PcrDigestMismatch "PCR_DIGEST_MISMATCH" Pcr "The values presented do not hash to the quoted digest." "Try again; PCRs may have changed while they were read.";
+    PcrSelectionEmpty "PCR_SELECTION_EMPTY" Pcr "The quote covers no PCR." "Use an unmodified attestor.";
+    PcrSelectionIncomplete "PCR_SELECTION_INCOMPLETE" Pcr "The quote does not cover what was asked for." "Check that the TPM has the banks that policy names allocated.";
+    PcrSelectionInvalid "PCR_SELECTION_INVALID" Pcr "The quoted selection repeats a bank or has a wrong size." "Use an unmodified attestor.";
+    PcrValuesInvalid "PCR_VALUES_INVALID" Pcr "The values presented are not one for each quoted PCR." "Use an unmodified attestor.";
+
+    NodeKeyAttributesInvalid "NODE_KEY_ATTRIBUTES_INVALID" NodeKey "The node key could leave its TPM or be used beyond signing." "Use an unmodified attestor.";
+    NodeKeyCertifySignatureInvalid "NODE_KEY_CERTIFY_SIGNATURE_INVALID" NodeKey "The AK did not sign the node key's certification." "Try again; if it persists, treat the worker as hostile.";
+    NodeKeyCertifyWrongType "NODE_KEY_CERTIFY_WRONG_TYPE" NodeKey "The signed structure is not a TPM-made certification." "Use an unmodified attestor.";
+    NodeKeyCountersMismatch "NODE_KEY_COUNTERS_MISMATCH" NodeKey "The certification was made in another boot than the quote." "Try again.";
+    NodeKeyHierarchyInvalid "NODE_KEY_HIERARCHY_INVALID" NodeKey "The node key is not a child of a primary of the NULL hierarchy." "Use an unmodified attestor.";
+    NodeKeyNameMismatch "NODE_KEY_NAME_MISMATCH" NodeKey "The certification is for another key." "Use an unmodified attestor.";
+    NodeKeyQualifyingDataMismatch "NODE_KEY_QUALIFYING_DATA_MISMATCH" NodeKey "The certification does not answer this challenge." "Try again; if it persists, somebody replays certifications.";
+    NodeKeyUnsupported "NODE_KEY_UNSUPPORTED" NodeKey "The node key is not a P-256 key on its curve." "Use an unmodified attestor.";
+
+    ToolLogDigestMismatch "TOOL_LOG_DIGEST_MISMATCH" ToolLog "An event's digest is not the hash of its content." "The log was edited: treat the worker as hostile.";
+    ToolLogMalformed "TOOL_LOG_MALFORMED" ToolLog "The tool log does not decode." "Restart the worker to begin a new log.";
+    ToolLogNotCanonical "TOOL_LOG_NOT_CANONICAL" ToolLog "An event is not in canonical encoding." "Use an unmodified attestor.";
+    ToolLogOffsetInvalid "TOOL_LOG_OFFSET_INVALID" ToolLog "The log's piece does not begin where it was asked for." "Restart the attestor.";
+    ToolLogOutOfSequence "TOOL_LOG_OUT_OF_SEQUENCE" ToolLog "Event numbers have a gap or repeat." "The log was edited: treat the worker as hostile.";
+    ToolLogReplayMismatch "TOOL_LOG_REPLAY_MISMATCH" ToolLog "The tool log does not replay to its PCR." "Somebody else extended the PCR or the log lost events: restart the worker.";
+    ToolLogWrongPcr "TOOL_LOG_WRONG_PCR" ToolLog "An event names another PCR or bank set than the tool log's." "Make the tool PCR of attestor and verifier equal.";
+
+    PolicyClockNotSafe "POLICY_CLOCK_NOT_SAFE" Policy "The reference values demand a safe TPM clock and the quote says it is not." "Wait until the TPM wrote its clock (up to 70 minutes after a power cut).";
+    PolicyNoReferenceValues "POLICY_NO_REFERENCE_VALUES" Policy "No golden set is active for the node's pool." "Capture one with `verifier golden capture` and apply it.";
+    PolicyPcrNotAllowed "POLICY_PCR_NOT_ALLOWED" Policy "A PCR has a value that the golden set does not list." "See the audit record for the expected values; capture a new golden set if the change is wanted.";
+    PolicyToolDenied "POLICY_TOOL_DENIED" Policy "A tool with a denied digest was measured in this boot." "Remove the tool and reboot the worker.";
+    PolicyToolMissing "POLICY_TOOL_MISSING" Policy "A required tool was not measured." "Install the tool and declare it in the attestor's tool list.";
+    PolicyToolNotAllowed "POLICY_TOOL_NOT_ALLOWED" Policy "A tool's digest is not one that the golden set lists." "Reinstall the tool, or add its new digest to the golden set.";
+    PolicyToolUnexpected "POLICY_TOOL_UNEXPECTED" Policy "The golden set is closed and does not name this tool." "Remove the tool from the worker's list or add it to the golden set.";
+    PolicyTpmFirmwareBelowFloor "POLICY_TPM_FIRMWARE_BELOW_FLOOR" Policy "The TPM's firmware is older than the golden set's floor." "Update the TPM's firmware.";
+    PolicyTpmManufacturerNotAllowed "POLICY_TPM_MANUFACTURER_NOT_ALLOWED" Policy "The TPM's manufacturer is not one that the golden set lists." "Add the manufacturer to the golden set or replace the TPM.";
+
+    CertificateProfileViolation "CERTIFICATE_PROFILE_VIOLATION" Certificate "A certificate about to be signed breaks its profile; nothing was signed." "Report this as a bug with the decision's identifier.";
+
+    ServiceBusy "SERVICE_BUSY" Service "The verifier has as many attestations under way as it allows." "The attestor comes again by itself.";
+    ServiceClockRegressed "SERVICE_CLOCK_REGRESSED" Service "The verifier's clock stands before its last recorded decision." "Set the verifier's clock.";
+    ServiceDeadlineExceeded "SERVICE_DEADLINE_EXCEEDED" Service "The caller was too slow." "Check the network; try again.";
+    ServiceUnavailable "SERVICE_UNAVAILABLE" Service "The verifier could not record or sign; nothing was decided." "See the verifier's log for the incident's identifier.";
+
+    AdminCertificateRequired "ADMIN_CERTIFICATE_REQUIRED" Admin "The call needs an administrator's client certificate." "Pass --admin-cert and --admin-key, or run where `verifier init` put them.";
+    AdminNotFound "ADMIN_NOT_FOUND" Admin "No such node, set or decision." "List what exists first.";
+    AdminRequestInvalid "ADMIN_REQUEST_INVALID" Admin "The request is not acceptable as it stands." "Follow the message.";
+    AdminRoleInsufficient "ADMIN_ROLE_INSUFFICIENT" Admin "The certificate's role may not make this call." "Ask for a certificate with the role named in the message.";
+}
+
+impl fmt::Display for ReasonCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for ReasonCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ReasonCode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        Self::from_wire(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("unknown reason code {text:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_upper_snake_unique_and_sorted_within_their_stage() {
+        for pair in ReasonCode::ALL.windows(2) {
+            let [a, b] = pair else { unreachable!("windows of two") };
+            assert!(a.stage() <= b.stage(), "{a} and {b}: stages in order");
+            if a.stage() == b.stage() {
+                assert!(a.as_str() < b.as_str(), "{a} and {b}: alphabetical, unique");
+            }
+        }
+        for code in ReasonCode::ALL {
+            assert!(code.as_str().len() <= 63);
+            assert!(code.as_str().chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+            assert_eq!(ReasonCode::from_wire(code.as_str()), Some(*code));
+        }
+    }
+}

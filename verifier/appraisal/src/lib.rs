@@ -1,0 +1,2 @@
+//! The pure appraisal core of Assay.
+pub mod verdict;
