@@ -94,7 +94,12 @@ impl<'a> Attest<'a> {
                 magic,
                 qualified_signer: &[],
                 extra_data: &[],
-                clock_info: ClockInfo { clock_ms: 0, reset_count: 0, restart_count: 0, safe: false },
+                clock_info: ClockInfo {
+                    clock_ms: 0,
+                    reset_count: 0,
+                    restart_count: 0,
+                    safe: false,
+                },
                 firmware_version: 0,
                 attested: Attested::Other(kind),
             });
@@ -112,7 +117,10 @@ impl<'a> Attest<'a> {
             ST_ATTEST_QUOTE => {
                 let selection = pcr_selection(&mut reader)?;
                 let pcr_digest = reader.sized("pcrDigest", 64)?;
-                Attested::Quote { selection, pcr_digest }
+                Attested::Quote {
+                    selection,
+                    pcr_digest,
+                }
             }
             ST_ATTEST_CERTIFY => Attested::Certify {
                 name: reader.sized("name", MAX_NAME_BYTES)?,
@@ -130,7 +138,14 @@ impl<'a> Attest<'a> {
             }
         };
         reader.finish()?;
-        Ok(Self { magic, qualified_signer, extra_data, clock_info, firmware_version, attested })
+        Ok(Self {
+            magic,
+            qualified_signer,
+            extra_data,
+            clock_info,
+            firmware_version,
+            attested,
+        })
     }
 }
 
@@ -142,7 +157,10 @@ fn yes_no(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
         1 => Ok(true),
         found => Err(DecodeError {
             at,
-            kind: DecodeErrorKind::Unsupported { what: "TPMI_YES_NO", found: found.into() },
+            kind: DecodeErrorKind::Unsupported {
+                what: "TPMI_YES_NO",
+                found: found.into(),
+            },
         }),
     }
 }
@@ -154,7 +172,11 @@ fn pcr_selection(reader: &mut Reader<'_>) -> Result<Vec<QuotedBank>, DecodeError
     if count > MAX_PCR_BANKS {
         return Err(DecodeError {
             at,
-            kind: DecodeErrorKind::TooLong { what: "pcrSelections", max: MAX_PCR_BANKS, found: count },
+            kind: DecodeErrorKind::TooLong {
+                what: "pcrSelections",
+                max: MAX_PCR_BANKS,
+                found: count,
+            },
         });
     }
     let mut banks: Vec<QuotedBank> = Vec::with_capacity(count);
@@ -162,12 +184,18 @@ fn pcr_selection(reader: &mut Reader<'_>) -> Result<Vec<QuotedBank>, DecodeError
         let at = reader.offset();
         let hash_alg = reader.u16()?;
         if banks.iter().any(|bank| bank.hash_alg == hash_alg) {
-            return Err(DecodeError { at, kind: DecodeErrorKind::BankRepeated(hash_alg) });
+            return Err(DecodeError {
+                at,
+                kind: DecodeErrorKind::BankRepeated(hash_alg),
+            });
         }
         let at = reader.offset();
         let size = reader.u8()?;
         if size != 3 {
-            return Err(DecodeError { at, kind: DecodeErrorKind::SelectSize(size) });
+            return Err(DecodeError {
+                at,
+                kind: DecodeErrorKind::SelectSize(size),
+            });
         }
         let [b0, b1, b2] = reader.array()?;
         let bits = u32::from_le_bytes([b0, b1, b2, 0]);

@@ -17,7 +17,9 @@ impl IdObject {
     pub fn new(integrity_hmac: &[u8], encrypted_identity: &[u8]) -> Self {
         let mut inner = sized(integrity_hmac);
         inner.extend_from_slice(encrypted_identity);
-        Self { bytes: sized(&inner) }
+        Self {
+            bytes: sized(&inner),
+        }
     }
 
     /// With the outer size prefix, as the wire and the TPM want it.
@@ -45,7 +47,11 @@ pub fn sized(bytes: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// [`DecodeError`] for a wrong size.
-pub fn unsized_bytes<'a>(bytes: &'a [u8], what: &'static str, max: usize) -> Result<&'a [u8], DecodeError> {
+pub fn unsized_bytes<'a>(
+    bytes: &'a [u8],
+    what: &'static str,
+    max: usize,
+) -> Result<&'a [u8], DecodeError> {
     let mut reader = Reader::new(bytes);
     let inner = reader.sized(what, max)?;
     reader.finish()?;

@@ -175,12 +175,23 @@ impl Public {
             found => {
                 return Err(DecodeError {
                     at: 0,
-                    kind: DecodeErrorKind::Unsupported { what: "type", found: found.into() },
+                    kind: DecodeErrorKind::Unsupported {
+                        what: "type",
+                        found: found.into(),
+                    },
                 });
             }
         };
         reader.finish()?;
-        Ok(Self { raw: bytes.to_vec(), name_alg, attributes, auth_policy, symmetric, scheme, key })
+        Ok(Self {
+            raw: bytes.to_vec(),
+            name_alg,
+            attributes,
+            auth_policy,
+            symmetric,
+            scheme,
+            key,
+        })
     }
 
     /// The structure's bytes, as received.
@@ -233,12 +244,18 @@ impl Public {
 }
 
 /// A hash algorithm identifier, one of those that are appraised.
-pub(super) fn hash_alg(reader: &mut Reader<'_>, what: &'static str) -> Result<HashAlg, DecodeError> {
+pub(super) fn hash_alg(
+    reader: &mut Reader<'_>,
+    what: &'static str,
+) -> Result<HashAlg, DecodeError> {
     let at = reader.offset();
     let found = reader.u16()?;
     HashAlg::from_tpm(found).ok_or(DecodeError {
         at,
-        kind: DecodeErrorKind::Unsupported { what, found: found.into() },
+        kind: DecodeErrorKind::Unsupported {
+            what,
+            found: found.into(),
+        },
     })
 }
 
@@ -250,7 +267,15 @@ fn rsa(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {
     let key_bits = reader.u16()?;
     let exponent = reader.u32()?;
     let modulus = reader.sized("RSA modulus", MAX_RSA_BYTES)?.to_vec();
-    Ok((symmetric, scheme, KeyKind::Rsa { key_bits, exponent, modulus }))
+    Ok((
+        symmetric,
+        scheme,
+        KeyKind::Rsa {
+            key_bits,
+            exponent,
+            modulus,
+        },
+    ))
 }
 
 fn ecc(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {
@@ -263,7 +288,10 @@ fn ecc(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {
         found => {
             return Err(DecodeError {
                 at,
-                kind: DecodeErrorKind::Unsupported { what: "curveID", found: found.into() },
+                kind: DecodeErrorKind::Unsupported {
+                    what: "curveID",
+                    found: found.into(),
+                },
             });
         }
     };
@@ -274,7 +302,10 @@ fn ecc(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {
         found => {
             return Err(DecodeError {
                 at,
-                kind: DecodeErrorKind::Unsupported { what: "kdf scheme", found: found.into() },
+                kind: DecodeErrorKind::Unsupported {
+                    what: "kdf scheme",
+                    found: found.into(),
+                },
             });
         }
     }
@@ -293,7 +324,10 @@ fn symmetric(reader: &mut Reader<'_>) -> Result<Option<AesCfb>, DecodeError> {
             if !matches!(key_bits, 128 | 256) {
                 return Err(DecodeError {
                     at,
-                    kind: DecodeErrorKind::Unsupported { what: "AES keyBits", found: key_bits.into() },
+                    kind: DecodeErrorKind::Unsupported {
+                        what: "AES keyBits",
+                        found: key_bits.into(),
+                    },
                 });
             }
             let at = reader.offset();
@@ -301,13 +335,19 @@ fn symmetric(reader: &mut Reader<'_>) -> Result<Option<AesCfb>, DecodeError> {
                 ALG_CFB => Ok(Some(AesCfb { key_bits })),
                 found => Err(DecodeError {
                     at,
-                    kind: DecodeErrorKind::Unsupported { what: "AES mode", found: found.into() },
+                    kind: DecodeErrorKind::Unsupported {
+                        what: "AES mode",
+                        found: found.into(),
+                    },
                 }),
             }
         }
         found => Err(DecodeError {
             at,
-            kind: DecodeErrorKind::Unsupported { what: "symmetric algorithm", found: found.into() },
+            kind: DecodeErrorKind::Unsupported {
+                what: "symmetric algorithm",
+                found: found.into(),
+            },
         }),
     }
 }
@@ -327,7 +367,10 @@ fn scheme(reader: &mut Reader<'_>) -> Result<Scheme, DecodeError> {
         found => {
             return Err(DecodeError {
                 at,
-                kind: DecodeErrorKind::Unsupported { what: "scheme", found: found.into() },
+                kind: DecodeErrorKind::Unsupported {
+                    what: "scheme",
+                    found: found.into(),
+                },
             });
         }
     })

@@ -13,7 +13,10 @@ impl<'a> Reader<'a> {
     /// Reads `bytes` from its first byte on.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, offset: 0 }
+        Self {
+            rest: bytes,
+            offset: 0,
+        }
     }
 
     /// Offset of the next byte from the start.
@@ -94,7 +97,14 @@ impl<'a> Reader<'a> {
         let at = self.offset;
         let len = usize::from(self.u16()?);
         if len > max {
-            return Err(DecodeError { at, kind: DecodeErrorKind::TooLong { what, max, found: len } });
+            return Err(DecodeError {
+                at,
+                kind: DecodeErrorKind::TooLong {
+                    what,
+                    max,
+                    found: len,
+                },
+            });
         }
         self.bytes(len)
     }
@@ -107,13 +117,18 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(self.error(DecodeErrorKind::Trailing { left: self.rest.len() }))
+            Err(self.error(DecodeErrorKind::Trailing {
+                left: self.rest.len(),
+            }))
         }
     }
 
     /// An error at the next byte.
     #[must_use]
     pub const fn error(&self, kind: DecodeErrorKind) -> DecodeError {
-        DecodeError { at: self.offset, kind }
+        DecodeError {
+            at: self.offset,
+            kind,
+        }
     }
 }
