@@ -7,6 +7,7 @@ pub mod digest;
 pub mod evidence;
 pub mod limits;
 pub mod reason;
+pub mod spki;
 pub mod tool_log;
 pub mod tpm;
 
