@@ -1,2 +1,339 @@
-//! The pure appraisal core of Assay.
+//! The pure appraisal core of Assay: evidence and context in, verdict out.
+//!
+//! No clock, randomness, file or network access, no async runtime: every input is a parameter, so a recorded case
+//! gives the same verdict, byte for byte, whenever it is judged again.
+//!
+//! # Main path
+//! ```text
+//! Hello    ─▶ TrustedEk (ek) ─┐
+//!             RestrictedAk (ak) ┴─▶ ActivationChallenge (activation) ─secret─▶ BoundAk
+//! Evidence ─▶ SignedQuote ─▶ VerifiedQuote ─▶ AttestedPcrs ─┬─▶ AttestedMeasurements ─▶ Claims ─decide─▶ Verdict
+//!             (quote)        our challenge     (pcr)         └─▶ CertifiedNodeKey                          │
+//!                                                                (node_key)            Deny(Denial) | Admit(Admission)
+//! ```
+//! Each arrow is the only constructor of its target: a check that was not made has no value to go on with.
+//! Integrity stages stop at the first failure, because later facts would be about an attacker's data; policy reports
+//! every finding.
+//!
+//! # Trust
+//! `context` comes from the verifier's own store, clock and configuration; everything in `Evidence` comes from the
+//! worker and is believed only as far as a TPM that the endorsements vouch for signed it.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod activation;
+pub mod ak;
+pub mod boot;
+pub mod claims;
+pub mod context;
+pub mod ek;
+pub mod measurement;
+pub mod node_key;
+pub mod pcr;
+pub mod policy;
+pub mod quote;
 pub mod verdict;
+pub mod verification_key;
+pub mod x509;
+
+use std::sync::Arc;
+
+use proto::{
+    binding::QualifyingData,
+    evidence::{Evidence, LogKind, NodeKeyEvidence},
+    reason::ReasonCode,
+    tool_log::ToolMeasurement,
+    tpm::name::Name,
+};
+
+use crate::{
+    boot::{Boot, Counters},
+    claims::Claims,
+    context::{AppraisalContext, Signer, Standing},
+    measurement::{AttestedMeasurements, ReplayedToolLog},
+    node_key::CertifiedNodeKey,
+    pcr::AttestedPcrs,
+    quote::SignedQuote,
+    verdict::{Admission, Denial, Finding, Grant, Verdict},
+};
+
+/// A verdict, with what the evidence proved on the way.
+#[derive(Debug)]
+#[must_use]
+pub struct Appraisal {
+    /// The answer.
+    pub verdict: Verdict,
+    /// What integrity-verified evidence says; `None` if an integrity stage refused.
+    ///
+    /// Present on a policy denial too: reference values are captured from it.
+    pub proven: Option<Proven>,
+}
+
+/// What was proven before policy was asked.
+#[derive(Debug)]
+pub struct Proven {
+    /// The claims.
+    pub claims: Claims,
+    /// The boot's record for the store.
+    pub boot: Boot,
+    /// Tool measurements in this evidence, with their files.
+    pub measurements: Vec<ToolMeasurement>,
+}
+
+/// Appraises evidence: the one way to an [`Admission`].
+pub fn appraise(evidence: &Evidence, signer: Signer, context: &AppraisalContext<'_>) -> Appraisal {
+    let proven = match prove(evidence, signer, context) {
+        Ok(proven) => proven,
+        Err(denial) => return Appraisal { verdict: Verdict::Deny(denial), proven: None },
+    };
+    let verdict = judge(&proven, context);
+    Appraisal { verdict, proven: Some(proven) }
+}
+
+/// The integrity stages, in order; stops at the first failure.
+fn prove(
+    evidence: &Evidence,
+    signer: Signer,
+    context: &AppraisalContext<'_>,
+) -> Result<Proven, Denial> {
+    let issued = context.challenge;
+    if context.now_unix_s > issued.expires_unix_s {
+        return Err(Finding::new(
+            ReasonCode::ChallengeExpired,
+            "challenge",
+            format!("an answer by {}", issued.expires_unix_s),
+            format!("an answer at {}", context.now_unix_s),
+        )
+        .into());
+    }
+    let (origin, ak) = match signer {
+        Signer::Activating { ek, activation } => {
+            let ak = activation.redeem(evidence.activation_secret.as_ref())?;
+            (Origin::New { ek: ek.claims(), valid_until: ek.valid_until_unix_s() }, ak)
+        }
+        Signer::Known(boot) => {
+            let ak = boot.ak.clone();
+            (Origin::Known(boot), ak)
+        }
+    };
+    admissible(context, origin.ek_digest())?;
+
+    let quote = SignedQuote::verify(&ak, &evidence.quote)?;
+    let log = ReplayedToolLog::replay(
+        origin.tool_log(),
+        evidence.log(LogKind::Tools),
+        context.tool_pcr,
+        &issued.selection,
+    )?;
+    let key = match (&origin, &evidence.node_key) {
+        (Origin::Known(boot), _) => KeySource::Stored(boot.node_key.clone()),
+        (Origin::New { .. }, Some(key)) => KeySource::Presented(key),
+        (Origin::New { .. }, None) => {
+            return Err(Finding::new(
+                ReasonCode::EvidenceFieldMissing,
+                "evidence.node_key",
+                "a certified node key on a new boot",
+                "none",
+            )
+            .into());
+        }
+    };
+    let quote = quote.answering(&QualifyingData::for_quote(
+        &issued.challenge,
+        &issued.verifier_id,
+        &key.name(),
+        &log.state().head,
+    ))?;
+    let counters = Counters::from(quote.clock_info());
+    same_boot(&origin, counters, quote.firmware_version(), context)?;
+
+    let node_key = match key {
+        KeySource::Presented(key) => CertifiedNodeKey::verify(
+            &ak,
+            key,
+            &issued.challenge,
+            &issued.verifier_id,
+            quote.clock_info(),
+        )?,
+        KeySource::Stored(key) => key,
+    };
+    let pcrs = AttestedPcrs::verify(&ak, &quote, &issued.selection, &evidence.pcr_values)?;
+    let measurements = AttestedMeasurements::verify(log, &pcrs, context.tool_pcr)?;
+
+    let (ek, ek_valid_until_unix_s) = origin.into_ek();
+    let boot = Boot {
+        ak,
+        ek: ek.clone(),
+        endorsements: context.endorsements,
+        ek_valid_until_unix_s,
+        counters,
+        firmware_version: quote.firmware_version(),
+        node_key,
+        tool_log: Arc::clone(measurements.state()),
+    };
+    let claims = Claims::new(ek, &quote, pcrs, &measurements);
+    Ok(Proven { claims, boot, measurements: measurements.into_new_measurements() })
+}
+
+/// The policy step: only narrows.
+fn judge(proven: &Proven, context: &AppraisalContext<'_>) -> Verdict {
+    let node = context.node;
+    let mut findings = Vec::new();
+    if node.standing == Standing::Pending {
+        findings.push(Finding::new(
+            ReasonCode::NodePending,
+            format!("node {}", node.name),
+            "approved by an operator",
+            "waiting for approval",
+        ));
+    }
+    match context.reference {
+        None => findings.push(Finding::new(
+            ReasonCode::PolicyNoReferenceValues,
+            format!("pool {}", node.pool),
+            "an active golden set",
+            "none",
+        )),
+        Some(reference) => {
+            findings.extend(policy::decide(&proven.claims, &proven.measurements, reference));
+            if let (None, true) = (Denial::all(findings.clone()), reference.pool() == node.pool) {
+                return Verdict::Admit(Admission {
+                    grant: Grant {
+                        node: node.name.clone(),
+                        pool: node.pool.clone(),
+                        node_key: proven.boot.node_key().clone(),
+                        case_digest: context.case_digest,
+                        policy_version: format!("{}@{}", reference.name(), reference.version()),
+                        reference_digest: *reference.digest(),
+                        counters: proven.boot.counters(),
+                        appraised_unix_s: context.now_unix_s,
+                    },
+                });
+            }
+        }
+    }
+    let denial = Denial::all(findings).unwrap_or_else(|| {
+        // Only a golden set of another pool leads here: it judges nothing for this node.
+        Finding::new(
+            ReasonCode::PolicyNoReferenceValues,
+            format!("pool {}", node.pool),
+            "a golden set of this pool",
+            "a golden set of another pool",
+        )
+        .into()
+    });
+    Verdict::Deny(denial)
+}
+
+/// Whether the inventory lets this EK be this node at all.
+fn admissible(context: &AppraisalContext<'_>, ek: proto::digest::Digest) -> Result<(), Denial> {
+    let node = context.node;
+    if node.ek_digest != ek {
+        return Err(Finding::new(
+            ReasonCode::NodeEkMismatch,
+            format!("node {}", node.name),
+            node.ek_digest.to_string(),
+            ek.to_string(),
+        )
+        .into());
+    }
+    if node.standing == Standing::Revoked {
+        return Err(Finding::new(
+            ReasonCode::NodeRevoked,
+            format!("node {}", node.name),
+            "an active node",
+            "revoked",
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// One boot is (AK Name, resetCount, restartCount); counters never go back under one EK.
+fn same_boot(
+    origin: &Origin,
+    counters: Counters,
+    firmware_version: u64,
+    context: &AppraisalContext<'_>,
+) -> Result<(), Denial> {
+    let known = match origin {
+        Origin::Known(boot) => Some(boot),
+        Origin::New { .. } => None,
+    };
+    let floor = known.map(Boot::counters).max(context.node.highest_counters);
+    if let Some(floor) = floor.filter(|floor| counters < *floor) {
+        return Err(Finding::new(
+            ReasonCode::QuoteResetCountRegressed,
+            "TPM counters",
+            format!("at least {floor}"),
+            counters.to_string(),
+        )
+        .into());
+    }
+    let Some(boot) = known else { return Ok(()) };
+    if boot.counters() != counters {
+        return Err(Finding::new(
+            ReasonCode::QuoteBootChanged,
+            "TPM counters",
+            boot.counters().to_string(),
+            counters.to_string(),
+        )
+        .into());
+    }
+    if boot.firmware_version != firmware_version {
+        return Err(Finding::new(
+            ReasonCode::QuoteFirmwareChanged,
+            "TPM firmware",
+            format!("{:016x}", boot.firmware_version),
+            format!("{firmware_version:016x}"),
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// Where the node key comes from.
+enum KeySource<'e> {
+    /// From this evidence: its certification is still to be verified.
+    Presented(&'e NodeKeyEvidence),
+    /// From the boot's record.
+    Stored(CertifiedNodeKey),
+}
+
+impl KeySource<'_> {
+    fn name(&self) -> Name {
+        match self {
+            Self::Presented(key) => key.public.name(),
+            Self::Stored(key) => key.public().name(),
+        }
+    }
+}
+
+/// Where the knowledge about EK and boot comes from.
+enum Origin {
+    New { ek: claims::EkClaims, valid_until: Option<i64> },
+    Known(Boot),
+}
+
+impl Origin {
+    const fn ek_digest(&self) -> proto::digest::Digest {
+        match self {
+            Self::New { ek, .. } => ek.digest,
+            Self::Known(boot) => boot.ek.digest,
+        }
+    }
+
+    fn tool_log(&self) -> Option<&Arc<proto::tool_log::ToolLogState>> {
+        match self {
+            Self::New { .. } => None,
+            Self::Known(boot) => Some(&boot.tool_log),
+        }
+    }
+
+    fn into_ek(self) -> (claims::EkClaims, Option<i64>) {
+        match self {
+            Self::New { ek, valid_until } => (ek, valid_until),
+            Self::Known(boot) => (boot.ek, boot.ek_valid_until_unix_s),
+        }
+    }
+}

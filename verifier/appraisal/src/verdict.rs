@@ -1,7 +1,9 @@
 //! What an appraisal answers: findings, a denial, a verdict.
 
-use proto::reason::ReasonCode;
+use proto::{digest::Digest, reason::ReasonCode, tpm::public::Public};
 use serde::{Deserialize, Serialize};
+
+use crate::boot::Counters;
 
 /// One reason for a refusal, with what it is about.
 ///
@@ -73,5 +75,63 @@ impl Denial {
 impl From<Finding> for Denial {
     fn from(finding: Finding) -> Self {
         Self::one(finding)
+    }
+}
+
+/// The answer of an appraisal.
+#[derive(Debug)]
+#[must_use]
+pub enum Verdict {
+    /// Every check passed.
+    Admit(Admission),
+    /// At least one did not.
+    Deny(Denial),
+}
+
+/// Permission to issue one certificate, for one node, one key, once, soon.
+///
+/// # Proves
+/// Every integrity stage and every policy rule passed for this node and this key. Only [`crate::appraise`] builds it;
+/// it is not `Clone`, and issuing consumes it.
+///
+/// # Invariants
+/// INV-1 (docs/THREAT_MODEL.md).
+#[derive(Debug)]
+#[must_use]
+pub struct Admission {
+    pub(crate) grant: Grant,
+}
+
+/// What an [`Admission`] permits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Name of the node, from the inventory.
+    pub node: String,
+    /// Pool of the node, from the inventory.
+    pub pool: String,
+    /// The certified key: the only one that a certificate may be issued for.
+    pub node_key: Public,
+    /// SHA-256 of the recorded case.
+    pub case_digest: Digest,
+    /// Name and version of the golden set.
+    pub policy_version: String,
+    /// SHA-256 of the golden set's document.
+    pub reference_digest: Digest,
+    /// The boot's counters.
+    pub counters: Counters,
+    /// When the appraisal was made.
+    pub appraised_unix_s: i64,
+}
+
+impl Admission {
+    /// Gives up the permission for what it permits.
+    pub fn redeem(self) -> Grant {
+        self.grant
+    }
+
+    /// What it permits, without giving it up.
+    #[must_use]
+    pub const fn grant(&self) -> &Grant {
+        &self.grant
     }
 }

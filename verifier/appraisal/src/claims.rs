@@ -1,0 +1,187 @@
+//! Claims: what integrity-verified evidence says, and nothing else.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proto::{
+    digest::{Digest, HashAlg, PcrIndex},
+    evidence::PcrValue,
+    tool_log::{ToolLogState, ToolState},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{measurement::AttestedMeasurements, pcr::AttestedPcrs, quote::VerifiedQuote};
+
+/// Who the endorsement key is, from its certificate or from the site's allow-list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EkClaims {
+    /// SHA-256 of the canonical SubjectPublicKeyInfo.
+    pub digest: Digest,
+    /// How the EK came to be trusted.
+    pub trust: EkTrust,
+    /// `TPMManufacturer` of the certificate's SAN, for example `id:49465800`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manufacturer: Option<String>,
+    /// `TPMModel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// `TPMVersion` at manufacture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// How an EK came to be trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum EkTrust {
+    /// A certificate path to an imported root.
+    Certificate {
+        /// SHA-256 of the root certificate.
+        root: Digest,
+        /// Named departures from the TCG profile that were tolerated on the path.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        oddities: Vec<String>,
+    },
+    /// The site's own allow-list.
+    AllowListed,
+}
+
+/// Facts about the TPM in this quote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TpmClaims {
+    /// Vendor-defined firmware version, as 16 hexadecimal digits.
+    pub firmware_version: String,
+    /// Resets since the TPM was cleared.
+    pub reset_count: u32,
+    /// Resumes and restarts since the last reset.
+    pub restart_count: u32,
+    /// Milliseconds of power since the TPM was cleared.
+    pub clock_ms: u64,
+    /// Whether the clock is sure never to have been higher.
+    pub clock_safe: bool,
+}
+
+/// Latest measurement of one tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolClaims {
+    /// Present or absent.
+    pub state: ToolState,
+    /// Digest over its files, links and libraries.
+    pub digest: Digest,
+    /// What the worker says its version is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What the worker says its package is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+}
+
+/// What the evidence says, after every integrity stage passed.
+///
+/// Only [`Claims::new`] builds it, from proofs alone.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    ek: EkClaims,
+    tpm: TpmClaims,
+    pcrs: AttestedPcrs,
+    tools: Arc<ToolLogState>,
+}
+
+impl Claims {
+    pub(crate) fn new(
+        ek: EkClaims,
+        quote: &VerifiedQuote<'_>,
+        pcrs: AttestedPcrs,
+        measurements: &AttestedMeasurements,
+    ) -> Self {
+        let clock = quote.clock_info();
+        Self {
+            ek,
+            tpm: TpmClaims {
+                firmware_version: format!("{:016x}", quote.firmware_version()),
+                reset_count: clock.reset_count,
+                restart_count: clock.restart_count,
+                clock_ms: clock.clock_ms,
+                clock_safe: clock.safe,
+            },
+            pcrs,
+            tools: Arc::clone(measurements.state()),
+        }
+    }
+
+    /// The endorsement key.
+    #[must_use]
+    pub const fn ek(&self) -> &EkClaims {
+        &self.ek
+    }
+
+    /// The TPM.
+    #[must_use]
+    pub const fn tpm(&self) -> &TpmClaims {
+        &self.tpm
+    }
+
+    /// One PCR.
+    #[must_use]
+    pub fn pcr(&self, bank: HashAlg, index: PcrIndex) -> Option<&Digest> {
+        self.pcrs.value(bank, index)
+    }
+
+    /// Every quoted PCR, ascending by (bank, index).
+    #[must_use]
+    pub fn pcrs(&self) -> &[PcrValue] {
+        self.pcrs.values()
+    }
+
+    /// The boot's tools.
+    #[must_use]
+    pub const fn tools(&self) -> &Arc<ToolLogState> {
+        &self.tools
+    }
+
+    /// The claims as a document: deterministic, for the record and for capture.
+    #[must_use]
+    pub fn document(&self) -> ClaimsDocument {
+        let mut pcrs: BTreeMap<HashAlg, BTreeMap<PcrIndex, Digest>> = BTreeMap::new();
+        for value in self.pcrs.values() {
+            pcrs.entry(value.value.alg()).or_default().insert(value.index, value.value);
+        }
+        ClaimsDocument {
+            ek: self.ek.clone(),
+            tpm: self.tpm.clone(),
+            pcrs,
+            tools: self
+                .tools
+                .latest
+                .iter()
+                .map(|(name, tool)| {
+                    (
+                        name.clone(),
+                        ToolClaims {
+                            state: tool.state,
+                            digest: tool.digest,
+                            version: tool.version.clone(),
+                            package: tool.package.clone(),
+                        },
+                    )
+                })
+                .collect(),
+        }
+    }
+}
+
+/// [`Claims`] as they are recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimsDocument {
+    /// The endorsement key.
+    pub ek: EkClaims,
+    /// The TPM.
+    pub tpm: TpmClaims,
+    /// PCR values by bank and index.
+    pub pcrs: BTreeMap<HashAlg, BTreeMap<PcrIndex, Digest>>,
+    /// Latest state of each tool.
+    pub tools: BTreeMap<String, ToolClaims>,
+}

@@ -1,0 +1,91 @@
+//! Everything an appraisal reads besides the evidence: explicit, so that a recorded case can be judged again.
+
+use proto::{
+    binding::{Challenge, VerifierId},
+    digest::{Digest, PcrIndex, PcrSelection},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    activation::ActivationChallenge,
+    boot::{Boot, Counters},
+    ek::TrustedEk,
+    policy::ReferenceValues,
+};
+
+/// What the inventory says of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// May be admitted.
+    Active,
+    /// Genuine, waits for approval.
+    Pending,
+    /// Refused until approved again.
+    Revoked,
+}
+
+/// The inventory's record of a node, as far as an appraisal reads it.
+///
+/// Name and pool come from the inventory alone; nothing in them was said by the worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeRecord {
+    /// Name: the last segment of the SPIFFE ID.
+    pub name: String,
+    /// Pool: which golden set judges it.
+    pub pool: String,
+    /// Standing.
+    pub standing: Standing,
+    /// The EK that the record is pinned to.
+    pub ek_digest: Digest,
+    /// The highest counters seen from this TPM since it was last cleared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub highest_counters: Option<Counters>,
+}
+
+/// The challenge that the evidence answers.
+#[derive(Clone, Debug)]
+pub struct IssuedChallenge {
+    /// The challenge.
+    pub challenge: Challenge,
+    /// The fleet it was issued for.
+    pub verifier_id: VerifierId,
+    /// PCRs asked for.
+    pub selection: PcrSelection,
+    /// After this second the answer is refused.
+    pub expires_unix_s: i64,
+}
+
+/// Who signed the quote, as far as is known before the evidence is read.
+#[derive(Debug)]
+pub enum Signer {
+    /// A new boot: the EK was verified, the AK judged, a secret wrapped for both.
+    Activating {
+        /// The endorsement key.
+        ek: TrustedEk,
+        /// The wrapped secret.
+        activation: ActivationChallenge,
+    },
+    /// A boot that was proven before.
+    Known(Boot),
+}
+
+/// Inputs of [`crate::appraise`] besides evidence and signer.
+#[derive(Debug)]
+pub struct AppraisalContext<'a> {
+    /// Seconds since 1970 by the verifier's clock; the worker's never decides.
+    pub now_unix_s: i64,
+    /// The challenge that was issued on this stream.
+    pub challenge: &'a IssuedChallenge,
+    /// The inventory's record.
+    pub node: &'a NodeRecord,
+    /// Digest of the endorsement roots, CRLs and EK policy in force.
+    pub endorsements: Digest,
+    /// The PCR of the tool log.
+    pub tool_pcr: PcrIndex,
+    /// The golden set of the node's pool, if one is active.
+    pub reference: Option<&'a ReferenceValues>,
+    /// SHA-256 of the recorded case: evidence and every input here.
+    pub case_digest: Digest,
+}

@@ -1,0 +1,212 @@
+//! The policy step: every finding, sorted.
+
+use proto::{
+    reason::ReasonCode,
+    tool_log::{EntryKind, ToolMeasurement, ToolState, path_text},
+};
+
+use super::reference::{ReferenceValues, ToolReference, canonical_id};
+use crate::{claims::Claims, verdict::Finding};
+
+/// Compares claims with reference values; empty means that everything matches.
+///
+/// `measurements` are those of this evidence, with their files: they let a finding name the file that differs.
+/// They can only add words, never take a finding away.
+#[must_use]
+pub fn decide(
+    claims: &Claims,
+    measurements: &[ToolMeasurement],
+    reference: &ReferenceValues,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    tpm(claims, reference, &mut findings);
+    pcrs(claims, reference, &mut findings);
+    tools(claims, measurements, reference, &mut findings);
+    findings
+}
+
+fn tpm(claims: &Claims, reference: &ReferenceValues, findings: &mut Vec<Finding>) {
+    let manufacturer = claims.ek().manufacturer.as_deref().map(canonical_id);
+    if !reference.manufacturers.is_empty()
+        && !manufacturer.as_ref().is_some_and(|id| reference.manufacturers.contains(id))
+    {
+        findings.push(Finding::new(
+            ReasonCode::PolicyTpmManufacturerNotAllowed,
+            "TPM manufacturer",
+            reference.manufacturers.iter().cloned().collect::<Vec<_>>().join(" or "),
+            manufacturer.clone().unwrap_or_else(|| "not certified".into()),
+        ));
+    }
+    let floor = manufacturer
+        .and_then(|id| reference.firmware_floor.get(&id))
+        .or_else(|| reference.firmware_floor.get("*"));
+    if let Some(floor) = floor {
+        let version = u64::from_str_radix(&claims.tpm().firmware_version, 16).unwrap_or(0);
+        if version < *floor {
+            findings.push(Finding::new(
+                ReasonCode::PolicyTpmFirmwareBelowFloor,
+                "TPM firmware",
+                format!("at least {floor:016x}"),
+                claims.tpm().firmware_version.clone(),
+            ));
+        }
+    }
+    if reference.require_safe_clock && !claims.tpm().clock_safe {
+        findings.push(Finding::new(
+            ReasonCode::PolicyClockNotSafe,
+            "TPM clock",
+            "safe",
+            "not safe",
+        ));
+    }
+}
+
+fn pcrs(claims: &Claims, reference: &ReferenceValues, findings: &mut Vec<Finding>) {
+    for pcr in &reference.pcrs {
+        let subject = || format!("PCR {} ({})", pcr.index, pcr.bank);
+        let Some(value) = claims.pcr(pcr.bank, pcr.index) else {
+            findings.push(Finding::new(
+                ReasonCode::PcrSelectionIncomplete,
+                subject(),
+                "in the quote",
+                "not quoted",
+            ));
+            continue;
+        };
+        // A firmware PCR that nothing was extended into is refused whatever the set says.
+        if pcr.index.get() <= 7 && value.is_reset_value() {
+            findings.push(Finding::new(
+                ReasonCode::PcrAtResetValue,
+                subject(),
+                "extended by firmware",
+                value.to_string(),
+            ));
+        } else if !pcr.accept.contains(value) {
+            findings.push(Finding::new(
+                ReasonCode::PolicyPcrNotAllowed,
+                subject(),
+                pcr.accept.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+                value.to_string(),
+            ));
+        }
+    }
+}
+
+fn tools(
+    claims: &Claims,
+    measurements: &[ToolMeasurement],
+    reference: &ReferenceValues,
+    findings: &mut Vec<Finding>,
+) {
+    let state = claims.tools();
+    for digest in reference.denied_tools.intersection(&state.seen_digests) {
+        findings.push(Finding::new(
+            ReasonCode::PolicyToolDenied,
+            "tool with a denied digest",
+            "never in this boot",
+            digest.to_string(),
+        ));
+    }
+    for (name, rule) in &reference.tools {
+        match state.latest.get(name) {
+            Some(tool) if tool.state == ToolState::Present => {
+                if !rule.accept.iter().any(|accepted| accepted.digest == tool.digest) {
+                    findings.extend(not_allowed(name, rule, tool.digest, measurements));
+                }
+            }
+            other if rule.required => findings.push(Finding::new(
+                ReasonCode::PolicyToolMissing,
+                format!("tool {name}"),
+                "measured and present",
+                if other.is_some() { "absent" } else { "not in the worker's tool list" },
+            )),
+            _ => {}
+        }
+    }
+    if reference.closed {
+        for (name, tool) in &state.latest {
+            if tool.state == ToolState::Present && !reference.tools.contains_key(name) {
+                findings.push(Finding::new(
+                    ReasonCode::PolicyToolUnexpected,
+                    format!("tool {name}"),
+                    "not on the worker",
+                    tool.digest.to_string(),
+                ));
+            }
+        }
+    }
+}
+
+/// One finding for the tool, naming the first file that differs where both sides are known.
+fn not_allowed(
+    name: &str,
+    rule: &ToolReference,
+    digest: proto::digest::Digest,
+    measurements: &[ToolMeasurement],
+) -> Option<Finding> {
+    let expected =
+        rule.accept.iter().map(|tool| tool.digest.to_string()).collect::<Vec<_>>().join(" or ");
+    let plain = Finding::new(
+        ReasonCode::PolicyToolNotAllowed,
+        format!("tool {name}"),
+        expected,
+        digest.to_string(),
+    );
+    let measured = measurements.iter().rev().find(|tool| tool.name() == name);
+    let known = rule.accept.iter().filter(|tool| !tool.files.is_empty());
+    let Some(measured) = measured else { return Some(plain) };
+    // Against the accepted state that is nearest, so that the words are about the real change.
+    let nearest = known.map(|tool| differences(measured, &tool.files)).min_by_key(|diff| diff.count);
+    match nearest {
+        Some(Differences { count, first: Some((path, expected, observed)) }) => Some(Finding::new(
+            ReasonCode::PolicyToolNotAllowed,
+            format!("tool {name}: {path}"),
+            expected,
+            if count > 1 {
+                format!("{observed} (and {} more files differ)", count - 1)
+            } else {
+                observed
+            },
+        )),
+        _ => Some(plain),
+    }
+}
+
+struct Differences {
+    count: usize,
+    first: Option<(String, String, String)>,
+}
+
+fn differences(
+    measured: &ToolMeasurement,
+    expected: &std::collections::BTreeMap<String, String>,
+) -> Differences {
+    let observed: std::collections::BTreeMap<String, String> = measured
+        .entries()
+        .iter()
+        .map(|entry| (path_text(&entry.path), entry_text(&entry.kind)))
+        .collect();
+    let mut out = Differences { count: 0, first: None };
+    let paths: std::collections::BTreeSet<&String> =
+        expected.keys().chain(observed.keys()).collect();
+    for path in paths {
+        let (want, have) = (expected.get(path), observed.get(path));
+        if want != have {
+            out.count += 1;
+            if out.first.is_none() {
+                let text = |side: Option<&String>| side.cloned().unwrap_or_else(|| "absent".into());
+                out.first = Some((path.clone(), text(want), text(have)));
+            }
+        }
+    }
+    out
+}
+
+/// An entry as golden sets write it: `sha256:…` or `-> target`.
+#[must_use]
+pub fn entry_text(kind: &EntryKind) -> String {
+    match kind {
+        EntryKind::File { digest, .. } => digest.to_string(),
+        EntryKind::Link { target } => format!("-> {}", path_text(target)),
+    }
+}

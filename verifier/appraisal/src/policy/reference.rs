@@ -1,0 +1,290 @@
+//! A golden set, checked and compiled.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::{
+    digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
+    tool_log::path_text,
+};
+
+use super::document::{AcceptedTool, GoldenDocument, SCHEMA};
+
+/// Largest golden set, bytes: 100 tools with 2 000 files of 150 bytes each fit ten times over.
+pub const MAX_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;
+
+/// PCRs that a golden set must not list as values, with the reason.
+const NOT_AS_VALUES: [(u8, &str); 3] = [
+    (10, "IMA extends it at every new file"),
+    (16, "any process can reset it"),
+    (23, "any process can reset it"),
+];
+
+/// A golden set that passed every check of the document.
+///
+/// # Proves
+/// No dangling or contradictory rule, at least one PCR, every digest well-formed.
+#[derive(Clone, Debug)]
+pub struct ReferenceValues {
+    pub(super) name: String,
+    pub(super) pool: String,
+    pub(super) version: u64,
+    pub(super) digest: Digest,
+    pub(super) manufacturers: BTreeSet<String>,
+    pub(super) firmware_floor: BTreeMap<String, u64>,
+    pub(super) require_safe_clock: bool,
+    pub(super) pcrs: Vec<PcrReference>,
+    pub(super) closed: bool,
+    pub(super) denied_tools: BTreeSet<Digest>,
+    pub(super) tools: BTreeMap<String, ToolReference>,
+}
+
+/// Accepted values of one PCR.
+#[derive(Clone, Debug)]
+pub(super) struct PcrReference {
+    pub(super) bank: HashAlg,
+    pub(super) index: PcrIndex,
+    pub(super) accept: Vec<Digest>,
+}
+
+/// Accepted states of one tool.
+#[derive(Clone, Debug)]
+pub(super) struct ToolReference {
+    pub(super) required: bool,
+    pub(super) accept: Vec<AcceptedTool>,
+}
+
+/// What is wrong in a golden set, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {what}")]
+pub struct GoldenProblem {
+    /// Key path, or line and column of a syntax error.
+    pub at: String,
+    /// What is wrong and what is expected.
+    pub what: String,
+}
+
+impl ReferenceValues {
+    /// Parses and checks a golden set.
+    ///
+    /// `tool_pcr` must not be listed as a value: it is judged tool by tool.
+    ///
+    /// # Errors
+    /// Every problem found, never only the first (a syntax error hides the rest).
+    pub fn parse(text: &str, tool_pcr: PcrIndex) -> Result<Self, Vec<GoldenProblem>> {
+        if text.len() > MAX_DOCUMENT_BYTES {
+            return Err(vec![problem(
+                "document",
+                format!("{} bytes, at most {MAX_DOCUMENT_BYTES} are allowed", text.len()),
+            )]);
+        }
+        let document: GoldenDocument = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or_else(
+                || "document".to_owned(),
+                |span| {
+                    let before = text.get(..span.start).unwrap_or(text);
+                    let line = before.matches('\n').count() + 1;
+                    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+                    format!("line {line}, column {column}")
+                },
+            );
+            vec![problem(at, error.message().to_owned())]
+        })?;
+        Self::compile(&document, HashAlg::Sha256.hash(&[text.as_bytes()]), tool_pcr)
+    }
+
+    fn compile(
+        document: &GoldenDocument,
+        digest: Digest,
+        tool_pcr: PcrIndex,
+    ) -> Result<Self, Vec<GoldenProblem>> {
+        let mut problems = Vec::new();
+        if document.schema != SCHEMA {
+            problems.push(problem("schema", format!("{:?}, expected {SCHEMA:?}", document.schema)));
+        }
+        for (at, name) in [("name", &document.name), ("pool", &document.pool)] {
+            if !is_name(name) {
+                problems.push(problem(
+                    at,
+                    format!("{name:?}: lower-case letters, digits, '-', '_' and '.', at most 63"),
+                ));
+            }
+        }
+        if document.version == 0 {
+            problems.push(problem("version", "0, the first version is 1"));
+        }
+        let firmware_floor = firmware_floor(document, &mut problems);
+        let pcrs = pcrs(document, tool_pcr, &mut problems);
+        let tools = tools(document, &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            name: document.name.clone(),
+            pool: document.pool.clone(),
+            version: document.version,
+            digest,
+            manufacturers: document.tpm.manufacturers.iter().map(|id| canonical_id(id)).collect(),
+            firmware_floor,
+            require_safe_clock: document.tpm.require_safe_clock,
+            pcrs,
+            closed: document.tools.closed,
+            denied_tools: document.tools.deny.iter().copied().collect(),
+            tools,
+        })
+    }
+
+    /// Name of the set.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Pool whose nodes it judges.
+    #[must_use]
+    pub fn pool(&self) -> &str {
+        &self.pool
+    }
+
+    /// Version.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// SHA-256 of the document's bytes.
+    #[must_use]
+    pub const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// PCRs that it reads.
+    #[must_use]
+    pub fn selection(&self) -> PcrSelection {
+        PcrSelection::new(self.pcrs.iter().map(|pcr| {
+            let mut set = PcrSet::default();
+            set.insert(pcr.index);
+            (pcr.bank, set)
+        }))
+    }
+}
+
+fn firmware_floor(
+    document: &GoldenDocument,
+    problems: &mut Vec<GoldenProblem>,
+) -> BTreeMap<String, u64> {
+    let mut out = BTreeMap::new();
+    for (manufacturer, floor) in &document.tpm.firmware_floor {
+        match u64::from_str_radix(floor, 16) {
+            Ok(value) if floor.len() == 16 => {
+                out.insert(canonical_id(manufacturer), value);
+            }
+            _ => problems.push(problem(
+                format!("tpm.firmware_floor.{manufacturer:?}"),
+                format!("{floor:?}: 16 hexadecimal digits expected"),
+            )),
+        }
+    }
+    out
+}
+
+fn pcrs(
+    document: &GoldenDocument,
+    tool_pcr: PcrIndex,
+    problems: &mut Vec<GoldenProblem>,
+) -> Vec<PcrReference> {
+    let mut out: Vec<PcrReference> = Vec::new();
+    if document.pcr.is_empty() {
+        problems.push(problem("pcr", "empty: a golden set lists at least one PCR"));
+    }
+    for (at, rule) in document.pcr.iter().enumerate() {
+        let at = format!("pcr[{at}]");
+        let Some(index) = PcrIndex::new(rule.index) else {
+            problems.push(problem(format!("{at}.index"), format!("{} is above 23", rule.index)));
+            continue;
+        };
+        if let Some((_, reason)) = NOT_AS_VALUES.iter().find(|(pcr, _)| *pcr == rule.index) {
+            problems.push(problem(format!("{at}.index"), format!("PCR {index}: {reason}")));
+        }
+        if index == tool_pcr {
+            problems.push(problem(
+                format!("{at}.index"),
+                format!("PCR {index} holds the tool log; list [[tool]] entries instead"),
+            ));
+        }
+        if out.iter().any(|known| known.bank == rule.bank && known.index == index) {
+            problems.push(problem(at.clone(), format!("PCR {index} ({}) is listed twice", rule.bank)));
+        }
+        if rule.accept.is_empty() {
+            problems.push(problem(format!("{at}.accept"), "empty: no value would be accepted"));
+        }
+        let mut accept = Vec::new();
+        for (n, value) in rule.accept.iter().enumerate() {
+            let at = format!("{at}.accept[{n}].value");
+            let parsed = hex::decode(&value.value)
+                .map_err(|_| format!("{:?} is not hexadecimal", value.value))
+                .and_then(|bytes| Digest::new(rule.bank, &bytes).map_err(|e| e.to_string()));
+            match parsed {
+                Ok(digest) if index.get() <= 7 && digest.is_reset_value() => problems.push(problem(
+                    at,
+                    "a firmware PCR at its reset value is never accepted",
+                )),
+                Ok(digest) => accept.push(digest),
+                Err(what) => problems.push(problem(at, what)),
+            }
+        }
+        out.push(PcrReference { bank: rule.bank, index, accept });
+    }
+    out.sort_by_key(|pcr| (pcr.bank, pcr.index));
+    out
+}
+
+fn tools(
+    document: &GoldenDocument,
+    problems: &mut Vec<GoldenProblem>,
+) -> BTreeMap<String, ToolReference> {
+    let mut out = BTreeMap::new();
+    for (at, rule) in document.tool.iter().enumerate() {
+        let at = format!("tool[{at}]");
+        if rule.name.is_empty() {
+            problems.push(problem(format!("{at}.name"), "empty"));
+        }
+        if rule.accept.is_empty() {
+            problems.push(problem(format!("{at}.accept"), "empty: no digest would be accepted"));
+        }
+        for (n, accepted) in rule.accept.iter().enumerate() {
+            let at = format!("{at}.accept[{n}].digest");
+            if accepted.digest.alg() != HashAlg::Sha256 {
+                problems.push(problem(at.clone(), "tool digests are sha256"));
+            }
+            if document.tools.deny.contains(&accepted.digest) {
+                problems.push(problem(at, "both accepted and on the deny list"));
+            }
+        }
+        let reference = ToolReference { required: rule.required, accept: rule.accept.clone() };
+        if out.insert(rule.name.clone(), reference).is_some() {
+            problems.push(problem(at, format!("tool {:?} is listed twice", rule.name)));
+        }
+    }
+    out
+}
+
+/// `ID:49465800` and `id:49465800` are one manufacturer.
+pub(super) fn canonical_id(id: &str) -> String {
+    id.to_ascii_lowercase()
+}
+
+/// A path as golden sets write it.
+#[must_use]
+pub fn path_key(path: &[u8]) -> String {
+    path_text(path)
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
+        && !name.starts_with('.')
+}
+
+fn problem(at: impl Into<String>, what: impl Into<String>) -> GoldenProblem {
+    GoldenProblem { at: at.into(), what: what.into() }
+}
