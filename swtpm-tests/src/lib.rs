@@ -1,1 +1,13 @@
-//! placeholder
+//! The whole of Assay on software TPMs: harness, end-to-end tests, attack suite, benches.
+//!
+//! # Harness
+//! [`swtpm::Swtpm`] gives each test its own TPM, [`manufacturer::Manufacturer`] certifies its EKs (and
+//! forges certificates), [`firmware::Firmware`] boots it and writes the event log, [`proxy::Proxy`]
+//! counts commands and injects faults, [`raw::RawTpm`] acts on it from outside.
+#![warn(missing_docs)]
+
+pub mod firmware;
+pub mod manufacturer;
+pub mod proxy;
+pub mod raw;
+pub mod swtpm;
