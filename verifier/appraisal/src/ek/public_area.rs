@@ -17,10 +17,7 @@ const SUBJECT: &str = "EK public area";
 const REQUIRED: [(u32, &str); 5] = [
     (ObjectAttributes::FIXED_TPM, "fixedTPM"),
     (ObjectAttributes::FIXED_PARENT, "fixedParent"),
-    (
-        ObjectAttributes::SENSITIVE_DATA_ORIGIN,
-        "sensitiveDataOrigin",
-    ),
+    (ObjectAttributes::SENSITIVE_DATA_ORIGIN, "sensitiveDataOrigin"),
     (ObjectAttributes::RESTRICTED, "restricted"),
     (ObjectAttributes::DECRYPT, "decrypt"),
 ];
@@ -32,9 +29,8 @@ const ALLOWED: u32 = ObjectAttributes::USER_WITH_AUTH
 
 /// Primes up to 167 whose residues 65537 does not generate: for an RSALib modulus (ROCA,
 /// CVE-2017-15361), and for hardly any other, the residue by each of them is a power of 65537.
-const ROCA_PRIMES: [u16; 17] = [
-    11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157,
-];
+const ROCA_PRIMES: [u16; 17] =
+    [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
 
 /// Judges the public area of an EK.
 ///
@@ -44,11 +40,7 @@ const ROCA_PRIMES: [u16; 17] = [
 pub(super) fn check(public: &Public) -> Result<(), Finding> {
     check_template(public)?;
     match public.key() {
-        KeyKind::Rsa {
-            key_bits,
-            exponent,
-            modulus,
-        } => check_rsa(*key_bits, *exponent, modulus),
+        KeyKind::Rsa { key_bits, exponent, modulus } => check_rsa(*key_bits, *exponent, modulus),
         KeyKind::Ecc { curve, x, y } => check_ecc(*curve, x, y),
         _ => Err(unsupported("another key type")),
     }
@@ -56,12 +48,7 @@ pub(super) fn check(public: &Public) -> Result<(), Finding> {
 
 fn check_template(public: &Public) -> Result<(), Finding> {
     let refuse = |expected: &str, observed: &str| {
-        Err(Finding::new(
-            ReasonCode::EkTemplateInvalid,
-            SUBJECT,
-            expected,
-            observed,
-        ))
+        Err(Finding::new(ReasonCode::EkTemplateInvalid, SUBJECT, expected, observed))
     };
     let attributes = public.attributes();
     for (mask, name) in REQUIRED {
@@ -70,10 +57,7 @@ fn check_template(public: &Public) -> Result<(), Finding> {
         }
     }
     if attributes.has(ObjectAttributes::SIGN) {
-        return refuse(
-            "attribute sign clear",
-            "sign set: a key that signs is no EK",
-        );
+        return refuse("attribute sign clear", "sign set: a key that signs is no EK");
     }
     let known = REQUIRED.iter().fold(ALLOWED, |mask, (bit, _)| mask | bit);
     if attributes.0 & !known != 0 {
@@ -81,10 +65,7 @@ fn check_template(public: &Public) -> Result<(), Finding> {
         return refuse("no attribute that an EK template does not have", &observed);
     }
     if public.symmetric().is_none() {
-        return refuse(
-            "AES-CFB as the symmetric algorithm of a storage key",
-            "none",
-        );
+        return refuse("AES-CFB as the symmetric algorithm of a storage key", "none");
     }
     if public.scheme() != Scheme::Null {
         return refuse("no scheme, as a storage key has", "a scheme");
@@ -97,28 +78,19 @@ fn check_rsa(key_bits: u16, exponent: u32, modulus: &[u8]) -> Result<(), Finding
         return Err(unsupported(&format!("RSA-{key_bits}")));
     }
     if !matches!(exponent, 0 | 65_537) {
-        return Err(weak(
-            "exponent 65537 (0 stands for it)",
-            &format!("exponent {exponent}"),
-        ));
+        return Err(weak("exponent 65537 (0 stands for it)", &format!("exponent {exponent}")));
     }
     let full = modulus.len() == usize::from(key_bits) / 8
         && modulus.first().is_some_and(|byte| *byte >= 0x80);
     if !full {
         let observed = format!("{} bits", crate::x509::bit_length(modulus));
-        return Err(weak(
-            &format!("a modulus of exactly {key_bits} bits"),
-            &observed,
-        ));
+        return Err(weak(&format!("a modulus of exactly {key_bits} bits"), &observed));
     }
     if modulus.last().is_none_or(|byte| byte & 1 == 0) {
         return Err(weak("an odd modulus", "an even modulus"));
     }
     if has_roca_fingerprint(modulus) {
-        return Err(weak(
-            "a modulus without the ROCA fingerprint",
-            "CVE-2017-15361",
-        ));
+        return Err(weak("a modulus without the ROCA fingerprint", "CVE-2017-15361"));
     }
     Ok(())
 }
@@ -131,11 +103,7 @@ fn check_ecc(curve: Curve, x: &[u8], y: &[u8]) -> Result<(), Finding> {
     // Parsing checks the curve equation; the point at infinity has no uncompressed form.
     let on_curve = uncompressed_point(curve, x, y)
         .is_some_and(|point| ParsedPublicKey::new(algorithm, point).is_ok());
-    if on_curve {
-        Ok(())
-    } else {
-        Err(weak("a point on its curve", "a point off the curve"))
-    }
+    if on_curve { Ok(()) } else { Err(weak("a point on its curve", "a point off the curve")) }
 }
 
 /// Whether `modulus` (big-endian) looks like one that Infineon's RSALib made.
@@ -144,9 +112,7 @@ fn check_ecc(curve: Curve, x: &[u8], y: &[u8]) -> Result<(), Finding> {
 fn has_roca_fingerprint(modulus: &[u8]) -> bool {
     ROCA_PRIMES.iter().all(|prime| {
         let prime = u32::from(*prime);
-        let residue = modulus
-            .iter()
-            .fold(0, |rest, byte| (rest << 8 | u32::from(*byte)) % prime);
+        let residue = modulus.iter().fold(0, |rest, byte| (rest << 8 | u32::from(*byte)) % prime);
         let generator = 65_537 % prime;
         let mut power = 1;
         loop {
@@ -190,10 +156,7 @@ mod tests {
             })
             .collect();
         let listed: Vec<u32> = ROCA_PRIMES.iter().map(|prime| u32::from(*prime)).collect();
-        assert!(
-            listed.iter().all(|prime| telling.contains(prime)),
-            "{telling:?}"
-        );
+        assert!(listed.iter().all(|prime| telling.contains(prime)), "{telling:?}");
     }
 
     #[test]
