@@ -41,8 +41,8 @@ const PACKAGES: [Package; 9] = [
         why: "independent client of the TPM in tests",
     },
     Package {
-        name: "lcab",
-        is_there: || is_installed("lcab"),
+        name: "gcab",
+        is_there: || is_installed("gcab"),
         why: "makes a cabinet file like Microsoft's list of TPM roots",
     },
 ];
