@@ -1,1 +1,4 @@
-//! placeholder
+//! The worker daemon: TPM evidence, build-tool measurements, node certificate.
+
+pub mod measure;
+pub mod tpm;
