@@ -1,0 +1,174 @@
+use std::{io::Write, path::PathBuf};
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../examples/verifier.toml");
+
+fn minimal() -> String {
+    format!(
+        "trust_domain = \"example.org\"\nfleet_id = \"{}\"\n[service]\nnames = [\"verifier\"]\n",
+        "5a".repeat(32)
+    )
+}
+
+fn problems(text: &str) -> Vec<String> {
+    match Config::parse(text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn the_example_is_good_and_shows_the_defaults() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/verifier.toml");
+    let example = check_config(&path).expect("the example is good");
+    let defaults = Config::parse(&minimal()).expect("the defaults are good");
+    let expected = Config {
+        trust_domain: example.trust_domain.clone(),
+        fleet_id: example.fleet_id,
+        names: example.names.clone(),
+        ..defaults
+    };
+    assert_eq!(example, expected);
+    assert_eq!(example.limits, Limits::default());
+    assert_eq!(example.pcrs.iter().count(), 14);
+    // Every key of the reader stands in the example.
+    for key in ["[service]", "[certificate]", "[pcr]", "[ek]", "[inventory]", "[retention]"] {
+        assert!(EXAMPLE.contains(key), "{key}");
+    }
+}
+
+#[test]
+fn every_problem_is_named_with_line_and_key() {
+    let text = format!(
+        "trust_domain = \"Example.org\"\nfleet_id = \"{}\"\nstate_dir = \"var\"\nfoo = 1\n\
+         [service]\nlisten = \"0.0.0.0\"\nnames = []\nlisen = 3\n[certificate]\nlifetime = \"25h\"\n\
+         [pcr]\nsha256 = [0, 24]\ntool_pcr = 16\n[ek]\nprofile = \"off\"\nrevocation = false\n\
+         [inventory]\nallow_pending = \"yes\"\n[retention]\nevidence_age = \"1h\"\n\
+         evidence_count = -1\n[limits]\nstreams = 5000\nchallenge_lifetime = \"5m\"\n[bogus]\na = 1\n",
+        "00".repeat(32)
+    );
+    let found = problems(&text);
+    let expected = [
+        "line 1: trust_domain: \"Example.org\" has the character 'E' at byte 0",
+        "line 2: fleet_id: must be random",
+        "line 3: state_dir: must be an absolute path",
+        "line 4: foo: is not a key; remove it",
+        "line 6: service.listen: must be an address and a port",
+        "line 7: service.names: must list the DNS names",
+        "line 8: service.lisen: is not a key; did you mean service.listen?",
+        "line 10: certificate.lifetime: must be from 1m to 1d",
+        "line 12: pcr.sha256: must be a whole number from 0 to 23",
+        "line 13: pcr.tool_pcr: must be 8, 9 or 11 to 15",
+        "line 15: ek.profile: must be \"strict\" or \"manufacturers\"",
+        "line 16: ek.revocation: must be a text in quotes",
+        "line 18: inventory.allow_pending: must be true or false",
+        "line 20: retention.evidence_age: must be from 1d to 3653d",
+        "line 21: retention.evidence_count: must be a whole number from 1000",
+        "line 23: limits.streams: must be a whole number from 1 to 1024",
+        "line 24: limits.challenge_lifetime: must be from 15s to 1m",
+        "line 25: bogus: is not a key; remove it",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found:?} does not begin with {expected:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let found = problems("");
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found.iter().any(|p| p.starts_with("trust_domain: is missing")), "{found:#?}");
+    assert!(found.iter().any(|p| p.starts_with("fleet_id: is missing")), "{found:#?}");
+    assert!(found.iter().any(|p| p.starts_with("service.names: must list")), "{found:#?}");
+}
+
+#[test]
+fn syntax_errors_have_their_line() {
+    let found = problems("trust_domain = \"a\"\nfleet_id = \n");
+    assert!(found.iter().all(|problem| problem.starts_with("line 2: is not TOML")), "{found:#?}");
+    assert!(!found.is_empty());
+    let found = problems("a = 1\na = 2\n");
+    assert!(found.iter().any(|problem| problem.starts_with("line 2: is not TOML")), "{found:#?}");
+}
+
+#[test]
+fn pcrs_and_the_tool_pcr_must_agree() {
+    let with = |pcr: &str| format!("{}[pcr]\n{pcr}", minimal());
+    let good = Config::parse(&with("sha256 = [0, 15]\nsha384 = [15]\ntool_pcr = 15\n"));
+    let good = good.expect("two banks");
+    assert_eq!(good.tool_pcr.get(), 15);
+    assert_eq!(good.pcrs.banks().len(), 2);
+    for (pcr, expected) in [
+        ("sha256 = [0, 1]\n", "pcr.sha256: must include the tool PCR, 14"),
+        ("sha256 = [14]\nsha384 = [0]\n", "pcr.sha384: must include the tool PCR, 14"),
+        ("tool_pcr = 15\n", "pcr.tool_pcr: must include the tool PCR, 15"),
+        ("sha256 = []\n", "pcr.sha256: must name at least one PCR"),
+        ("sha1 = [0]\n", "pcr.sha1: SHA-1 banks are never appraised"),
+        ("tool_pcr = 10\n", "pcr.tool_pcr: must be 8, 9 or 11 to 15"),
+        ("tool_pcr = 7\n", "pcr.tool_pcr: must be 8, 9 or 11 to 15"),
+        ("sha256 = 14\n", "pcr.sha256: must be a list of numbers"),
+    ] {
+        let found = problems(&with(pcr));
+        assert_eq!(found.len(), 1, "{pcr}: {found:#?}");
+        assert!(found.iter().all(|p| p.contains(expected)), "{pcr}: {found:#?}");
+    }
+    let found = problems(&format!("pcr = 3\n{}", minimal()));
+    assert!(found.iter().any(|p| p.contains("pcr: must be a table, [pcr]")), "{found:#?}");
+}
+
+#[test]
+fn addresses_must_differ() {
+    let text = minimal() + "listen = \"127.0.0.1:9464\"\n";
+    let found = problems(&text);
+    assert!(found.iter().any(|p| p.contains("metrics_listen: must differ")), "{found:#?}");
+}
+
+#[test]
+fn durations() {
+    let with = |lifetime: &str| format!("{}[certificate]\nlifetime = {lifetime}\n", minimal());
+    for (text, seconds) in [("60s", 60), ("1m", 60), ("90m", 5400), ("24h", 86_400), ("1d", 86_400)]
+    {
+        let config = Config::parse(&with(&format!("\"{text}\""))).expect(text);
+        assert_eq!(config.certificate_lifetime, Duration::from_secs(seconds));
+    }
+    for text in [
+        "\"\"",
+        "\"h\"",
+        "\"1\"",
+        "\"1.5h\"",
+        "\"-1h\"",
+        "\"1 h\"",
+        "\"1w\"",
+        "3600",
+        "\"+1h\"",
+        "\"99999999999999999999h\"",
+        "\"18446744073709551615d\"",
+        "\"59s\"",
+        "\"1é\"",
+    ] {
+        assert_eq!(problems(&with(text)).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_what_to_do() {
+    let error = Config::load(Path::new("/nonexistent/verifier.toml")).expect_err("no such file");
+    assert!(error.to_string().contains("verifier init"), "{error}");
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(&[0xff, 0xfe]).expect("written");
+    let error = Config::load(file.path()).expect_err("not text");
+    assert!(error.to_string().contains("is not text"), "{error}");
+}
+
+#[test]
+fn the_verifier_id_depends_on_domain_and_fleet() {
+    let one = Config::parse(&minimal()).expect("good");
+    let domain = Config::parse(&minimal().replace("example.org", "example.com")).expect("good");
+    let fleet =
+        Config::parse(&minimal().replace(&"5a".repeat(32), &"5b".repeat(32))).expect("good");
+    assert_ne!(one.verifier_id(), domain.verifier_id());
+    assert_ne!(one.verifier_id(), fleet.verifier_id());
+    assert_eq!(one.verifier_id(), Config::parse(&minimal()).expect("good").verifier_id());
+}
