@@ -71,10 +71,7 @@ impl fmt::Display for Tcti {
             Self::Device(path) => write!(f, "device:{}", path.display()),
             Self::Swtpm(endpoint) => write!(f, "swtpm:{endpoint}"),
             Self::Mssim(endpoint) => write!(f, "mssim:{endpoint}"),
-            Self::Tabrmd {
-                bus_name,
-                session_bus,
-            } => {
+            Self::Tabrmd { bus_name, session_bus } => {
                 let bus_type = if *session_bus { "session" } else { "system" };
                 write!(f, "tabrmd:bus_name={bus_name},bus_type={bus_type}")
             }
@@ -188,16 +185,10 @@ fn pairs<'a>(kind: &'static str, text: &'a str) -> Result<Vec<(&'a str, &'a str)
             return Err(TctiError::UnixSocket { kind });
         }
         if value.is_empty() {
-            return Err(TctiError::NoValue {
-                kind,
-                key: key.to_owned(),
-            });
+            return Err(TctiError::NoValue { kind, key: key.to_owned() });
         }
         if out.iter().any(|(known, _)| *known == key) {
-            return Err(TctiError::Repeated {
-                kind,
-                key: key.to_owned(),
-            });
+            return Err(TctiError::Repeated { kind, key: key.to_owned() });
         }
         out.push((key, value));
     }
@@ -205,10 +196,7 @@ fn pairs<'a>(kind: &'static str, text: &'a str) -> Result<Vec<(&'a str, &'a str)
 }
 
 fn endpoint(kind: &'static str, text: &str) -> Result<Endpoint, TctiError> {
-    let mut out = Endpoint {
-        host: DEFAULT_HOST.to_owned(),
-        port: DEFAULT_PORT,
-    };
+    let mut out = Endpoint { host: DEFAULT_HOST.to_owned(), port: DEFAULT_PORT };
     for (key, value) in pairs(kind, text)? {
         match key {
             "host" if is_host(value) => value.clone_into(&mut out.host),
@@ -254,9 +242,7 @@ fn is_host(text: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         })
 }
 
@@ -297,19 +283,14 @@ fn tabrmd(text: &str) -> Result<Tcti, TctiError> {
             }
         }
     }
-    Ok(Tcti::Tabrmd {
-        bus_name: name,
-        session_bus,
-    })
+    Ok(Tcti::Tabrmd { bus_name: name, session_bus })
 }
 
 fn is_bus_name(text: &str) -> bool {
     text.contains('.')
         && text.split('.').all(|part| {
             !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         })
 }
 
@@ -329,9 +310,9 @@ impl Tcti {
     pub fn is_direct(&self) -> bool {
         match self {
             Self::Swtpm(_) | Self::Mssim(_) => true,
-            Self::Device(path) => path
-                .file_name()
-                .is_some_and(|name| !name.to_string_lossy().starts_with("tpmrm")),
+            Self::Device(path) => {
+                path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("tpmrm"))
+            }
             Self::Tabrmd { .. } => false,
         }
     }
@@ -460,14 +441,8 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_tss() {
-        assert_eq!(
-            parse("device").expect("default"),
-            Tcti::Device("/dev/tpmrm0".into())
-        );
-        assert_eq!(
-            parse("swtpm").expect("default").to_string(),
-            "swtpm:host=localhost,port=2321"
-        );
+        assert_eq!(parse("device").expect("default"), Tcti::Device("/dev/tpmrm0".into()));
+        assert_eq!(parse("swtpm").expect("default").to_string(), "swtpm:host=localhost,port=2321");
         assert_eq!(
             parse("mssim:port=9").expect("default host").to_string(),
             "mssim:host=localhost,port=9"
@@ -480,14 +455,8 @@ mod tests {
 
     #[test]
     fn what_libtss2_would_ignore_is_refused() {
-        assert_eq!(
-            parse("swtpm:path=/run/x"),
-            Err(TctiError::UnixSocket { kind: "swtpm" })
-        );
-        assert_eq!(
-            parse("swtpm:host=a,path=/run/x"),
-            Err(TctiError::UnixSocket { kind: "swtpm" })
-        );
+        assert_eq!(parse("swtpm:path=/run/x"), Err(TctiError::UnixSocket { kind: "swtpm" }));
+        assert_eq!(parse("swtpm:host=a,path=/run/x"), Err(TctiError::UnixSocket { kind: "swtpm" }));
         assert_eq!(
             parse("swtpm:hots=a"),
             Err(TctiError::UnknownKey {
@@ -512,18 +481,12 @@ mod tests {
     #[test]
     fn missing_repeated_and_wrong_values_are_refused() {
         for text in ["swtpm:host=,port=1", "swtpm:host"] {
-            let expected = TctiError::NoValue {
-                kind: "swtpm",
-                key: "host".to_owned(),
-            };
+            let expected = TctiError::NoValue { kind: "swtpm", key: "host".to_owned() };
             assert_eq!(parse(text), Err(expected));
         }
         assert_eq!(
             parse("mssim:port=1,port=2"),
-            Err(TctiError::Repeated {
-                kind: "mssim",
-                key: "port".to_owned()
-            })
+            Err(TctiError::Repeated { kind: "mssim", key: "port".to_owned() })
         );
         for port in ["0", "65535", "65536", "-1", "x"] {
             let Err(TctiError::BadValue { key, value, .. }) = parse(&format!("swtpm:port={port}"))
@@ -538,23 +501,14 @@ mod tests {
                 panic!("host {host} was taken");
             };
         }
-        assert!(matches!(
-            parse("device:tpm0"),
-            Err(TctiError::BadValue { kind: "device", .. })
-        ));
+        assert!(matches!(parse("device:tpm0"), Err(TctiError::BadValue { kind: "device", .. })));
         assert!(matches!(
             parse("tabrmd:bus_type=user"),
-            Err(TctiError::BadValue {
-                key: "bus_type",
-                ..
-            })
+            Err(TctiError::BadValue { key: "bus_type", .. })
         ));
         assert!(matches!(
             parse("tabrmd:bus_name=x"),
-            Err(TctiError::BadValue {
-                key: "bus_name",
-                ..
-            })
+            Err(TctiError::BadValue { key: "bus_name", .. })
         ));
     }
 
@@ -576,13 +530,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port().min(65_534);
         drop(listener);
-        let refused = parse(&format!("swtpm:host=127.0.0.1,port={port}"))
-            .expect("TCTI")
-            .diagnose();
-        assert!(
-            refused
-                .what
-                .starts_with(&format!("nothing listens on 127.0.0.1 port {port}"))
-        );
+        let refused = parse(&format!("swtpm:host=127.0.0.1,port={port}")).expect("TCTI").diagnose();
+        assert!(refused.what.starts_with(&format!("nothing listens on 127.0.0.1 port {port}")));
     }
 }

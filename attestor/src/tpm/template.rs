@@ -286,24 +286,12 @@ impl EkTemplate {
                 2048,
                 &[0; 256],
             ),
-            Self::H1 => rsa(
-                HashAlg::Sha256,
-                HIGH,
-                &POLICY_B_SHA256,
-                storage(128),
-                Scheme::Null,
-                2048,
-                &[],
-            ),
-            Self::H6 => rsa(
-                HashAlg::Sha384,
-                HIGH,
-                &POLICY_B_SHA384,
-                storage(256),
-                Scheme::Null,
-                3072,
-                &[],
-            ),
+            Self::H1 => {
+                rsa(HashAlg::Sha256, HIGH, &POLICY_B_SHA256, storage(128), Scheme::Null, 2048, &[])
+            }
+            Self::H6 => {
+                rsa(HashAlg::Sha384, HIGH, &POLICY_B_SHA384, storage(256), Scheme::Null, 3072, &[])
+            }
             Self::L2 => ecc(
                 HashAlg::Sha256,
                 COMMON,
@@ -447,29 +435,13 @@ const AK_ATTRIBUTES: u32 = A::FIXED_TPM
 /// Attestation key: P-256, ECDSA with SHA-256.
 #[must_use]
 pub fn ak_ecc() -> Vec<u8> {
-    ecc(
-        HashAlg::Sha256,
-        AK_ATTRIBUTES,
-        &[],
-        Symmetric::Null,
-        Scheme::Ecdsa,
-        ECC_NIST_P256,
-        &[],
-    )
+    ecc(HashAlg::Sha256, AK_ATTRIBUTES, &[], Symmetric::Null, Scheme::Ecdsa, ECC_NIST_P256, &[])
 }
 
 /// Attestation key where the TPM lacks P-256: RSA-2048, RSASSA with SHA-256.
 #[must_use]
 pub fn ak_rsa() -> Vec<u8> {
-    rsa(
-        HashAlg::Sha256,
-        AK_ATTRIBUTES,
-        &[],
-        Symmetric::Null,
-        Scheme::RsaSsa,
-        2048,
-        &[],
-    )
+    rsa(HashAlg::Sha256, AK_ATTRIBUTES, &[], Symmetric::Null, Scheme::RsaSsa, 2048, &[])
 }
 
 /// Storage primary over the node key, in the NULL hierarchy: the P-256 template that OpenSSL's tpm2
@@ -483,15 +455,7 @@ pub fn null_primary() -> Vec<u8> {
         | A::NO_DA
         | A::RESTRICTED
         | A::DECRYPT;
-    ecc(
-        HashAlg::Sha256,
-        attributes,
-        &[],
-        Symmetric::Aes(128),
-        Scheme::Null,
-        ECC_NIST_P256,
-        &[],
-    )
+    ecc(HashAlg::Sha256, attributes, &[], Symmetric::Aes(128), Scheme::Null, ECC_NIST_P256, &[])
 }
 
 /// Node key: P-256, unrestricted signing, scheme chosen at each signature; adminWithPolicy clear.
@@ -503,15 +467,7 @@ pub fn node_key() -> Vec<u8> {
         | A::USER_WITH_AUTH
         | A::NO_DA
         | A::SIGN;
-    ecc(
-        HashAlg::Sha256,
-        attributes,
-        &[],
-        Symmetric::Null,
-        Scheme::Null,
-        ECC_NIST_P256,
-        &[],
-    )
+    ecc(HashAlg::Sha256, attributes, &[], Symmetric::Null, Scheme::Null, ECC_NIST_P256, &[])
 }
 
 /// `TPMT_SYM_DEF_OBJECT`.
@@ -614,12 +570,7 @@ mod tests {
                 POLICY_B_SHA256.as_slice(),
                 POLICY_C_SHA256.as_slice(),
             ),
-            (
-                HashAlg::Sha384,
-                &POLICY_A_SHA384,
-                &POLICY_B_SHA384,
-                &POLICY_C_SHA384,
-            ),
+            (HashAlg::Sha384, &POLICY_A_SHA384, &POLICY_B_SHA384, &POLICY_C_SHA384),
         ] {
             let zeros = vec![0; alg.len_bytes()];
             // H(H(zeros ‖ CC ‖ Name(endorsement)) ‖ policyRef), policyRef empty.
@@ -628,11 +579,7 @@ mod tests {
                 &CC_POLICY_SECRET.to_be_bytes(),
                 &proto::tpm::constants::RH_ENDORSEMENT.to_be_bytes(),
             ]);
-            assert_eq!(
-                alg.hash(&[secret.as_bytes()]).as_bytes(),
-                a,
-                "PolicyA {alg}"
-            );
+            assert_eq!(alg.hash(&[secret.as_bytes()]).as_bytes(), a, "PolicyA {alg}");
             let or = alg.hash(&[&zeros, &CC_POLICY_OR.to_be_bytes(), a, c]);
             assert_eq!(or.as_bytes(), b, "PolicyB {alg}");
         }
@@ -643,17 +590,11 @@ mod tests {
         for template in EkTemplate::ALL {
             let public = Public::decode(&template.public()).expect("a public area");
             assert!(
-                public
-                    .attributes()
-                    .has(A::RESTRICTED | A::DECRYPT | A::FIXED_TPM),
+                public.attributes().has(A::RESTRICTED | A::DECRYPT | A::FIXED_TPM),
                 "{template}"
             );
             let low = matches!(template, EkTemplate::L1 | EkTemplate::L2);
-            assert_eq!(
-                public.attributes().has(A::USER_WITH_AUTH),
-                !low,
-                "{template}"
-            );
+            assert_eq!(public.attributes().has(A::USER_WITH_AUTH), !low, "{template}");
             let key = match public.key() {
                 KeyKind::Rsa { key_bits: 2048, .. } => EkAlgorithm::Rsa2048,
                 KeyKind::Rsa { .. } => EkAlgorithm::Rsa3072,
@@ -672,12 +613,16 @@ mod tests {
     #[test]
     fn a_nonce_stands_at_the_start_of_unique() {
         let nonce = [0xab; 20];
-        for (template, len) in
-            [(EkTemplate::L1, 256), (EkTemplate::L2, 32), (EkTemplate::H3, 48), (EkTemplate::H6, 384)]
-        {
+        for (template, len) in [
+            (EkTemplate::L1, 256),
+            (EkTemplate::L2, 32),
+            (EkTemplate::H3, 48),
+            (EkTemplate::H6, 384),
+        ] {
             let bytes = with_nonce(&template.public(), &nonce).expect("fits");
             let public = Public::decode(&bytes).expect("a public area");
-            let (KeyKind::Rsa { modulus: unique, .. } | KeyKind::Ecc { x: unique, .. }) = public.key()
+            let (KeyKind::Rsa { modulus: unique, .. } | KeyKind::Ecc { x: unique, .. }) =
+                public.key()
             else {
                 panic!("RSA or ECC");
             };
@@ -727,16 +672,10 @@ mod tests {
             assert_eq!(algorithm.name().parse(), Ok(EkPreference::Only(algorithm)));
         }
         assert_eq!(
-            "rsa"
-                .parse::<EkPreference>()
-                .expect_err("refused")
-                .to_string(),
+            "rsa".parse::<EkPreference>().expect_err("refused").to_string(),
             "endorsement key \"rsa\" is not one of auto, ecc-p256, ecc-p384, rsa-2048, rsa-3072"
         );
-        let order: Vec<_> = EkPreference::Auto
-            .templates()
-            .map(EkTemplate::name)
-            .collect();
+        let order: Vec<_> = EkPreference::Auto.templates().map(EkTemplate::name).collect();
         assert_eq!(order, ["L-2", "H-2", "H-3", "L-1", "H-1", "H-6"]);
     }
 }

@@ -70,7 +70,10 @@ impl TpmHandle {
         let thread = thread::Builder::new()
             .name("tpm".to_owned())
             .spawn(move || serve(open, queue))
-            .map_err(|error| TpmError::Input { what: "the TPM thread", detail: error.to_string() })?;
+            .map_err(|error| TpmError::Input {
+                what: "the TPM thread",
+                detail: error.to_string(),
+            })?;
         let handle = Self { jobs };
         handle.call(|_| Ok(())).await?;
         Ok((handle, TpmThread { thread }))
@@ -179,10 +182,7 @@ impl TpmHandle {
 }
 
 /// The thread: opens the TPM when the first call comes, and again after the connection broke.
-fn serve(
-    mut open: impl FnMut() -> Result<Box<dyn Tpm>, TpmError>,
-    mut queue: mpsc::Receiver<Job>,
-) {
+fn serve(mut open: impl FnMut() -> Result<Box<dyn Tpm>, TpmError>, mut queue: mpsc::Receiver<Job>) {
     let mut tpm: Option<Box<dyn Tpm>> = None;
     while let Some(job) = queue.blocking_recv() {
         let opened = match &mut tpm {
@@ -224,7 +224,11 @@ mod tests {
         fn enroll(&mut self) -> Result<Identity, TpmError> {
             Err(TpmError::NotEnrolled)
         }
-        fn activate_credential(&mut self, _: &[u8], _: &[u8]) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+        fn activate_credential(
+            &mut self,
+            _: &[u8],
+            _: &[u8],
+        ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
             Ok(Zeroizing::new(vec![1]))
         }
         fn create_node_key(&mut self) -> Result<NodeKey, TpmError> {
@@ -267,7 +271,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_tpm_that_does_not_open_is_an_error_of_start() {
-        let error = TpmHandle::start_with(|| Err(TpmError::NotEnrolled)).await.expect_err("refused");
+        let error =
+            TpmHandle::start_with(|| Err(TpmError::NotEnrolled)).await.expect_err("refused");
         assert_eq!(error, TpmError::NotEnrolled);
     }
 }

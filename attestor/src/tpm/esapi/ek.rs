@@ -44,7 +44,9 @@ pub(super) fn choose<'c>(
     let indexes = NvIndexes::list(context)?;
     let mut tried = Vec::new();
     let found = match &config.ek_certificate {
-        Some(certificate) => with_certificate_file(context, config, &indexes, certificate, &mut tried)?,
+        Some(certificate) => {
+            with_certificate_file(context, config, &indexes, certificate, &mut tried)?
+        }
         None => match with_certificate_in_nv(context, config, &indexes, &mut tried)? {
             Some(found) => Some(found),
             None => without_certificate(context, config, &indexes, &mut tried)?,
@@ -88,7 +90,9 @@ fn with_certificate_file(
         match load_matching(context, template, indexes, certificate, &persistent) {
             Ok(Ok(found)) => return Ok(Some(found)),
             Ok(Err(reason)) => tried.push(reason),
-            Err(error) if is_about_this_key(&error) => tried.push(TpmError::tried(template, &error)),
+            Err(error) if is_about_this_key(&error) => {
+                tried.push(TpmError::tried(template, &error))
+            }
             Err(error) => return Err(error),
         }
     }
@@ -120,7 +124,9 @@ fn with_certificate_in_nv(
         match outcome {
             Ok(Ok(found)) => return Ok(Some(found)),
             Ok(Err(reason)) => tried.push(reason),
-            Err(error) if is_about_this_key(&error) => tried.push(TpmError::tried(template, &error)),
+            Err(error) if is_about_this_key(&error) => {
+                tried.push(TpmError::tried(template, &error))
+            }
             Err(error) => return Err(error),
         }
     }
@@ -142,7 +148,9 @@ fn without_certificate(
         match load_matching(context, *template, indexes, None, &[]) {
             Ok(Ok(found)) => return Ok(Some(found)),
             Ok(Err(reason)) => tried.push(reason),
-            Err(error) if is_about_this_key(&error) => tried.push(TpmError::tried(*template, &error)),
+            Err(error) if is_about_this_key(&error) => {
+                tried.push(TpmError::tried(*template, &error))
+            }
             Err(error) => return Err(error),
         }
     }
@@ -296,7 +304,11 @@ pub(super) fn survey(
     let known: Vec<u32> = EkTemplate::ALL
         .into_iter()
         .flat_map(|template| {
-            [Some(template.certificate_index()), Some(template.template_index()), template.nonce_index()]
+            [
+                Some(template.certificate_index()),
+                Some(template.template_index()),
+                template.nonce_index(),
+            ]
         })
         .flatten()
         .collect();

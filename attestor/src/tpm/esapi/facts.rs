@@ -2,10 +2,7 @@
 
 use tss_esapi::{
     Context, Error,
-    constants::{
-        AlgorithmIdentifier, CapabilityType,
-        response_code::Tss2ResponseCodeKind as Kind,
-    },
+    constants::{AlgorithmIdentifier, CapabilityType, response_code::Tss2ResponseCodeKind as Kind},
     handles::TpmHandle,
     interface_types::algorithm::HashingAlgorithm,
     structures::CapabilityData,
@@ -158,7 +155,9 @@ pub(super) fn handles(context: &mut Context, first: u32) -> Result<Vec<TpmHandle
 
 fn count(context: &mut Context, first: u32) -> Result<u32, TpmError> {
     // A list of handles starts at `first` and stays within its type (the top byte).
-    let same = handles(context, first)?.into_iter().filter(|handle| u32::from(*handle) >> 24 == first >> 24);
+    let same = handles(context, first)?
+        .into_iter()
+        .filter(|handle| u32::from(*handle) >> 24 == first >> 24);
     Ok(u32::try_from(same.count()).unwrap_or(u32::MAX))
 }
 
@@ -191,10 +190,9 @@ fn algorithms(context: &mut Context) -> Result<Vec<String>, TpmError> {
         context.get_capability(CapabilityType::Algorithms, 0, 128)
     });
     match answer {
-        Ok((CapabilityData::Algorithms(list), _)) => Ok(list
-            .into_iter()
-            .map(|item| name(item.algorithm_identifier()))
-            .collect()),
+        Ok((CapabilityData::Algorithms(list), _)) => {
+            Ok(list.into_iter().map(|item| name(item.algorithm_identifier())).collect())
+        }
         Ok(_) | Err(Error::WrapperError(_)) => {
             let mut out = Vec::new();
             for (id, known) in KNOWN_ALGORITHMS {
@@ -213,9 +211,9 @@ fn has_algorithm(context: &mut Context, id: u16) -> Result<bool, TpmError> {
         context.get_capability(CapabilityType::Algorithms, id.into(), 1)
     });
     match answer {
-        Ok((CapabilityData::Algorithms(list), _)) => Ok(list
-            .into_iter()
-            .any(|item| u16::from(item.algorithm_identifier()) == id)),
+        Ok((CapabilityData::Algorithms(list), _)) => {
+            Ok(list.into_iter().any(|item| u16::from(item.algorithm_identifier()) == id))
+        }
         Ok(_) | Err(Error::WrapperError(_)) => Ok(false),
         Err(error) => Err(tpm_error(error, COMMAND, None)),
     }

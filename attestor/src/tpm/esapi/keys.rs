@@ -55,7 +55,10 @@ enum Parent {
     Persistent(TpmHandle),
     /// Its saved context, which costs a slow TPM far less than making an RSA key again; the
     /// template where the context no longer loads.
-    Saved { context: Box<Option<TpmsContext>>, template: Box<TssPublic> },
+    Saved {
+        context: Box<Option<TpmsContext>>,
+        template: Box<TssPublic>,
+    },
 }
 
 pub(super) fn enroll(
@@ -79,7 +82,9 @@ pub(super) fn enroll(
             // Some TPMs refuse to save; then the key is made again when it is needed.
             let context = loaded
                 .execute_without_session(|context| context.context_save(handle))
-                .inspect_err(|error| tracing::debug!(%error, "the endorsement key's context was not saved"))
+                .inspect_err(
+                    |error| tracing::debug!(%error, "the endorsement key's context was not saved"),
+                )
                 .ok();
             Parent::Saved { context: Box::new(context), template: Box::new(tss_template) }
         }
@@ -153,7 +158,9 @@ pub(super) fn activate(
 pub(super) fn create_node_key(context: &mut Context) -> Result<NodeKey, TpmError> {
     const COMMAND: &str = "TPM2_Create";
     if !facts::has_p256(context)? {
-        return Err(TpmError::Unsupported { what: "the node key needs the curve P-256".to_owned() });
+        return Err(TpmError::Unsupported {
+            what: "the node key needs the curve P-256".to_owned(),
+        });
     }
     let template = to_tss(&template::node_key(), "the node key template")?;
     let (mut primary, parent_public) = null_primary(context)?;
@@ -183,12 +190,11 @@ pub(super) fn certify(
         return Err(TpmError::NodeKeyLost);
     }
     let parent = primary.key();
-    let key = with_password(&mut primary, |context| context.load(parent, private, public)).map_err(
-        |error| match response::kind(&error) {
+    let key = with_password(&mut primary, |context| context.load(parent, private, public))
+        .map_err(|error| match response::kind(&error) {
             Some(Kind::Integrity) => TpmError::NodeKeyLost,
             _ => tpm_error(error, "TPM2_Load", None),
-        },
-    )?;
+        })?;
     let mut loaded = Loaded::transient(&mut primary, key);
     let sessions = (Some(AuthSession::Password), Some(AuthSession::Password), None);
     let answer = loaded
@@ -345,7 +351,8 @@ fn policy_session(
         .map_err(|error| tpm_error(error, COMMAND, None))?
         .ok_or_else(|| TpmError::Malformed { command: COMMAND, detail: "no session".to_owned() })?;
     let guard = Loaded::transient(context, ObjectHandle::from(SessionHandle::from(started)));
-    let session = PolicySession::try_from(started).map_err(|error| tpm_error(error, COMMAND, None))?;
+    let session =
+        PolicySession::try_from(started).map_err(|error| tpm_error(error, COMMAND, None))?;
     Ok((guard, session))
 }
 

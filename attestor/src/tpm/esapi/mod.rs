@@ -82,7 +82,11 @@ impl EsapiTpm {
         match step(self) {
             Err(TpmError::NoSlot { command }) if self.config.tcti.is_direct() => {
                 let freed = self.flush_strangers()?;
-                tracing::warn!(freed, command, "freed TPM slots that an earlier process left behind");
+                tracing::warn!(
+                    freed,
+                    command,
+                    "freed TPM slots that an earlier process left behind"
+                );
                 if freed == 0 { Err(TpmError::NoSlot { command }) } else { step(self) }
             }
             other => other,

@@ -94,10 +94,14 @@ fn read_once(
         for bank in returned.get_selections() {
             let Some(alg) = from_hashing(bank.hashing_algorithm()) else { continue };
             for slot in bank.selected() {
-                let index = PcrIndex::try_from(u8::try_from(u32::from(slot).trailing_zeros()).unwrap_or(u8::MAX))
-                    .map_err(|error| malformed(COMMAND, error))?;
-                let bytes = digests.next().ok_or_else(|| malformed(COMMAND, "a digest is missing"))?;
-                let digest = Digest::new(alg, bytes.value()).map_err(|error| malformed(COMMAND, error))?;
+                let index = PcrIndex::try_from(
+                    u8::try_from(u32::from(slot).trailing_zeros()).unwrap_or(u8::MAX),
+                )
+                .map_err(|error| malformed(COMMAND, error))?;
+                let bytes =
+                    digests.next().ok_or_else(|| malformed(COMMAND, "a digest is missing"))?;
+                let digest =
+                    Digest::new(alg, bytes.value()).map_err(|error| malformed(COMMAND, error))?;
                 left.retain(|entry| *entry != (alg, index));
                 out.push(PcrValue { bank: alg, index, digest });
             }

@@ -30,7 +30,11 @@ impl Hierarchy {
 }
 
 /// What went wrong in `command`, which uses `hierarchy`'s password if any.
-pub(super) fn tpm_error(error: Error, command: &'static str, hierarchy: Option<Hierarchy>) -> TpmError {
+pub(super) fn tpm_error(
+    error: Error,
+    command: &'static str,
+    hierarchy: Option<Hierarchy>,
+) -> TpmError {
     let code = match error {
         Error::Tss2Error(code) => code,
         Error::WrapperError(kind) => {
@@ -50,9 +54,16 @@ pub(super) fn tpm_error(error: Error, command: &'static str, hierarchy: Option<H
         (Some(Kind::Initialize), _) => TpmError::NotStarted { command },
         (Some(Kind::Failure), _) => TpmError::FailureMode { command },
         (Some(Kind::Lockout), _) => TpmError::Lockout { command },
-        (Some(Kind::ObjectMemory | Kind::SessionMemory | Kind::SessionHandles | Kind::ObjectHandles | Kind::Memory), _) => {
-            TpmError::NoSlot { command }
-        }
+        (
+            Some(
+                Kind::ObjectMemory
+                | Kind::SessionMemory
+                | Kind::SessionHandles
+                | Kind::ObjectHandles
+                | Kind::Memory,
+            ),
+            _,
+        ) => TpmError::NoSlot { command },
         (Some(Kind::BadAuth | Kind::AuthFail), Some(hierarchy)) => {
             TpmError::WrongAuth { hierarchy: hierarchy.name(), command }
         }
@@ -125,7 +136,8 @@ mod tests {
             assert_eq!(error(code, None), TpmError::ConnectionLost { command, code });
         }
         // TSS2_ESYS_RC_MEMORY has the low bits of TPM_RC_FAILURE's neighbours; it is no TPM answer.
-        let Some(TpmError::Response { code: 0x0007_0017, .. }) = Some(error(0x0007_0017, None)) else {
+        let Some(TpmError::Response { code: 0x0007_0017, .. }) = Some(error(0x0007_0017, None))
+        else {
             panic!("an ESAPI code is not a TPM code");
         };
         assert_eq!(kind(&Error::Tss2Error(0x0007_0101.into())), None);

@@ -1,0 +1,317 @@
+//! A private swtpm for one test: own state, own certificate authority, own ports, ended by its own
+//! process on drop. And a proxy that counts TPM commands on the wire.
+#![allow(dead_code, reason = "every test file uses its own part of this module")]
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use attestor::tpm::{Tcti, TpmConfig};
+use proto::tpm::public::Public;
+use tempfile::TempDir;
+use tss_esapi::{
+    Context,
+    interface_types::resource_handles::Hierarchy,
+    structures::{Digest as TssDigest, Name, Public as TssPublic, Signature as TssSignature},
+    tcti_ldr::TctiNameConf,
+    traits::UnMarshall as _,
+};
+
+/// A software TPM that nobody else uses.
+pub struct Swtpm {
+    dir: TempDir,
+    child: Option<Child>,
+    port: u16,
+}
+
+impl Swtpm {
+    /// With RSA-2048 (L-1) and P-384 (H-3) endorsement certificates, as swtpm makes them.
+    pub fn manufactured() -> Self {
+        Self::new(&["--create-ek-cert", "--create-platform-cert"])
+    }
+
+    /// Without any certificate.
+    pub fn bare() -> Self {
+        Self::new(&[])
+    }
+
+    /// With these options for `swtpm_setup`.
+    pub fn new(options: &[&str]) -> Self {
+        let dir = TempDir::with_prefix("assay-swtpm-").expect("a temporary directory");
+        let state = dir.path().join("state");
+        fs::create_dir(&state).expect("created");
+        manufacture(dir.path(), &state, options);
+        let mut out = Self { dir, child: None, port: 0 };
+        out.start();
+        out
+    }
+
+    /// Starts swtpm on a free port pair; another process may take one of the two first, so tries
+    /// again.
+    pub fn start(&mut self) {
+        for _ in 0..20 {
+            let port = free_pair();
+            let tcp = |port: u16| format!("type=tcp,port={port},bindaddr=127.0.0.1");
+            let mut child = Command::new("swtpm")
+                .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+                .args(["--tpmstate", &format!("dir={}", self.dir.path().join("state").display())])
+                .args(["--server", &tcp(port), "--ctrl", &tcp(port + 1)])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("swtpm is installed (apt-get install swtpm swtpm-tools)");
+            let until = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < until {
+                if child.try_wait().expect("waited").is_some() {
+                    break;
+                }
+                if TcpStream::connect((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
+                    self.child = Some(child);
+                    self.port = port;
+                    return;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("swtpm does not start");
+    }
+
+    /// Ends the process without `TPM2_Shutdown`, as a power cut does.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// A power cycle: `TPM2_Startup(CLEAR)`, everything loaded is gone. Same ports are not promised.
+    pub fn power_cycle(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn tcti(&self) -> Tcti {
+        tcti(self.port)
+    }
+
+    pub fn config(&self) -> TpmConfig {
+        TpmConfig { tcti: self.tcti(), ..TpmConfig::default() }
+    }
+
+    /// A raw connection, for what attestor itself never does.
+    pub fn raw(&self) -> Context {
+        let name: TctiNameConf = self.tcti().to_string().parse().expect("a TCTI");
+        Context::new(name).expect("swtpm answers")
+    }
+
+    /// Directory for a test's own files, gone with the TPM.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub fn tcti(port: u16) -> Tcti {
+    format!("swtpm:host=127.0.0.1,port={port}").parse().expect("a TCTI")
+}
+
+/// `swtpm_setup` with a certificate authority under `dir`.
+fn manufacture(dir: &Path, state: &Path, options: &[&str]) {
+    let shown = dir.display();
+    let files = [
+        (
+            "setup.conf",
+            format!(
+                "create_certs_tool=/usr/bin/swtpm_localca\n\
+                 create_certs_tool_config={shown}/localca.conf\n\
+                 create_certs_tool_options={shown}/localca.options\n"
+            ),
+        ),
+        (
+            "localca.conf",
+            format!(
+                "statedir={shown}/ca\nsigningkey={shown}/ca/signkey.pem\n\
+                 issuercert={shown}/ca/issuercert.pem\ncertserial={shown}/ca/certserial\n"
+            ),
+        ),
+        (
+            "localca.options",
+            "--platform-manufacturer Assay\n--platform-version 1.0\n--platform-model Test\n"
+                .to_owned(),
+        ),
+    ];
+    fs::create_dir(dir.join("ca")).expect("created");
+    for (name, text) in files {
+        fs::write(dir.join(name), text).expect("written");
+    }
+    let output = Command::new("swtpm_setup")
+        .args(["--tpm2", "--pcr-banks", "sha1,sha256,sha384"])
+        .arg("--tpm-state")
+        .arg(state)
+        .arg("--config")
+        .arg(dir.join("setup.conf"))
+        .args(options)
+        .stdin(Stdio::null())
+        .output()
+        .expect("swtpm_setup is installed (apt-get install swtpm swtpm-tools)");
+    assert!(
+        output.status.success(),
+        "swtpm_setup: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Two neighbouring ports that were free a moment ago.
+fn free_pair() -> u16 {
+    for _ in 0..1000 {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = first.local_addr().expect("bound").port();
+        if port < u16::MAX - 1 && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no two neighbouring ports are free");
+}
+
+/// Stands between attestor and swtpm and notes the code of every TPM command.
+pub struct CountingProxy {
+    port: u16,
+    codes: Arc<Mutex<Vec<u32>>>,
+}
+
+impl CountingProxy {
+    pub fn before(swtpm: &Swtpm) -> Self {
+        let (port, data, control) = loop {
+            let port = free_pair();
+            let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+            if let (Ok(data), Ok(control)) = (bind(port), bind(port + 1)) {
+                break (port, data, control);
+            }
+        };
+        let codes = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&codes);
+        let target = swtpm.port();
+        // The threads end with the test's process; their listeners go with them.
+        thread::spawn(move || forward(&data, target, Some(&noted)));
+        thread::spawn(move || forward(&control, target + 1, None));
+        Self { port, codes }
+    }
+
+    pub fn tcti(&self) -> Tcti {
+        tcti(self.port)
+    }
+
+    /// Command codes since the last call.
+    pub fn take(&self) -> Vec<u32> {
+        std::mem::take(&mut *self.codes.lock().expect("not poisoned"))
+    }
+}
+
+fn forward(listener: &TcpListener, target: u16, codes: Option<&Arc<Mutex<Vec<u32>>>>) {
+    for client in listener.incoming() {
+        let Ok(client) = client else { return };
+        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { return };
+        let mut back = (server.try_clone().expect("cloned"), client.try_clone().expect("cloned"));
+        let answers = thread::spawn(move || {
+            let _ = std::io::copy(&mut back.0, &mut back.1);
+            let _ = back.1.shutdown(Shutdown::Both);
+        });
+        let codes = codes.map(Arc::clone);
+        thread::spawn(move || {
+            pump(client, &server, codes.as_deref());
+            let _ = server.shutdown(Shutdown::Both);
+            let _ = answers.join();
+        });
+    }
+}
+
+/// Copies; on the command channel frame by frame (header: tag, size, code).
+fn pump(mut client: TcpStream, mut server: &TcpStream, codes: Option<&Mutex<Vec<u32>>>) {
+    let Some(codes) = codes else {
+        let _ = std::io::copy(&mut client, &mut server);
+        return;
+    };
+    loop {
+        let mut frame = vec![0; 10];
+        if client.read_exact(&mut frame).is_err() {
+            return;
+        }
+        let word = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().expect("4 bytes"));
+        let (size, code) = (word(2) as usize, word(6));
+        frame.resize(size, 0);
+        if client.read_exact(&mut frame[10..]).is_err() {
+            return;
+        }
+        codes.lock().expect("not poisoned").push(code);
+        if server.write_all(&frame).is_err() {
+            return;
+        }
+    }
+}
+
+/// `TPM2_MakeCredential` on another TPM, which needs only the public keys.
+pub fn make_credential(on: &Swtpm, ek: &Public, ak: &Public, secret: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let mut context = on.raw();
+    let ek = TssPublic::unmarshall(ek.as_bytes()).expect("a public area");
+    let key = context.load_external_public(ek, Hierarchy::Null).expect("loaded");
+    let name = Name::try_from(ak.name().as_bytes().to_vec()).expect("a Name");
+    let secret = TssDigest::try_from(secret).expect("fits");
+    let (blob, encrypted) = context.make_credential(key, secret, name).expect("made");
+    let sized = proto::tpm::credential::sized;
+    (sized(blob.value()), sized(encrypted.value()))
+}
+
+/// `TPM2_VerifySignature` on another TPM, over SHA-256 of `message`.
+pub fn verifies(on: &Swtpm, key: &Public, message: &[u8], signature: &[u8]) -> bool {
+    let mut context = on.raw();
+    let key = TssPublic::unmarshall(key.as_bytes()).expect("a public area");
+    let key = context.load_external_public(key, Hierarchy::Null).expect("loaded");
+    let digest = proto::digest::HashAlg::Sha256.hash(&[message]);
+    let digest = TssDigest::try_from(digest.as_bytes()).expect("fits");
+    let signature = TssSignature::unmarshall(signature).expect("a signature");
+    context.verify_signature(key, digest, signature).is_ok()
+}
+
+/// Transient objects that a fresh connection sees.
+pub fn transient_objects(on: &Swtpm) -> usize {
+    use tss_esapi::{constants::CapabilityType, structures::CapabilityData};
+    let mut context = on.raw();
+    let (data, _) =
+        context.get_capability(CapabilityType::Handles, 0x8000_0000, 100).expect("capability");
+    match data {
+        CapabilityData::Handles(handles) => handles.len(),
+        _ => panic!("handles were asked for"),
+    }
+}
+
+/// Sessions that a fresh connection sees.
+pub fn loaded_sessions(on: &Swtpm) -> usize {
+    use tss_esapi::{constants::CapabilityType, structures::CapabilityData};
+    let mut context = on.raw();
+    let (data, _) =
+        context.get_capability(CapabilityType::Handles, 0x0200_0000, 100).expect("capability");
+    match data {
+        CapabilityData::Handles(handles) => handles.len(),
+        _ => panic!("handles were asked for"),
+    }
+}
