@@ -25,7 +25,7 @@ use tss_esapi::{
 };
 
 /// A software TPM that nobody else uses.
-pub struct Swtpm {
+pub(crate) struct Swtpm {
     dir: TempDir,
     child: Option<Child>,
     port: u16,
@@ -33,17 +33,17 @@ pub struct Swtpm {
 
 impl Swtpm {
     /// With RSA-2048 (L-1) and P-384 (H-3) endorsement certificates, as swtpm makes them.
-    pub fn manufactured() -> Self {
+    pub(crate) fn manufactured() -> Self {
         Self::new(&["--create-ek-cert", "--create-platform-cert"])
     }
 
     /// Without any certificate.
-    pub fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         Self::new(&[])
     }
 
     /// With these options for `swtpm_setup`.
-    pub fn new(options: &[&str]) -> Self {
+    pub(crate) fn new(options: &[&str]) -> Self {
         let dir = TempDir::with_prefix("assay-swtpm-").expect("a temporary directory");
         let state = dir.path().join("state");
         fs::create_dir(&state).expect("created");
@@ -55,7 +55,7 @@ impl Swtpm {
 
     /// Starts swtpm on a free port pair; another process may take one of the two first, so tries
     /// again.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         for _ in 0..20 {
             let port = free_pair();
             let tcp = |port: u16| format!("type=tcp,port={port},bindaddr=127.0.0.1");
@@ -87,7 +87,7 @@ impl Swtpm {
     }
 
     /// Ends the process without `TPM2_Shutdown`, as a power cut does.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -95,31 +95,31 @@ impl Swtpm {
     }
 
     /// A power cycle: `TPM2_Startup(CLEAR)`, everything loaded is gone. Same ports are not promised.
-    pub fn power_cycle(&mut self) {
+    pub(crate) fn power_cycle(&mut self) {
         self.stop();
         self.start();
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    pub fn tcti(&self) -> Tcti {
+    pub(crate) fn tcti(&self) -> Tcti {
         tcti(self.port)
     }
 
-    pub fn config(&self) -> TpmConfig {
+    pub(crate) fn config(&self) -> TpmConfig {
         TpmConfig { tcti: self.tcti(), ..TpmConfig::default() }
     }
 
     /// A raw connection, for what attestor itself never does.
-    pub fn raw(&self) -> Context {
+    pub(crate) fn raw(&self) -> Context {
         let name: TctiNameConf = self.tcti().to_string().parse().expect("a TCTI");
         Context::new(name).expect("swtpm answers")
     }
 
     /// Directory for a test's own files, gone with the TPM.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 }
@@ -130,7 +130,7 @@ impl Drop for Swtpm {
     }
 }
 
-pub fn tcti(port: u16) -> Tcti {
+pub(crate) fn tcti(port: u16) -> Tcti {
     format!("swtpm:host=127.0.0.1,port={port}").parse().expect("a TCTI")
 }
 
@@ -194,13 +194,13 @@ fn free_pair() -> u16 {
 }
 
 /// Stands between attestor and swtpm and notes the code of every TPM command.
-pub struct CountingProxy {
+pub(crate) struct CountingProxy {
     port: u16,
     codes: Arc<Mutex<Vec<u32>>>,
 }
 
 impl CountingProxy {
-    pub fn before(swtpm: &Swtpm) -> Self {
+    pub(crate) fn before(swtpm: &Swtpm) -> Self {
         let (port, data, control) = loop {
             let port = free_pair();
             let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
@@ -217,12 +217,12 @@ impl CountingProxy {
         Self { port, codes }
     }
 
-    pub fn tcti(&self) -> Tcti {
+    pub(crate) fn tcti(&self) -> Tcti {
         tcti(self.port)
     }
 
     /// Command codes since the last call.
-    pub fn take(&self) -> Vec<u32> {
+    pub(crate) fn take(&self) -> Vec<u32> {
         std::mem::take(&mut *self.codes.lock().expect("not poisoned"))
     }
 }
@@ -270,7 +270,12 @@ fn pump(mut client: TcpStream, mut server: &TcpStream, codes: Option<&Mutex<Vec<
 }
 
 /// `TPM2_MakeCredential` on another TPM, which needs only the public keys.
-pub fn make_credential(on: &Swtpm, ek: &Public, ak: &Public, secret: &[u8]) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn make_credential(
+    on: &Swtpm,
+    ek: &Public,
+    ak: &Public,
+    secret: &[u8],
+) -> (Vec<u8>, Vec<u8>) {
     let mut context = on.raw();
     let ek = TssPublic::unmarshall(ek.as_bytes()).expect("a public area");
     let key = context.load_external_public(ek, Hierarchy::Null).expect("loaded");
@@ -282,7 +287,7 @@ pub fn make_credential(on: &Swtpm, ek: &Public, ak: &Public, secret: &[u8]) -> (
 }
 
 /// `TPM2_VerifySignature` on another TPM, over SHA-256 of `message`.
-pub fn verifies(on: &Swtpm, key: &Public, message: &[u8], signature: &[u8]) -> bool {
+pub(crate) fn verifies(on: &Swtpm, key: &Public, message: &[u8], signature: &[u8]) -> bool {
     let mut context = on.raw();
     let key = TssPublic::unmarshall(key.as_bytes()).expect("a public area");
     let key = context.load_external_public(key, Hierarchy::Null).expect("loaded");
@@ -293,7 +298,7 @@ pub fn verifies(on: &Swtpm, key: &Public, message: &[u8], signature: &[u8]) -> b
 }
 
 /// Transient objects that a fresh connection sees.
-pub fn transient_objects(on: &Swtpm) -> usize {
+pub(crate) fn transient_objects(on: &Swtpm) -> usize {
     use tss_esapi::{constants::CapabilityType, structures::CapabilityData};
     let mut context = on.raw();
     let (data, _) =
@@ -305,7 +310,7 @@ pub fn transient_objects(on: &Swtpm) -> usize {
 }
 
 /// Sessions that a fresh connection sees.
-pub fn loaded_sessions(on: &Swtpm) -> usize {
+pub(crate) fn loaded_sessions(on: &Swtpm) -> usize {
     use tss_esapi::{constants::CapabilityType, structures::CapabilityData};
     let mut context = on.raw();
     let (data, _) =
@@ -314,4 +319,22 @@ pub fn loaded_sessions(on: &Swtpm) -> usize {
         CapabilityData::Handles(handles) => handles.len(),
         _ => panic!("handles were asked for"),
     }
+}
+
+/// Removes a persistent object, as an owner may.
+pub(crate) fn remove_persistent(on: &Swtpm, handle: u32) {
+    use tss_esapi::{
+        handles::{PersistentTpmHandle, TpmHandle},
+        interface_types::{
+            dynamic_handles::Persistent, resource_handles::Provision, session_handles::AuthSession,
+        },
+    };
+    let handle = PersistentTpmHandle::new(handle).expect("a persistent handle");
+    let mut context = on.raw();
+    let object = context.tr_from_tpm_public(TpmHandle::Persistent(handle)).expect("is there");
+    context
+        .execute_with_session(Some(AuthSession::Password), |context| {
+            context.evict_control(Provision::Owner, object, Persistent::Persistent(handle))
+        })
+        .expect("removed");
 }
