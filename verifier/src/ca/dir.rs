@@ -228,6 +228,14 @@ impl CaDir {
         let (path, key_path) = (self.root_path(), self.root_key_path());
         if path.exists() {
             self.root()?;
+            if key_path.exists() {
+                steps.push(Step {
+                    path: key_path,
+                    mode: MODE_SECRET,
+                    what: "root private key; move it off this machine".to_owned(),
+                    created: false,
+                });
+            }
             steps.push(Step {
                 path,
                 mode: MODE_PUBLIC,
@@ -270,7 +278,11 @@ impl CaDir {
     ) -> Result<(), CaError> {
         let path = self.role_path(role);
         let created = if path.exists() {
-            self.issuer(role)?;
+            // The admin CA's private key may have been taken away; its certificate must be there.
+            match role {
+                CaRole::Admins => drop(self.certificates(role)?),
+                CaRole::Nodes | CaRole::Servers => drop(self.issuer(role)?),
+            }
             false
         } else {
             let content = self.make_issuing(role, now_unix_s)?;
@@ -459,7 +471,12 @@ impl CaDir {
         let path = dir.join(format!("{name}.pem"));
         let mut steps = Vec::new();
         let what = format!("client certificate of the administrator {name}");
+        let key_what = format!("private key of the administrator {name}");
         if path.exists() {
+            if key_path.exists() {
+                let (path, what) = (key_path, key_what);
+                steps.push(Step { path, mode: MODE_SECRET, what, created: false });
+            }
             steps.push(Step { path, mode: MODE_PUBLIC, what, created: false });
             return Ok(steps);
         }
@@ -467,12 +484,7 @@ impl CaDir {
         let fresh = PrivateKey::generate()?;
         let created = files::create(&key_path, fresh.to_pem()?.as_bytes(), MODE_SECRET)?;
         let key = key_of(&key_path, &files::read_secret(&key_path)?)?;
-        steps.push(Step {
-            path: key_path,
-            mode: MODE_SECRET,
-            what: format!("private key of the administrator {name}"),
-            created,
-        });
+        steps.push(Step { path: key_path, mode: MODE_SECRET, what: key_what, created });
         let (_, chain) = self.issue_admin(name.clone(), &key, now_unix_s)?;
         let pem = certificates_pem(chain.iter().map(Vec::as_slice));
         let created = files::create(&path, pem.as_bytes(), MODE_PUBLIC)?;

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use der::pem::{LineEnding, encode_string};
@@ -152,7 +153,10 @@ fn temporary(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, FileErro
         .file_name()
         .ok_or_else(|| FileError::content(path, "is not the name of a file"))?
         .to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    // Unique within this process and among those running now.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!(".{name}.{}.{count}.tmp", std::process::id()));
     // Left by a run that was killed under the same process number.
     let _ = fs::remove_file(&temporary);
     let write = || {

@@ -35,11 +35,15 @@ pub use self::{
     lint::{LintedTbs, ProfileViolation, Rule},
     profile::{
         ADMIN_LIFETIME, ADMISSION_LIFETIME, ATTESTATION_EXTENSION, AdminSubject, BACKDATE, CaRole,
-        CaSubject, MAX_NODE_LIFETIME, MIN_NODE_LIFETIME, NodeFacts, NodeSubject, ROOT_LIFETIME,
-        SERVER_LIFETIME, ServerName, ServerNameError, ServerSubject, Subject, Terms, prepare,
+        CaSubject, LONG_CA_LIFETIME, MAX_NODE_LIFETIME, MIN_NODE_LIFETIME, NODE_CA_LIFETIME,
+        NodeFacts, NodeSubject, ROOT_LIFETIME, SERVER_LIFETIME, ServerName, ServerNameError,
+        ServerSubject, Subject, Terms, prepare,
     },
     signer::{Issued, IssuingKey, KeyId, PrivateKey, Serial, SerialParseError, SignerError, sign},
-    spiffe::{Segment, SpiffeError, SpiffeId, TrustDomain},
+    spiffe::{
+        MAX_SEGMENT_BYTES, MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, Segment, SpiffeError,
+        SpiffeId, TrustDomain,
+    },
 };
 
 use std::path::PathBuf;

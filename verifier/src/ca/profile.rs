@@ -789,8 +789,3 @@ pub(super) fn prepare_root(
     }
     .linted()
 }
-
-#[cfg(test)]
-pub(super) fn tests_error(text: &str) -> ServerNameError {
-    ServerNameError(text.to_owned())
-}

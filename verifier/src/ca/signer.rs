@@ -23,11 +23,12 @@ use super::lint::LintedTbs;
 ///
 /// # Source
 /// RFC 5758, "ECDSA Signature Algorithm": parameters are absent.
-pub const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+pub(super) const ECDSA_WITH_SHA256: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 
 /// Size of a serial number, bytes: 126 random bits, above the 64 that RFC 5280 practice asks for and
 /// below its 20-byte bound.
-pub const SERIAL_BYTES: usize = 16;
+pub(super) const SERIAL_BYTES: usize = 16;
 
 /// The CA could not make or use a key.
 #[derive(Debug, thiserror::Error)]

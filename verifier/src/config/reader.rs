@@ -313,7 +313,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn show(duration: Duration) -> String {
     let seconds = duration.as_secs();
     for (unit, factor) in [("d", 24 * 3600), ("h", 3600), ("m", 60)] {
-        if seconds >= factor && seconds % factor == 0 {
+        if seconds >= factor && seconds.is_multiple_of(factor) {
             return format!("{}{unit}", seconds / factor);
         }
     }

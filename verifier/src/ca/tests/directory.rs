@@ -106,7 +106,7 @@ fn keys_that_others_can_read_are_refused() {
             Err(CaError::File(error @ FileError::Exposed { .. })) => {
                 assert!(error.to_string().contains("chmod 600"), "{error}");
             }
-            other => assert!(other.is_ok() && false, "{mode:o}: {other:?}"),
+            other => panic!("{mode:o}: {other:?}"),
         }
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("a mode");
@@ -237,7 +237,7 @@ fn admissions_lapse_and_issuers_do_not_mix() {
     let long = Terms { lifetime: MAX_NODE_LIFETIME + Duration::from_secs(1), ..terms.clone() };
     match prepare(subject, issuer.certificate(), &long) {
         Err(CaError::Profile(violation)) => assert_eq!(violation.rule, Rule::ValidityLength),
-        other => assert!(false, "{other:?}"),
+        other => panic!("{other:?}"),
     }
     // Beyond the issuer's end it is cut.
     let end = issuer.certificate().not_after_unix_s();
@@ -249,7 +249,7 @@ fn admissions_lapse_and_issuers_do_not_mix() {
     let terms = Terms { now_unix_s: end + 1, ..terms };
     match prepare(subject, issuer.certificate(), &terms) {
         Err(CaError::Profile(violation)) => assert_eq!(violation.rule, Rule::ValidityLength),
-        other => assert!(false, "{other:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -61,11 +61,11 @@ fn node_certificates_verify_and_read_as_intended() {
         ]);
         assert!(out.contains(": OK"), "{out}");
     }
-    let out = ok(&["x509", "-in", arg(&leaf), "-noout", "-text"]);
+    let out = ok(&["x509", "-in", arg(&leaf), "-noout", "-text", "-nameopt", "RFC2253"]);
     for expected in [
         "Version: 3 (0x2)",
         "Signature Algorithm: ecdsa-with-SHA256",
-        "Subject: CN = worker-01, OU = pool-a",
+        "Subject: CN=worker-01,OU=pool-a\n",
         "Not Before: May 31 23:59:50 2026 GMT",
         "Not After : Jun  1 01:00:00 2026 GMT",
         "ASN1 OID: prime256v1",
@@ -132,19 +132,27 @@ fn administrators_servers_and_issuing_cas_verify() {
         assert!(run(purpose).status.success(), "{name}: {}", text(&run(purpose)));
         assert!(!run(other).status.success(), "{name} must not pass as {other}");
     }
-    let out = ok(&["x509", "-in", arg(&dir.path().join("server.crt")), "-noout", "-text"]);
+    let out = ok(&[
+        "x509",
+        "-in",
+        arg(&dir.path().join("server.crt")),
+        "-noout",
+        "-text",
+        "-nameopt",
+        "RFC2253",
+    ]);
     assert!(out.contains("DNS:verifier.example.org, IP Address:10.1.2.3"), "{out}");
     let nodes = write(dir.path(), "nodes.crt", &pem("CERTIFICATE", &nodes(&ca).chain()[0]));
-    let out = ok(&["x509", "-in", arg(&nodes), "-noout", "-text"]);
+    let out = ok(&["x509", "-in", arg(&nodes), "-noout", "-text", "-nameopt", "RFC2253"]);
     for expected in [
         "CA:TRUE, pathlen:0",
         "Certificate Sign, CRL Sign",
         "URI:spiffe://builds.example.org\n",
-        "O = builds.example.org",
+        ",O=builds.example.org\n",
     ] {
         assert!(out.contains(expected), "{expected:?} is not in\n{out}");
     }
-    let out = ok(&["x509", "-in", arg(&bundle), "-noout", "-text"]);
+    let out = ok(&["x509", "-in", arg(&bundle), "-noout", "-text", "-nameopt", "RFC2253"]);
     assert!(out.contains("CA:TRUE, pathlen:1"), "{out}");
 }
 
@@ -170,7 +178,17 @@ fn revocation_lists_verify_and_revoke() {
         .expect("a list");
     let crl = write(dir.path(), "nodes.crl", &list.to_pem());
     let chain = write(dir.path(), "chain.pem", &pem("CERTIFICATE", &issuer.chain()[0]));
-    let out = ok(&["crl", "-in", arg(&crl), "-CAfile", arg(&chain), "-noout", "-text"]);
+    let out = ok(&[
+        "crl",
+        "-in",
+        arg(&crl),
+        "-CAfile",
+        arg(&chain),
+        "-noout",
+        "-text",
+        "-nameopt",
+        "RFC2253",
+    ]);
     for expected in [
         "verify OK",
         "Version 2 (0x1)",
@@ -212,7 +230,17 @@ fn revocation_lists_verify_and_revoke() {
     assert!(matches!(Crl::verify(&changed, issuer.certificate()), Err(CaError::Crl(_))));
     let empty = issuer.crl(8, NOW, CRL_LIFETIME, Vec::new()).expect("an empty list");
     let crl = write(dir.path(), "empty.crl", &empty.to_pem());
-    let out = ok(&["crl", "-in", arg(&crl), "-CAfile", arg(&chain), "-noout", "-text"]);
+    let out = ok(&[
+        "crl",
+        "-in",
+        arg(&crl),
+        "-CAfile",
+        arg(&chain),
+        "-noout",
+        "-text",
+        "-nameopt",
+        "RFC2253",
+    ]);
     assert!(out.contains("No Revoked Certificates"), "{out}");
     let wrong = Crl::sign(issuer.certificate(), admins.key(), 9, NOW, CRL_LIFETIME, Vec::new());
     assert!(matches!(wrong, Err(CaError::Signer(SignerError::WrongIssuer { .. }))));
@@ -272,7 +300,7 @@ fn requests_are_good_and_a_sites_own_pki_can_sign_the_node_ca() {
         "the key waits for its certificate"
     );
     let csr = write(dir.path(), "nodes.csr", &request);
-    let out = ok(&["req", "-in", arg(&csr), "-verify", "-noout", "-text"]);
+    let out = ok(&["req", "-in", arg(&csr), "-verify", "-noout", "-text", "-nameopt", "RFC2253"]);
     assert!(out.to_lowercase().contains("verify ok"), "{out}");
     assert!(out.contains("CA:TRUE, pathlen:0"), "{out}");
     assert!(out.contains("URI:spiffe://builds.example.org"), "{out}");

@@ -62,7 +62,7 @@ fn judged(order: &Order, template: &Template) -> Result<(), ProfileViolation> {
     lint::<NodeSubject>(der, order).map(drop)
 }
 
-fn of<'a>(template: &'a mut Template, id: ObjectIdentifier) -> &'a mut Extension {
+fn of(template: &mut Template, id: ObjectIdentifier) -> &mut Extension {
     template
         .extensions
         .as_mut()
@@ -418,6 +418,7 @@ fn server_names() {
     }
     for text in ["", "A.example", "*.example.org", "a..b", "-a", "a-", "a_b", "1.2.3", "a.b.", "é"]
     {
-        assert_eq!(text.parse::<ServerName>(), Err(profile::tests_error(text)), "{text}");
+        let error = text.parse::<ServerName>().expect_err(text);
+        assert!(error.to_string().starts_with(&format!("{text:?} is neither")), "{error}");
     }
 }
