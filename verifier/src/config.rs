@@ -1,8 +1,8 @@
 //! The verifier's configuration: one TOML file, read once into types.
 //!
-//! The whole file is read before anything is said about it, so that one run of
-//! `verifier check-config` names every problem, each with its line, its key and what to do. Keys that are
-//! not known are problems. No key turns a check off: what a site accepts is policy.
+//! The whole file is read before anything is said about it, so that one run of `verifier
+//! check-config` names every problem, each with its line, its key and what to do. Keys that are not
+//! known are problems. No key turns a check off: what a site accepts is policy.
 
 use std::{
     fmt,
@@ -35,8 +35,9 @@ pub const DEFAULT_LISTEN: &str = "0.0.0.0:8443";
 pub const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:9464";
 /// Issuers in the field use one hour; the worker renews at half of it.
 pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(3600);
-/// Firmware and boot (0–7), boot loader and its commands (8, 9), unified kernel image, its command line
-/// and extensions (11–13), tools (14). PCR 10 is IMA's and changes with every file; 15 is the site's own.
+/// Firmware and boot (0–7), boot loader and its commands (8, 9), unified kernel image, its command
+/// line and extensions (11–13), tools (14). PCR 10 is IMA's and changes with every file; 15 is the
+/// site's own.
 pub const DEFAULT_PCRS: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14];
 /// Cannot be reset before a reboot, unlike 16 and 23, and firmware hardly uses it.
 pub const DEFAULT_TOOL_PCR: u8 = 14;
@@ -195,8 +196,8 @@ impl Config {
         }
     }
 
-    /// Identity of this verifier in what TPMs sign: the same for every replica of a fleet, another for
-    /// every other fleet, and bound to the trust domain.
+    /// Identity of this verifier in what TPMs sign: the same for every replica of a fleet, another
+    /// for every other fleet, and bound to the trust domain.
     ///
     /// # Format
     /// SHA-256 over `assay/v1/verifier-id`, the trust domain and the fleet identity, each after its

@@ -1,7 +1,7 @@
 //! `verifier init`: everything a verifier needs before it can serve, but for the database.
 //!
-//! Run again it changes nothing and says so. It never overwrites; a run that was cut off is taken up
-//! where it stopped. The configuration is written last: where it exists, the rest is complete.
+//! Run again it changes nothing and says so. It never overwrites; a run that was cut off is taken
+//! up where it stopped. The configuration is written last: where it exists, the rest is complete.
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 

@@ -1,8 +1,8 @@
 //! TLS: the server's configuration, who an administrator is, the administrator's client.
 //!
-//! TLS 1.3 only, no tickets, no resumption, no early data: every connection verifies everything anew.
-//! A client certificate is optional, because a worker has none before it is attested; what a connection
-//! may do is decided for each call by [`AdminAuthority::identify`].
+//! TLS 1.3 only, no tickets, no resumption, no early data: every connection verifies everything
+//! anew. A client certificate is optional, because a worker has none before it is attested; what a
+//! connection may do is decided for each call by [`AdminAuthority::identify`].
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -239,9 +239,9 @@ impl AdminAuthority {
 
     /// The administrator behind a connection whose handshake verified `peer` (leaf first).
     ///
-    /// The handshake has proved possession of the leaf's key and a path to our root; that path may have
-    /// gone through any of our CAs. Here the leaf's signature is checked with the admin CA's own key,
-    /// and the leaf's names, usage and validity are read again.
+    /// The handshake has proved possession of the leaf's key and a path to our root; that path may
+    /// have gone through any of our CAs. Here the leaf's signature is checked with the admin CA's
+    /// own key, and the leaf's names, usage and validity are read again.
     ///
     /// # Errors
     /// [`AdminCertificateError`], always `ADMIN_CERTIFICATE_REQUIRED`.

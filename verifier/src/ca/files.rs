@@ -1,4 +1,5 @@
-//! Files of the CA: atomic, never overwritten by accident, private keys readable by their owner only.
+//! Files of the CA: atomic, never overwritten by accident, private keys readable by their owner
+//! only.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -86,8 +87,8 @@ impl FileError {
     }
 }
 
-/// Creates a directory with its parents; the mode applies to the last one, and is not touched where the
-/// directory exists. Returns whether it was created.
+/// Creates a directory with its parents; the mode applies to the last one, and is not touched where
+/// the directory exists. Returns whether it was created.
 ///
 /// # Errors
 /// [`FileError::Io`]; [`FileError::Content`] if something else has that name.
@@ -113,8 +114,8 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<bool, FileError> {
     }
 }
 
-/// Writes a file that does not exist yet; complete or not at all. Returns `false`, and writes nothing,
-/// where a file of that name exists.
+/// Writes a file that does not exist yet; complete or not at all. Returns `false`, and writes
+/// nothing, where a file of that name exists.
 ///
 /// # Errors
 /// [`FileError::Io`].

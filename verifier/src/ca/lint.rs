@@ -1,8 +1,8 @@
 //! Checks an encoded `TBSCertificate` against its profile before anything is signed.
 //!
-//! The encoder's input is not trusted here: the bytes are decoded again and every rule is checked on
-//! what a relying party will read. A violation is a bug of this program and never leaves a certificate
-//! behind.
+//! The encoder's input is not trusted here: the bytes are decoded again and every rule is checked
+//! on what a relying party will read. A violation is a bug of this program and never leaves a
+//! certificate behind.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 

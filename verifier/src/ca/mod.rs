@@ -6,14 +6,15 @@
 //!                          of the profile       it was prepared for
 //! ```
 //!
-//! Nothing reaches a signing key but a [`LintedTbs`], a revocation list or a certificate request that
-//! this crate encoded. The time comes from the caller; random numbers are drawn in [`signer`] only.
+//! Nothing reaches a signing key but a [`LintedTbs`], a revocation list or a certificate request
+//! that this crate encoded. The time comes from the caller; random numbers are drawn in `signer`
+//! only.
 //!
 //! # Hierarchy
-//! One root, three issuing CAs under it: `nodes`, `admins`, `servers`. The root's key signs issuing CAs
-//! and nothing else, so that after `verifier init` the operator can move `ca/root.key` off the machine;
-//! serving, issuing, renewing the server certificate and revoking never need it. Each issuing CA can
-//! instead be signed by the site's own PKI ([`CaDir::request`], [`CaDir::import`]).
+//! One root, three issuing CAs under it: `nodes`, `admins`, `servers`. The root's key signs issuing
+//! CAs and nothing else, so that after `verifier init` the operator can move `ca/root.key` off the
+//! machine; serving, issuing, renewing the server certificate and revoking never need it. Each
+//! issuing CA can instead be signed by the site's own PKI ([`CaDir::request`], [`CaDir::import`]).
 
 pub(crate) mod certificate;
 mod crl;

@@ -10,8 +10,8 @@
 //! | administrator | admin CA | – | digitalSignature | clientAuth | `spiffe://TD/admin/NAME` |
 //! | server | server CA | – | digitalSignature | serverAuth | DNS names, IP addresses |
 //!
-//! The extended key usages of the CAs keep a stolen server CA from making client certificates, in every
-//! verifier that honours them (RFC 5280 path validation as OpenSSL, Go and webpki do it).
+//! The extended key usages of the CAs keep a stolen server CA from making client certificates, in
+//! every verifier that honours them (RFC 5280 path validation as OpenSSL, Go and webpki do it).
 //!
 //! # Source
 //! RFC 5280; SPIFFE X509-SVID, "Hierarchy", "Key Usage", "Extended Key Usage".
@@ -186,8 +186,8 @@ impl NodeSubject {
     /// Redeems an admission: the only way to a node certificate.
     ///
     /// # Errors
-    /// [`CaError::NodeKey`] if the key is not a point on P-256; [`CaError::Name`] if the inventory's
-    /// name or pool cannot stand in a SPIFFE ID.
+    /// [`CaError::NodeKey`] if the key is not a point on P-256; [`CaError::Name`] if the
+    /// inventory's name or pool cannot stand in a SPIFFE ID.
     pub fn admitted(admission: Admission, decision_id: &str) -> Result<Self, CaError> {
         let grant = admission.redeem();
         let facts = NodeFacts {
@@ -203,8 +203,9 @@ impl NodeSubject {
         Self::new(grant.node.parse()?, grant.pool.parse()?, &grant.node_key, facts, expires)
     }
 
-    /// The subject for an admission. `key` is the certified node key; the certificate is for exactly
-    /// that key. `expires_unix_s` is when the admission lapses: nothing is prepared after it.
+    /// The subject for an admission. `key` is the certified node key; the certificate is for
+    /// exactly that key. `expires_unix_s` is when the admission lapses: nothing is prepared after
+    /// it.
     ///
     /// # Errors
     /// [`CaError::NodeKey`] if the key is not a point on P-256.
@@ -753,7 +754,8 @@ impl Subject for CaSubject {
 /// Encodes the certificate for `subject` under `issuer` and checks it against its profile.
 ///
 /// # Errors
-/// [`CaError::Profile`] (`CERTIFICATE_PROFILE_VIOLATION`) naming the rule; [`CaError::AdmissionExpired`].
+/// [`CaError::Profile`] (`CERTIFICATE_PROFILE_VIOLATION`) naming the rule;
+/// [`CaError::AdmissionExpired`].
 pub fn prepare<S: Subject>(
     subject: S,
     issuer: &CaCertificate,

@@ -26,8 +26,8 @@ use super::lint::LintedTbs;
 pub(super) const ECDSA_WITH_SHA256: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 
-/// Size of a serial number, bytes: 126 random bits, above the 64 that RFC 5280 practice asks for and
-/// below its 20-byte bound.
+/// Size of a serial number, bytes: 126 random bits, above the 64 that RFC 5280 practice asks for
+/// and below its 20-byte bound.
 pub(super) const SERIAL_BYTES: usize = 16;
 
 /// The CA could not make or use a key.
@@ -230,7 +230,8 @@ pub(super) const fn signature_algorithm() -> AlgorithmIdentifierOwned {
     AlgorithmIdentifierOwned { oid: ECDSA_WITH_SHA256, parameters: None }
 }
 
-/// Whether the P-256 key `issuer` signed the certificate or CRL `signed` (tbs, algorithm, signature).
+/// Whether the P-256 key `issuer` signed the certificate or CRL `signed` (tbs, algorithm,
+/// signature).
 pub(crate) fn verifies(
     issuer: &SubjectPublicKeyInfoOwned,
     algorithm: &AlgorithmIdentifierOwned,

@@ -15,7 +15,8 @@ pub const MAX_TRUST_DOMAIN_BYTES: usize = 255;
 /// # Source
 /// SPIFFE-ID, "Maximum SPIFFE ID Length": 2048.
 pub const MAX_SPIFFE_ID_BYTES: usize = 2048;
-/// Longest name of a node, pool or administrator: it must fit in a common name (`ub-common-name`, 64).
+/// Longest name of a node, pool or administrator: it must fit in a common name (`ub-common-name`,
+/// 64).
 pub const MAX_SEGMENT_BYTES: usize = 64;
 
 /// Why a text is not a trust domain, a name or a SPIFFE ID.
