@@ -4,7 +4,7 @@ mod public_area;
 
 pub use proto::spki::{canonical_spki, ek_digest};
 use proto::{
-    digest::Digest,
+    digest::{Digest, HashAlg},
     limits::MAX_CHAIN_CERTIFICATES,
     reason::ReasonCode,
     tpm::public::{KeyKind, Public},
@@ -19,6 +19,14 @@ use crate::{
         RevocationRequirement, RevocationState, TpmIdentity, ValidPath, validate,
     },
 };
+
+/// Digest of the EK that a certificate certifies, in the form of [`ek_digest`]; `None` for keys that no
+/// EK has.
+#[must_use]
+pub fn certified_digest(certificate: &Certificate) -> Option<Digest> {
+    let spki = certificate.key().canonical_spki()?;
+    Some(HashAlg::Sha256.hash(&[&spki]))
+}
 
 /// An endorsement key as a worker presents it; believed by nobody.
 #[derive(Clone, Copy, Debug)]
@@ -199,11 +207,7 @@ impl TrustedEk {
                 Trust::AllowListed { .. } => EkTrust::AllowListed,
                 Trust::Certificate(certified) => EkTrust::Certificate {
                     root: certified.path.anchor().sha256(),
-                    oddities: certified
-                        .oddities
-                        .iter()
-                        .map(|o| o.name().to_owned())
-                        .collect(),
+                    oddities: certified.oddities.iter().map(|o| o.name().to_owned()).collect(),
                 },
             },
             manufacturer: text(|id| &id.manufacturer),
@@ -229,17 +233,11 @@ pub fn verify_ek(presented: &EkPresented<'_>, policy: &EkPolicy<'_>) -> Result<T
         Ok(certified) => Trust::Certificate(certified),
         Err(finding) if allow_listed && finding.code != ReasonCode::EkRevoked => {
             let certificate_refused = presented.certificate.map(|_| finding);
-            Trust::AllowListed {
-                certificate_refused,
-            }
+            Trust::AllowListed { certificate_refused }
         }
         Err(finding) => return Err(finding.into()),
     };
-    Ok(TrustedEk {
-        public: presented.public.clone(),
-        digest,
-        trust,
-    })
+    Ok(TrustedEk { public: presented.public.clone(), digest, trust })
 }
 
 /// The way in by certificate.
@@ -291,11 +289,7 @@ fn certify(presented: &EkPresented<'_>, policy: &EkPolicy<'_>) -> Result<Certifi
             oddities.to_string(),
         ));
     }
-    Ok(CertifiedEk {
-        path,
-        identity: leaf.extensions().tpm_identity.clone(),
-        oddities,
-    })
+    Ok(CertifiedEk { path, identity: leaf.extensions().tpm_identity.clone(), oddities })
 }
 
 const LEAF: &str = "EK certificate";
@@ -310,12 +304,7 @@ const LEAF: &str = "EK certificate";
 /// - Without extended key usage, key usage must be present and allow no signing.
 fn check_profile(leaf: &Certificate, public: &Public) -> Result<Oddities, Finding> {
     let violation = |expected: &str, observed: &str| {
-        Err(Finding::new(
-            ReasonCode::EkCertificateProfileViolation,
-            LEAF,
-            expected,
-            observed,
-        ))
+        Err(Finding::new(ReasonCode::EkCertificateProfileViolation, LEAF, expected, observed))
     };
     let mut oddities = Oddities::default();
     if leaf.version() != 3 {
@@ -331,9 +320,7 @@ fn check_profile(leaf: &Certificate, public: &Public) -> Result<Oddities, Findin
         | KeyUsage::NON_REPUDIATION
         | KeyUsage::KEY_CERT_SIGN
         | KeyUsage::CRL_SIGN;
-    let signing = extensions
-        .key_usage
-        .is_some_and(|usage| usage.has_any(SIGNING));
+    let signing = extensions.key_usage.is_some_and(|usage| usage.has_any(SIGNING));
     match extensions.extended_key_usage {
         Some(usage) if usage.attestation_key => {
             return violation(
@@ -368,11 +355,7 @@ fn check_profile(leaf: &Certificate, public: &Public) -> Result<Oddities, Findin
             _ => (KeyUsage::KEY_ENCIPHERMENT, "key usage keyEncipherment"),
         };
         if !usage.has_any(transport) {
-            let observed = if signing {
-                "key usage for signing"
-            } else {
-                "another key usage"
-            };
+            let observed = if signing { "key usage for signing" } else { "another key usage" };
             return violation(name, observed);
         }
         if signing {

@@ -232,7 +232,7 @@ fn with_rogue_issuer(pki: &Pki, change: impl FnOnce(&mut Spec)) -> World {
 fn issuers_must_be_allowed_to_issue() {
     let pki = Pki::new();
     assert!(with_rogue_issuer(&pki, |_| {}).judge().is_ok());
-    let faults: [(&str, fn(&mut Spec)); 6] = [
+    let faults: [(&str, Fault<Spec>); 6] = [
         ("CA:FALSE", |spec| spec.set(basic_constraints(false, None))),
         ("no basic constraints", |spec| spec.drop_extension(OID_BASIC_CONSTRAINTS)),
         ("no keyCertSign", |spec| spec.set(key_usage(KU_CRL_ONLY))),

@@ -137,7 +137,7 @@ fn builder_digest(pki: &Pki) -> proto::digest::Digest {
 #[test]
 fn partial_delta_and_indirect_lists_are_refused() {
     let pki = Pki::new();
-    let faults: [(&str, fn(&mut CrlSpec)); 6] = [
+    let faults: [(&str, Fault<CrlSpec>); 6] = [
         ("issuing distribution point", |spec| {
             spec.extensions.push(extension(&[0x55, 0x1d, 28], true, &tlv(SEQUENCE, &[])));
         }),

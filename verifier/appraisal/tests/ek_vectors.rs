@@ -11,7 +11,7 @@ use appraisal::{
     },
 };
 use ek_support::*;
-use proto::{reason::ReasonCode, tpm::public::Public};
+use proto::reason::ReasonCode;
 
 /// Every certificate of the vectors, by its path below them.
 fn certificates(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -116,18 +116,6 @@ fn expected_oddities_are_found() {
     println!("{counts:?}, sha1 {sha1}, P-521 {p521}");
     assert!(counts[Oddity::PoliciesCritical.name()] > 10);
     assert!(sha1 > 10 && p521 >= 1);
-}
-
-/// The public area of an EK by TCG's templates, for the key of a certificate.
-fn public_of(certificate: &Certificate) -> Public {
-    match certificate.key() {
-        SubjectKey::Rsa { modulus, .. } => rsa_public(2048, 0, modulus, EK_ATTRIBUTES),
-        SubjectKey::Ec { point, .. } => {
-            let (x, y) = point[1..].split_at(32);
-            ecc_public(3, x, y, EK_ATTRIBUTES)
-        }
-        other => panic!("{other}"),
-    }
 }
 
 /// A world that holds every CA of the vectors and presents one of Google's certificates.

@@ -98,9 +98,7 @@ impl TpmIdentity {
     pub fn vendor(&self) -> Option<String> {
         let digits = self.manufacturer.strip_prefix("id:")?;
         let bytes: [u8; 4] = hex::decode(digits).ok()?.try_into().ok()?;
-        let text = std::str::from_utf8(&bytes)
-            .ok()?
-            .trim_end_matches(['\0', ' ']);
+        let text = std::str::from_utf8(&bytes).ok()?.trim_end_matches(['\0', ' ']);
         let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
         plain.then(|| text.to_owned())
     }
@@ -165,11 +163,7 @@ impl Certificate {
     pub fn parse(bytes: &[u8]) -> Result<Self, DerError> {
         if bytes.len() > MAX_CERTIFICATE_BYTES {
             let kind = DerErrorKind::Limit(MAX_CERTIFICATE_BYTES);
-            return Err(DerError {
-                at: 0,
-                what: "certificate",
-                kind,
-            });
+            return Err(DerError { at: 0, what: "certificate", kind });
         }
         read(bytes)
     }
@@ -185,24 +179,14 @@ impl Certificate {
         if let [0x10, 0x01, 0x00, size_high, size_low, 0x10, 0x02, ..] = *bytes {
             let size = usize::from(u16::from_be_bytes([size_high, size_low]));
             // The size counts the inner tag and the certificate.
-            let end = (TCG_HEADER_BYTES - 2)
-                .checked_add(size)
-                .filter(|end| *end <= bytes.len());
+            let end = (TCG_HEADER_BYTES - 2).checked_add(size).filter(|end| *end <= bytes.len());
             let (Some(end), true) = (end, size > 2) else {
                 let kind = DerErrorKind::Value("size of the TCG header is wrong");
-                return Err(DerError {
-                    at: 3,
-                    what: "certificate",
-                    kind,
-                });
+                return Err(DerError { at: 3, what: "certificate", kind });
             };
             if !is_padding(bytes.get(end..).unwrap_or_default()) {
                 let kind = DerErrorKind::Trailing(bytes.len() - end);
-                return Err(DerError {
-                    at: end,
-                    what: "certificate",
-                    kind,
-                });
+                return Err(DerError { at: end, what: "certificate", kind });
             }
             rest = bytes.get(TCG_HEADER_BYTES..end).unwrap_or_default();
             oddities.add(Oddity::TcgHeader);
@@ -313,17 +297,13 @@ impl Certificate {
     /// Authority key identifier.
     #[must_use]
     pub fn authority_key_id(&self) -> Option<&[u8]> {
-        self.extensions
-            .authority_key_id
-            .map(|span| span.of(&self.der))
+        self.extensions.authority_key_id.map(|span| span.of(&self.der))
     }
 
     /// Subject key identifier.
     #[must_use]
     pub fn subject_key_id(&self) -> Option<&[u8]> {
-        self.extensions
-            .subject_key_id
-            .map(|span| span.of(&self.der))
+        self.extensions.subject_key_id.map(|span| span.of(&self.der))
     }
 
     /// Deviations found while reading. Those of the certificate's place in a chain come with it.
@@ -343,8 +323,7 @@ impl Certificate {
     /// # Errors
     /// [`SignatureFailure`].
     pub fn verify_signed_by(&self, issuer: &Self) -> Result<(), SignatureFailure> {
-        self.signature_algorithm
-            .verify(&issuer.key(), self.tbs(), self.signature.of(&self.der))
+        self.signature_algorithm.verify(&issuer.key(), self.tbs(), self.signature.of(&self.der))
     }
 }
 
@@ -388,11 +367,7 @@ pub(super) fn read_serial(
     let minimal = minimal_integer(value);
     if minimal.len() > MAX_SERIAL_BYTES {
         let kind = DerErrorKind::Limit(MAX_SERIAL_BYTES);
-        return Err(DerError {
-            at: element.whole.start(),
-            what: "serialNumber",
-            kind,
-        });
+        return Err(DerError { at: element.whole.start(), what: "serialNumber", kind });
     }
     if minimal.len() != value.len() {
         oddities.add(Oddity::SerialNotMinimal);
@@ -435,11 +410,7 @@ fn read(bytes: &[u8]) -> Result<Certificate, DerError> {
     let (_, inner_span) = SignatureAlgorithm::read(&mut tbs, &mut oddities)?;
     if tbs.bytes(inner_span) != tbs.bytes(outer_span) {
         let kind = DerErrorKind::Value("signed and outer algorithm differ");
-        return Err(DerError {
-            at: outer_span.start(),
-            what: "signatureAlgorithm",
-            kind,
-        });
+        return Err(DerError { at: outer_span.start(), what: "signatureAlgorithm", kind });
     }
     let issuer = name::read(&mut tbs, "issuer", &mut oddities)?;
     let mut validity = tbs.enter(tag::SEQUENCE, "validity")?;
@@ -504,18 +475,10 @@ pub(super) fn each_extension<'a>(
         let oid = extension.oid(WHAT)?;
         if known.iter().take(count).any(|other| *other == oid) {
             let kind = DerErrorKind::Value("an extension is repeated");
-            return Err(DerError {
-                at,
-                what: WHAT,
-                kind,
-            });
+            return Err(DerError { at, what: WHAT, kind });
         }
         let Some(slot) = known.get_mut(count) else {
-            return Err(DerError {
-                at,
-                what: WHAT,
-                kind: DerErrorKind::Limit(MAX_EXTENSIONS),
-            });
+            return Err(DerError { at, what: WHAT, kind: DerErrorKind::Limit(MAX_EXTENSIONS) });
         };
         *slot = oid;
         count += 1;
@@ -538,10 +501,8 @@ fn read_extensions(list: Reader<'_>, oddities: &mut Oddities) -> Result<Extensio
     each_extension(list, oddities, |oid, critical, mut value, oddities| {
         match oid {
             // Subject directory attributes: only the specification the TPM follows.
-            [0x55, 0x1d, 9] => {
-                if critical {
-                    oddities.add(Oddity::SubjectDirectoryAttributesCritical);
-                }
+            [0x55, 0x1d, 9] if critical => {
+                oddities.add(Oddity::SubjectDirectoryAttributesCritical);
             }
             [0x55, 0x1d, 14] => {
                 let id = value.expect(tag::OCTET_STRING, "subjectKeyIdentifier")?;
@@ -701,11 +662,7 @@ fn read_alt_name(
     let [Some(manufacturer), Some(model), Some(version)] = found else {
         return Ok(None);
     };
-    Ok(Some(TpmIdentity {
-        manufacturer,
-        model,
-        version,
-    }))
+    Ok(Some(TpmIdentity { manufacturer, model, version }))
 }
 
 fn tpm_text(reader: &Reader<'_>, element: Element) -> Result<String, DerError> {
@@ -713,11 +670,7 @@ fn tpm_text(reader: &Reader<'_>, element: Element) -> Result<String, DerError> {
     let body = reader.bytes(element.body);
     if body.len() > MAX_TPM_TEXT_BYTES {
         let kind = DerErrorKind::Limit(MAX_TPM_TEXT_BYTES);
-        return Err(DerError {
-            at: element.whole.start(),
-            what: WHAT,
-            kind,
-        });
+        return Err(DerError { at: element.whole.start(), what: WHAT, kind });
     }
     name::text(element.tag, body).ok_or_else(|| reader.error_at(element, WHAT, "is not a text"))
 }
@@ -749,11 +702,7 @@ mod tests {
         };
         assert_eq!(identity("id:474F4F47").vendor().as_deref(), Some("GOOG"));
         assert_eq!(identity("id:49465800").vendor().as_deref(), Some("IFX"));
-        assert_eq!(
-            identity("id:00001014").vendor(),
-            None,
-            "IBM's number is not text"
-        );
+        assert_eq!(identity("id:00001014").vendor(), None, "IBM's number is not text");
         assert_eq!(identity("GOOG").vendor(), None);
     }
 }

@@ -51,11 +51,7 @@ impl Crl {
     pub fn parse(bytes: &[u8]) -> Result<Self, DerError> {
         if bytes.len() > MAX_CRL_BYTES {
             let kind = DerErrorKind::Limit(MAX_CRL_BYTES);
-            return Err(DerError {
-                at: 0,
-                what: "CRL",
-                kind,
-            });
+            return Err(DerError { at: 0, what: "CRL", kind });
         }
         read(bytes)
     }
@@ -131,8 +127,7 @@ impl Crl {
             return Err(SignatureFailure::Unsupported);
         }
         let (tbs, signature) = (self.tbs.of(&self.der), self.signature.of(&self.der));
-        self.signature_algorithm
-            .verify(&issuer.key(), tbs, signature)
+        self.signature_algorithm.verify(&issuer.key(), tbs, signature)
     }
 }
 
@@ -158,29 +153,19 @@ fn read(bytes: &[u8]) -> Result<Crl, DerError> {
     list.finish("CRL")?;
 
     let mut tbs = list.inside(tbs_element);
-    let version = if tbs.rest().first() == Some(&tag::INTEGER) {
-        tbs.small_integer("version")?
-    } else {
-        0
-    };
+    let version =
+        if tbs.rest().first() == Some(&tag::INTEGER) { tbs.small_integer("version")? } else { 0 };
     if version > 1 {
         return Err(tbs.error("version", DerErrorKind::Value("version is above 2")));
     }
     let (_, inner_span) = SignatureAlgorithm::read(&mut tbs, &mut oddities)?;
     if tbs.bytes(inner_span) != tbs.bytes(outer_span) {
         let kind = DerErrorKind::Value("signed and outer algorithm differ");
-        return Err(DerError {
-            at: outer_span.start(),
-            what: "signatureAlgorithm",
-            kind,
-        });
+        return Err(DerError { at: outer_span.start(), what: "signatureAlgorithm", kind });
     }
     let issuer = name::read(&mut tbs, "issuer", &mut oddities)?;
     let this_update_unix_s = time::read(&mut tbs, "thisUpdate")?;
-    if !matches!(
-        tbs.rest().first(),
-        Some(&(tag::UTC_TIME | tag::GENERALIZED_TIME))
-    ) {
+    if !matches!(tbs.rest().first(), Some(&(tag::UTC_TIME | tag::GENERALIZED_TIME))) {
         let kind = DerErrorKind::Value("absent, so that nobody can tell when the list is stale");
         return Err(tbs.error("nextUpdate", kind));
     }
@@ -247,11 +232,7 @@ fn read(bytes: &[u8]) -> Result<Crl, DerError> {
 /// Certificate issuer (2.5.29.29) is the one critical entry extension of RFC 5280: an indirect list.
 fn refuse_critical(extensions: Reader<'_>, oddities: &mut Oddities) -> Result<(), DerError> {
     each_extension(extensions, oddities, |oid, critical, value, _| {
-        if critical {
-            Err(not_understood(&value, oid))
-        } else {
-            Ok(())
-        }
+        if critical { Err(not_understood(&value, oid)) } else { Ok(()) }
     })
 }
 

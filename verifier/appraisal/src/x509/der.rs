@@ -53,9 +53,7 @@ pub(crate) struct Span {
 impl Span {
     /// The bytes of `document` in this range; empty if the span is of another document.
     pub(crate) fn of(self, document: &[u8]) -> &[u8] {
-        document
-            .get(self.start as usize..self.end as usize)
-            .unwrap_or_default()
+        document.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
     pub(crate) const fn start(self) -> usize {
@@ -65,20 +63,14 @@ impl Span {
     /// The range without its first `count` bytes.
     pub(crate) fn skip(self, count: usize) -> Self {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        Self {
-            start: self.start.saturating_add(count).min(self.end),
-            end: self.end,
-        }
+        Self { start: self.start.saturating_add(count).min(self.end), end: self.end }
     }
 }
 
 impl From<Range<usize>> for Span {
     fn from(range: Range<usize>) -> Self {
         let clamp = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        Self {
-            start: clamp(range.start),
-            end: clamp(range.end),
-        }
+        Self { start: clamp(range.start), end: clamp(range.end) }
     }
 }
 
@@ -130,11 +122,7 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader over all of `document`.
     pub(crate) const fn new(document: &'a [u8]) -> Self {
-        Self {
-            document,
-            at: 0,
-            end: document.len(),
-        }
+        Self { document, at: 0, end: document.len() }
     }
 
     /// A reader over the content of `element`.
@@ -144,11 +132,7 @@ impl<'a> Reader<'a> {
 
     /// A reader over `span`, which an element of this document gave.
     pub(crate) const fn within(&self, span: Span) -> Self {
-        Self {
-            document: self.document,
-            at: span.start as usize,
-            end: span.end as usize,
-        }
+        Self { document: self.document, at: span.start as usize, end: span.end as usize }
     }
 
     pub(crate) const fn offset(&self) -> usize {
@@ -171,11 +155,7 @@ impl<'a> Reader<'a> {
     /// The next element, whatever it is.
     pub(crate) fn element(&mut self, what: &'static str) -> Result<Element, DerError> {
         let rest = self.rest();
-        let fail = |kind| DerError {
-            at: self.at,
-            what,
-            kind,
-        };
+        let fail = |kind| DerError { at: self.at, what, kind };
         let [tag, first, ..] = *rest else {
             return Err(fail(DerErrorKind::Truncated));
         };
@@ -192,9 +172,7 @@ impl<'a> Reader<'a> {
             let Some(octets) = rest.get(2..2 + count) else {
                 return Err(fail(DerErrorKind::Truncated));
             };
-            let length = octets
-                .iter()
-                .fold(0_u64, |sum, octet| sum << 8 | u64::from(*octet));
+            let length = octets.iter().fold(0_u64, |sum, octet| sum << 8 | u64::from(*octet));
             // Minimal: no leading zero octet, and no long form for what fits the short one.
             if octets.first() == Some(&0) || length < 0x80 {
                 return Err(fail(DerErrorKind::Length));
@@ -208,11 +186,7 @@ impl<'a> Reader<'a> {
         let body = self.at + header..self.at + header + length;
         let whole = Span::from(self.at..body.end);
         self.at = body.end;
-        Ok(Element {
-            tag,
-            whole,
-            body: body.into(),
-        })
+        Ok(Element { tag, whole, body: body.into() })
     }
 
     /// The next element, which must have `tag`.
@@ -220,10 +194,7 @@ impl<'a> Reader<'a> {
         let at = self.at;
         let element = self.element(what)?;
         if element.tag != tag {
-            let kind = DerErrorKind::Tag {
-                expected: tag,
-                found: element.tag,
-            };
+            let kind = DerErrorKind::Tag { expected: tag, found: element.tag };
             return Err(DerError { at, what, kind });
         }
         Ok(element)
@@ -235,11 +206,7 @@ impl<'a> Reader<'a> {
         tag: u8,
         what: &'static str,
     ) -> Result<Option<Element>, DerError> {
-        if self.rest().first() == Some(&tag) {
-            self.element(what).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.rest().first() == Some(&tag) { self.element(what).map(Some) } else { Ok(None) }
     }
 
     /// A reader over the content of the next element, which must have `tag`.
@@ -296,11 +263,7 @@ impl<'a> Reader<'a> {
         let at = self.at;
         match self.bit_string(what)? {
             (span, 0) => Ok(span),
-            _ => Err(DerError {
-                at,
-                what,
-                kind: DerErrorKind::Value("has unused bits"),
-            }),
+            _ => Err(DerError { at, what, kind: DerErrorKind::Value("has unused bits") }),
         }
     }
 
@@ -311,9 +274,7 @@ impl<'a> Reader<'a> {
         let value = match body {
             [0, second, ..] if *second < 0x80 => None,
             [first, ..] if *first < 0x80 && body.len() <= 5 => {
-                let value = body
-                    .iter()
-                    .fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+                let value = body.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
                 u32::try_from(value).ok()
             }
             _ => None,
@@ -327,11 +288,7 @@ impl<'a> Reader<'a> {
             Ok(())
         } else {
             let kind = DerErrorKind::Trailing(self.end - self.at);
-            Err(DerError {
-                at: self.at,
-                what,
-                kind,
-            })
+            Err(DerError { at: self.at, what, kind })
         }
     }
 
@@ -342,20 +299,12 @@ impl<'a> Reader<'a> {
         what: &'static str,
         reason: &'static str,
     ) -> DerError {
-        DerError {
-            at: element.whole.start as usize,
-            what,
-            kind: DerErrorKind::Value(reason),
-        }
+        DerError { at: element.whole.start as usize, what, kind: DerErrorKind::Value(reason) }
     }
 
     /// An error at the next byte.
     pub(crate) const fn error(&self, what: &'static str, kind: DerErrorKind) -> DerError {
-        DerError {
-            at: self.at,
-            what,
-            kind,
-        }
+        DerError { at: self.at, what, kind }
     }
 }
 
@@ -420,10 +369,7 @@ mod tests {
     use super::*;
 
     fn kind_of(bytes: &[u8]) -> DerErrorKind {
-        Reader::new(bytes)
-            .element("test")
-            .expect_err("must be refused")
-            .kind
+        Reader::new(bytes).element("test").expect_err("must be refused").kind
     }
 
     #[test]
@@ -434,10 +380,7 @@ mod tests {
         assert_eq!(kind_of(&[0x30, 0x80, 0, 0]), DerErrorKind::Length);
         assert_eq!(kind_of(&[0x30, 0x81, 0x7f]), DerErrorKind::Length);
         assert_eq!(kind_of(&[0x30, 0x82, 0, 0x80]), DerErrorKind::Length);
-        assert_eq!(
-            kind_of(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]),
-            DerErrorKind::Truncated
-        );
+        assert_eq!(kind_of(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), DerErrorKind::Truncated);
         assert_eq!(kind_of(&[0x30, 0x85, 1, 0, 0, 0, 0]), DerErrorKind::Length);
         assert!(matches!(kind_of(&[0x1f, 0]), DerErrorKind::Value(_)));
     }
@@ -445,16 +388,10 @@ mod tests {
     #[test]
     fn object_identifiers_are_checked_and_shown() {
         let mut reader = Reader::new(&[6, 5, 0x67, 0x81, 0x05, 0x08, 0x01]);
-        assert_eq!(
-            dotted(reader.oid("test").expect("well-formed")),
-            "2.23.133.8.1"
-        );
-        for bad in [
-            &[6, 0][..],
-            &[6, 2, 0x55, 0x80],
-            &[6, 3, 0x55, 0x80, 0x01],
-            &[6, 2, 0x55, 0x9d],
-        ] {
+        assert_eq!(dotted(reader.oid("test").expect("well-formed")), "2.23.133.8.1");
+        for bad in
+            [&[6, 0][..], &[6, 2, 0x55, 0x80], &[6, 3, 0x55, 0x80, 0x01], &[6, 2, 0x55, 0x9d]]
+        {
             let error = Reader::new(bad).oid("test").expect_err("must be refused");
             assert!(matches!(error.kind, DerErrorKind::Value(_)), "{bad:x?}");
         }
@@ -464,9 +401,7 @@ mod tests {
     fn bit_strings_need_zero_padding() {
         assert!(Reader::new(&[3, 2, 7, 0x80]).bit_string("test").is_ok());
         for bad in [&[3, 0][..], &[3, 1, 1], &[3, 2, 8, 0], &[3, 2, 7, 0x81]] {
-            let error = Reader::new(bad)
-                .bit_string("test")
-                .expect_err("must be refused");
+            let error = Reader::new(bad).bit_string("test").expect_err("must be refused");
             assert!(matches!(error.kind, DerErrorKind::Value(_)), "{bad:x?}");
         }
     }
@@ -477,9 +412,7 @@ mod tests {
             let mut out = Vec::new();
             write(&mut out, tag::OCTET_STRING, &[&vec![7; length]]);
             let mut reader = Reader::new(&out);
-            let element = reader
-                .expect(tag::OCTET_STRING, "test")
-                .expect("own writing");
+            let element = reader.expect(tag::OCTET_STRING, "test").expect("own writing");
             assert_eq!(reader.bytes(element.body).len(), length);
             assert_eq!(reader.finish("test"), Ok(()));
         }

@@ -129,10 +129,9 @@ pub(super) enum KeySpans {
 impl KeySpans {
     pub(super) fn key<'a>(&self, document: &'a [u8]) -> SubjectKey<'a> {
         match self {
-            Self::Ec { curve, point } => SubjectKey::Ec {
-                curve: *curve,
-                point: point.of(document),
-            },
+            Self::Ec { curve, point } => {
+                SubjectKey::Ec { curve: *curve, point: point.of(document) }
+            }
             Self::Rsa { modulus, exponent } => SubjectKey::Rsa {
                 modulus: strip_leading_zeros(modulus.of(document)),
                 exponent: strip_leading_zeros(exponent.of(document)),
@@ -270,10 +269,7 @@ impl SignatureAlgorithm {
         };
         let null = read_null(&mut reader, "signature algorithm parameters")?;
         reader.finish(WHAT)?;
-        let ecdsa = matches!(
-            known,
-            Self::EcdsaSha256 | Self::EcdsaSha384 | Self::EcdsaSha512
-        );
+        let ecdsa = matches!(known, Self::EcdsaSha256 | Self::EcdsaSha384 | Self::EcdsaSha512);
         if ecdsa && null {
             oddities.add(Oddity::EcdsaNullParameters);
         }
@@ -298,12 +294,9 @@ impl SignatureAlgorithm {
                 if !(2048..=8192).contains(&bit_length(modulus)) {
                     return Err(SignatureFailure::Unsupported);
                 }
-                RsaPublicKeyComponents {
-                    n: *modulus,
-                    e: *exponent,
-                }
-                .verify(parameters, message, signature)
-                .map_err(|_| SignatureFailure::Invalid)
+                RsaPublicKeyComponents { n: *modulus, e: *exponent }
+                    .verify(parameters, message, signature)
+                    .map_err(|_| SignatureFailure::Invalid)
             }
             (SubjectKey::Ec { curve, point }, Some(Scheme::Ecdsa(algorithms))) => {
                 let algorithm = match curve {

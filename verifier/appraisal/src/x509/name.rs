@@ -102,11 +102,7 @@ pub(super) fn text(tag: u8, body: &[u8]) -> Option<String> {
         }
         _ => return None,
     };
-    Some(
-        text.chars()
-            .map(|c| if is_plain(c) { c } else { '?' })
-            .collect(),
-    )
+    Some(text.chars().map(|c| if is_plain(c) { c } else { '?' }).collect())
 }
 
 /// Not a control character, and not one that changes the direction or the look of what follows.

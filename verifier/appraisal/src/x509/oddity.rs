@@ -88,10 +88,7 @@ impl Oddities {
 
     /// The oddities, in the order of [`Oddity::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Oddity> {
-        Oddity::ALL
-            .iter()
-            .copied()
-            .filter(move |oddity| self.contains(*oddity))
+        Oddity::ALL.iter().copied().filter(move |oddity| self.contains(*oddity))
     }
 
     pub(crate) const fn add(&mut self, oddity: Oddity) {
@@ -136,9 +133,7 @@ mod tests {
     fn names_are_unique_and_sorted_and_fit_the_set() {
         assert!(Oddity::ALL.len() <= 32);
         for pair in Oddity::ALL.windows(2) {
-            let [a, b] = pair else {
-                unreachable!("windows of two")
-            };
+            let [a, b] = pair else { unreachable!("windows of two") };
             assert!(a.name() < b.name(), "{a} and {b}");
         }
         let mut set = Oddities::default();

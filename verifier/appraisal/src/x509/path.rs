@@ -115,15 +115,9 @@ pub(crate) struct PathRequest<'a> {
 pub(crate) fn validate(request: &PathRequest<'_>) -> Result<ValidPath, Finding> {
     check_critical(request.leaf, "EK certificate")?;
     check_validity(request.leaf, "EK certificate", request.now_unix_s)?;
-    let mut search = Search {
-        request,
-        checks_left: MAX_SIGNATURE_CHECKS,
-    };
+    let mut search = Search { request, checks_left: MAX_SIGNATURE_CHECKS };
     let mut path = Vec::with_capacity(MAX_PATH_CERTIFICATES);
-    path.push(Step {
-        certificate: request.leaf,
-        source: Source::Leaf,
-    });
+    path.push(Step { certificate: request.leaf, source: Source::Leaf });
     match search.extend(&mut path) {
         Ok(()) => Ok(finish(request, &path)),
         Err(failure) => Err(failure.finding),
@@ -153,10 +147,7 @@ struct Failure {
 
 impl From<Finding> for Failure {
     fn from(finding: Finding) -> Self {
-        Self {
-            finding,
-            fatal: false,
-        }
+        Self { finding, fatal: false }
     }
 }
 
@@ -188,14 +179,8 @@ impl<'a> Search<'a, '_> {
         };
         let request = self.request;
         let issuer = current.certificate.issuer();
-        let anchors = request
-            .roots
-            .anchors_named(issuer)
-            .map(|c| (c, Source::Anchor));
-        let imported = request
-            .roots
-            .intermediates_named(issuer)
-            .map(|c| (c, Source::Imported));
+        let anchors = request.roots.anchors_named(issuer).map(|c| (c, Source::Anchor));
+        let imported = request.roots.intermediates_named(issuer).map(|c| (c, Source::Imported));
         let presented = request
             .presented
             .iter()
@@ -204,10 +189,7 @@ impl<'a> Search<'a, '_> {
 
         let mut furthest: Option<Failure> = None;
         for (certificate, source) in anchors.chain(imported).chain(presented) {
-            let candidate = Step {
-                certificate,
-                source,
-            };
+            let candidate = Step { certificate, source };
             if !key_ids_match(current.certificate, certificate) || is_loop(path, certificate) {
                 continue;
             }
@@ -226,10 +208,7 @@ impl<'a> Search<'a, '_> {
                 Ok(()) => return Ok(()),
                 Err(failure) if failure.fatal => return Err(failure),
                 Err(failure) => {
-                    if furthest
-                        .as_ref()
-                        .is_none_or(|other| failure.rank() > other.rank())
-                    {
+                    if furthest.as_ref().is_none_or(|other| failure.rank() > other.rank()) {
                         furthest = Some(failure);
                     }
                 }
@@ -270,30 +249,24 @@ impl<'a> Search<'a, '_> {
         }
         let Some(left) = self.checks_left.checked_sub(1) else {
             let observed = format!("more than {MAX_SIGNATURE_CHECKS} signature checks needed");
-            return Err(Failure {
-                finding: too_long(observed),
-                fatal: true,
-            });
+            return Err(Failure { finding: too_long(observed), fatal: true });
         };
         self.checks_left = left;
-        current
-            .certificate
-            .verify_signed_by(candidate.certificate)
-            .map_err(|failure| {
-                let key = candidate.certificate.key();
-                match failure {
-                    SignatureFailure::Invalid => Finding::new(
-                        ReasonCode::EkChainSignatureInvalid,
-                        subject,
-                        format!("signed by {:?}", candidate.certificate.subject_text()),
-                        format!("signature ({algorithm}) does not verify under its key ({key})"),
-                    ),
-                    SignatureFailure::Unsupported => {
-                        algorithm_unsupported(subject, format!("{algorithm} by a key {key}"))
-                    }
+        current.certificate.verify_signed_by(candidate.certificate).map_err(|failure| {
+            let key = candidate.certificate.key();
+            match failure {
+                SignatureFailure::Invalid => Finding::new(
+                    ReasonCode::EkChainSignatureInvalid,
+                    subject,
+                    format!("signed by {:?}", candidate.certificate.subject_text()),
+                    format!("signature ({algorithm}) does not verify under its key ({key})"),
+                ),
+                SignatureFailure::Unsupported => {
+                    algorithm_unsupported(subject, format!("{algorithm} by a key {key}"))
                 }
-                .into()
-            })
+            }
+            .into()
+        })
     }
 
     fn check_issuer_validity(
@@ -322,10 +295,7 @@ impl<'a> Search<'a, '_> {
         let request = self.request;
         let subject = || format!("certificate {:?}", certificate.subject_text());
         let expected = "not revoked by its issuer's current CRL";
-        match request
-            .roots
-            .revocation(certificate, issuer, request.now_unix_s)
-        {
+        match request.roots.revocation(certificate, issuer, request.now_unix_s) {
             RevocationState::Revoked => Err(Finding::new(
                 ReasonCode::EkRevoked,
                 subject(),
@@ -376,18 +346,13 @@ fn finish(request: &PathRequest<'_>, path: &[Step<'_>]) -> ValidPath {
     for pair in path.windows(2) {
         if let [certificate, issuer] = pair {
             let (certificate, issuer) = (certificate.certificate, issuer.certificate);
-            revocation = revocation.max(request.roots.revocation(
-                certificate,
-                issuer,
-                request.now_unix_s,
-            ));
+            revocation =
+                revocation.max(request.roots.revocation(certificate, issuer, request.now_unix_s));
         }
     }
     let mut certificates = path.iter().skip(1).map(|step| step.certificate.clone());
     // `extend` succeeds only with an anchor at the end; the leaf stands in where it did not.
-    let anchor = certificates
-        .next_back()
-        .unwrap_or_else(|| request.leaf.clone());
+    let anchor = certificates.next_back().unwrap_or_else(|| request.leaf.clone());
     ValidPath {
         intermediates: certificates.collect(),
         anchor,
@@ -434,21 +399,11 @@ fn check_validity(
     let now = || format!("valid at {}", format_utc(now_unix_s));
     if now_unix_s < certificate.not_before_unix_s() {
         let observed = format!("not before {}", format_utc(certificate.not_before_unix_s()));
-        return Err(Finding::new(
-            ReasonCode::EkChainNotYetValid,
-            subject,
-            now(),
-            observed,
-        ));
+        return Err(Finding::new(ReasonCode::EkChainNotYetValid, subject, now(), observed));
     }
     if now_unix_s > certificate.not_after_unix_s() {
         let observed = format!("not after {}", format_utc(certificate.not_after_unix_s()));
-        return Err(Finding::new(
-            ReasonCode::EkChainExpired,
-            subject,
-            now(),
-            observed,
-        ));
+        return Err(Finding::new(ReasonCode::EkChainExpired, subject, now(), observed));
     }
     Ok(())
 }
@@ -456,35 +411,18 @@ fn check_validity(
 /// CA flag, key usage, path length and extended key usage of an issuer above `path`.
 fn check_may_issue(path: &[Step<'_>], candidate: Step<'_>, subject: &str) -> Result<(), Finding> {
     let refuse = |expected: &str, observed: String| {
-        Err(Finding::new(
-            ReasonCode::EkChainCaInvalid,
-            subject,
-            expected,
-            observed,
-        ))
+        Err(Finding::new(ReasonCode::EkChainCaInvalid, subject, expected, observed))
     };
     let extensions = candidate.certificate.extensions();
-    let Some(constraints) = extensions
-        .basic_constraints
-        .filter(|constraints| constraints.ca)
+    let Some(constraints) = extensions.basic_constraints.filter(|constraints| constraints.ca)
     else {
         return refuse("a CA", "basic constraints absent, or CA:FALSE".to_owned());
     };
-    if extensions
-        .key_usage
-        .is_some_and(|usage| !usage.has_any(KeyUsage::KEY_CERT_SIGN))
-    {
-        return refuse(
-            "key usage keyCertSign",
-            "key usage without keyCertSign".to_owned(),
-        );
+    if extensions.key_usage.is_some_and(|usage| !usage.has_any(KeyUsage::KEY_CERT_SIGN)) {
+        return refuse("key usage keyCertSign", "key usage without keyCertSign".to_owned());
     }
     // RFC 5280, 6.1.4 (l): self-issued intermediates do not count; the EK certificate never does.
-    let below = path
-        .iter()
-        .skip(1)
-        .filter(|step| !step.certificate.is_self_issued())
-        .count();
+    let below = path.iter().skip(1).filter(|step| !step.certificate.is_self_issued()).count();
     if let Some(limit) = constraints.path_len
         && u32::try_from(below).unwrap_or(u32::MAX) > limit
     {
@@ -492,9 +430,7 @@ fn check_may_issue(path: &[Step<'_>], candidate: Step<'_>, subject: &str) -> Res
         return refuse(&expected, format!("{below} intermediates"));
     }
     if candidate.source != Source::Anchor
-        && extensions
-            .extended_key_usage
-            .is_some_and(|usage| !usage.endorsement_key && !usage.any)
+        && extensions.extended_key_usage.is_some_and(|usage| !usage.endorsement_key && !usage.any)
     {
         return refuse(
             "extended key usage tcg-kp-EKCertificate, where the CA is limited to purposes",
@@ -513,24 +449,14 @@ fn describe(step: Step<'_>) -> String {
 
 fn unknown_root(observed: &str) -> Finding {
     let expected = "a path to an imported manufacturer root";
-    Finding::new(
-        ReasonCode::EkChainUnknownRoot,
-        "EK certificate chain",
-        expected,
-        observed,
-    )
+    Finding::new(ReasonCode::EkChainUnknownRoot, "EK certificate chain", expected, observed)
 }
 
 fn too_long(observed: String) -> Finding {
     let expected = format!(
         "at most {MAX_PATH_CERTIFICATES} certificates and {MAX_SIGNATURE_CHECKS} signature checks"
     );
-    Finding::new(
-        ReasonCode::EkChainTooLong,
-        "EK certificate chain",
-        expected,
-        observed,
-    )
+    Finding::new(ReasonCode::EkChainTooLong, "EK certificate chain", expected, observed)
 }
 
 fn algorithm_unsupported(subject: String, observed: String) -> Finding {

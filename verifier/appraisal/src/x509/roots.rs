@@ -113,36 +113,23 @@ impl RootsBuilder {
     /// not in it.
     #[must_use]
     pub fn build(self) -> (EndorsementRoots, Vec<(Crl, RootsError)>) {
-        let Self {
-            mut anchors,
-            mut intermediates,
-            mut crls,
-            expired_intermediates,
-        } = self;
+        let Self { mut anchors, mut intermediates, mut crls, expired_intermediates } = self;
         for list in [&mut anchors, &mut intermediates] {
             list.sort_by_key(Certificate::sha256);
             list.dedup_by_key(|certificate| certificate.sha256());
         }
         intermediates.retain(|certificate| {
-            anchors
-                .binary_search_by_key(&certificate.sha256(), Certificate::sha256)
-                .is_err()
+            anchors.binary_search_by_key(&certificate.sha256(), Certificate::sha256).is_err()
         });
         crls.sort_by_key(Crl::sha256);
         crls.dedup_by_key(|crl| crl.sha256());
 
         let mut by_subject: BTreeMap<Vec<u8>, Entries> = BTreeMap::new();
         for (index, anchor) in anchors.iter().enumerate() {
-            by_subject
-                .entry(anchor.subject().to_vec())
-                .or_default()
-                .anchors
-                .push(index);
+            by_subject.entry(anchor.subject().to_vec()).or_default().anchors.push(index);
         }
         for (index, certificate) in intermediates.iter().enumerate() {
-            let entries = by_subject
-                .entry(certificate.subject().to_vec())
-                .or_default();
+            let entries = by_subject.entry(certificate.subject().to_vec()).or_default();
             entries.intermediates.push(index);
         }
         let mut roots = EndorsementRoots {
@@ -161,10 +148,7 @@ impl RootsBuilder {
                 refused.push((crl, RootsError::SignerUnknown));
                 continue;
             }
-            let indexes = roots
-                .crls_by_issuer
-                .entry(crl.issuer().to_vec())
-                .or_default();
+            let indexes = roots.crls_by_issuer.entry(crl.issuer().to_vec()).or_default();
             indexes.push(roots.crls.len());
             roots.crls.push(VerifiedCrl { crl, signers });
         }
@@ -177,12 +161,8 @@ impl RootsBuilder {
             return Err(RootsError::Limit(MAX_ENDORSEMENT_CERTIFICATES));
         }
         let extensions = certificate.extensions();
-        let may_issue = extensions
-            .basic_constraints
-            .is_some_and(|constraints| constraints.ca)
-            && extensions
-                .key_usage
-                .is_none_or(|usage| usage.has_any(KeyUsage::KEY_CERT_SIGN));
+        let may_issue = extensions.basic_constraints.is_some_and(|constraints| constraints.ca)
+            && extensions.key_usage.is_none_or(|usage| usage.has_any(KeyUsage::KEY_CERT_SIGN));
         if !may_issue {
             return Err(RootsError::NotCa);
         }
@@ -293,10 +273,9 @@ impl EndorsementRoots {
     /// Whether this very certificate was imported, as anchor or as intermediate.
     pub(super) fn contains(&self, certificate: &Certificate) -> bool {
         let digest = certificate.sha256();
-        [&self.anchors, &self.intermediates].iter().any(|list| {
-            list.binary_search_by_key(&digest, Certificate::sha256)
-                .is_ok()
-        })
+        [&self.anchors, &self.intermediates]
+            .iter()
+            .any(|list| list.binary_search_by_key(&digest, Certificate::sha256).is_ok())
     }
 
     /// What the CRLs of `issuer`, name and key, say of `certificate`.
@@ -310,17 +289,9 @@ impl EndorsementRoots {
         now_unix_s: i64,
     ) -> RevocationState {
         let mut state = RevocationState::Unknown;
-        let indexes = self
-            .crls_by_issuer
-            .get(certificate.issuer())
-            .into_iter()
-            .flatten();
+        let indexes = self.crls_by_issuer.get(certificate.issuer()).into_iter().flatten();
         for verified in indexes.filter_map(|index| self.crls.get(*index)) {
-            if !verified
-                .signers
-                .iter()
-                .any(|signer| signer.spki() == issuer.spki())
-            {
+            if !verified.signers.iter().any(|signer| signer.spki() == issuer.spki()) {
                 continue;
             }
             if verified.crl.lists(certificate.serial()) {
@@ -337,10 +308,8 @@ impl EndorsementRoots {
         self.anchors_named(crl.issuer())
             .chain(self.intermediates_named(crl.issuer()))
             .filter(|ca| {
-                let may_sign = ca
-                    .extensions()
-                    .key_usage
-                    .is_none_or(|usage| usage.has_any(KeyUsage::CRL_SIGN));
+                let may_sign =
+                    ca.extensions().key_usage.is_none_or(|usage| usage.has_any(KeyUsage::CRL_SIGN));
                 let key_id_matches = match (crl.authority_key_id(), ca.subject_key_id()) {
                     (Some(authority), Some(subject)) => authority == subject,
                     _ => true,

@@ -11,23 +11,12 @@ pub(crate) fn read(reader: &mut Reader<'_>, what: &'static str) -> Result<i64, D
     let at = reader.offset();
     let element = reader.element(what)?;
     let text = reader.bytes(element.body);
-    let fail = |reason| DerError {
-        at,
-        what,
-        kind: DerErrorKind::Value(reason),
-    };
+    let fail = |reason| DerError { at, what, kind: DerErrorKind::Value(reason) };
     let (year, rest) = match (element.tag, text) {
         (tag::UTC_TIME, [a, b, rest @ ..]) => {
             let short = two_digits(*a, *b).ok_or_else(|| fail("year is not a number"))?;
             // RFC 5280, 4.1.2.5.1: 50 to 99 is 1950 to 1999.
-            (
-                if short >= 50 {
-                    1900 + short
-                } else {
-                    2000 + short
-                },
-                rest,
-            )
+            (if short >= 50 { 1900 + short } else { 2000 + short }, rest)
         }
         (tag::GENERALIZED_TIME, [a, b, c, d, rest @ ..]) => {
             let century = two_digits(*a, *b).ok_or_else(|| fail("year is not a number"))?;
@@ -104,11 +93,7 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
     (year, month, day)
 }
@@ -152,10 +137,7 @@ mod tests {
             (tag::GENERALIZED_TIME, "21000229000000Z"),
             (tag::OCTET_STRING, "20500101000000Z"),
         ] {
-            assert!(
-                matches!(parse(tag, text), Err(DerErrorKind::Value(_))),
-                "{text}"
-            );
+            assert!(matches!(parse(tag, text), Err(DerErrorKind::Value(_))), "{text}");
         }
     }
 

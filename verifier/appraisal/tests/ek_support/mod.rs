@@ -15,7 +15,7 @@ use appraisal::{
     verdict::Denial,
     x509::{
         Certificate, Crl, EndorsementRoots, ExpiredIntermediates, RevocationRequirement,
-        RootsBuilder,
+        RootsBuilder, SubjectKey,
     },
 };
 use aws_lc_rs::{
@@ -226,6 +226,9 @@ pub fn tpm_alt_name(attributes: &[(u8, &str)]) -> Extension {
     extension(OID_ALT_NAME, true, &tlv(SEQUENCE, &[&directory]))
 }
 
+/// A change that makes a specification faulty.
+pub type Fault<T> = fn(&mut T);
+
 /// A certificate to be.
 #[derive(Clone)]
 pub struct Spec {
@@ -432,6 +435,18 @@ pub fn ek_public(key: &Key) -> Public {
             let (x, y) = coordinates.split_at(coordinates.len() / 2);
             ecc_public(if x.len() == 32 { 3 } else { 4 }, x, y, EK_ATTRIBUTES)
         }
+    }
+}
+
+/// The public area of an EK by TCG's L templates, for the key of a certificate.
+pub fn public_of(certificate: &Certificate) -> Public {
+    match certificate.key() {
+        SubjectKey::Rsa { modulus, .. } => rsa_public(2048, 0, modulus, EK_ATTRIBUTES),
+        SubjectKey::Ec { point, .. } => {
+            let (x, y) = point[1..].split_at(32);
+            ecc_public(3, x, y, EK_ATTRIBUTES)
+        }
+        other => panic!("{other}"),
     }
 }
 
