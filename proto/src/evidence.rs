@@ -85,7 +85,11 @@ impl LogKind {
         }
     }
 
-    fn from_pb(at: &str, kind: i32) -> Result<Self> {
+    /// The kind of a message.
+    ///
+    /// # Errors
+    /// `EVIDENCE_FIELD_INVALID` for an unknown value.
+    pub fn from_pb(at: &str, kind: i32) -> Result<Self> {
         match pb::LogKind::try_from(kind) {
             Ok(pb::LogKind::Tools) => Ok(Self::Tools),
             Ok(pb::LogKind::Uefi) => Ok(Self::Uefi),

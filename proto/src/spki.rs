@@ -43,7 +43,13 @@ const DEFAULT_EXPONENT: u32 = 65_537;
 /// RFC 5280, RFC 3279, RFC 5480; SEC 1 section 2.3.3.
 #[must_use]
 pub fn canonical_spki(public: &Public) -> Vec<u8> {
-    let (algorithm, key) = match public.key() {
+    spki_of_key(public.key())
+}
+
+/// As [`canonical_spki`], for a key that comes from elsewhere than a public area.
+#[must_use]
+pub fn spki_of_key(key: &KeyKind) -> Vec<u8> {
+    let (algorithm, key) = match key {
         KeyKind::Rsa {
             exponent, modulus, ..
         } => {

@@ -1,1 +1,25 @@
-//! placeholder
+//! The verifier: appraises build workers over gRPC and issues build-node certificates.
+//!
+//! Main path: [`service::attest`] (one stream) → [`attestation`] (gather, appraise, record, issue) →
+//! [`appraisal::appraise`] (the pure core) → [`store`] and [`ca`].
+#![forbid(unsafe_code)]
+
+pub mod attestation;
+pub mod audit;
+pub mod backup;
+pub mod ca;
+pub mod capture;
+pub mod case;
+pub mod clock;
+pub mod config;
+pub mod credential;
+pub mod endorsements;
+pub mod init;
+pub mod metrics;
+pub mod objects;
+pub mod roots;
+pub mod server;
+pub mod service;
+pub mod store;
+pub mod throttle;
+pub mod tls;

@@ -1,0 +1,56 @@
+//! Counters by outcome and reason code, and their page.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{Router, http::StatusCode, routing::get};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tonic::Status;
+
+use crate::{attestation::Outcome, service::status::reason_of};
+
+/// Upper bounds of the latency histogram, seconds: a renewal takes a few milliseconds, a slow hardware TPM seconds.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+
+/// Counts an attestation that ended.
+pub fn attestation(answer: &Result<Outcome, Status>, took: Duration) {
+    let (outcome, reason) = match answer {
+        Ok(Outcome { code: None, .. }) => ("admit", ""),
+        Ok(Outcome { code: Some(code), .. }) => ("deny", code.as_str()),
+        Err(status) => ("error", reason_of(status).map_or("", |code| code.as_str())),
+    };
+    metrics::counter!("assay_attestations_total", "outcome" => outcome, "reason" => reason).increment(1);
+    metrics::histogram!("assay_attestation_seconds", "outcome" => outcome).record(took.as_secs_f64());
+}
+
+/// Counts a stream that was turned away.
+pub fn refused_busy() {
+    metrics::counter!("assay_streams_refused_total").increment(1);
+}
+
+/// Starts counting; call once per process.
+///
+/// # Errors
+/// A message if a recorder is installed already.
+pub fn install() -> Result<PrometheusHandle, String> {
+    PrometheusBuilder::new()
+        .set_buckets(&SECONDS)
+        .map_err(|error| error.to_string())?
+        .install_recorder()
+        .map_err(|error| error.to_string())
+}
+
+/// Serves `/metrics` and `/healthz` on their own address until `stop` resolves.
+///
+/// # Errors
+/// The address cannot be bound, or serving failed.
+pub async fn serve(
+    address: SocketAddr,
+    handle: PrometheusHandle,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    let pages = Router::new()
+        .route("/metrics", get(move || async move { handle.render() }))
+        .route("/healthz", get(|| async { (StatusCode::OK, "ok\n") }));
+    axum::serve(listener, pages).with_graceful_shutdown(stop).await
+}

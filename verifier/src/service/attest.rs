@@ -1,0 +1,252 @@
+//! The attestation service: one stream is one attestation, bounded in time, bytes and number.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use proto::{
+    evidence::{LogCollector, LogKind, LogSuffix},
+    limits::{
+        CHALLENGE_LIFETIME, HELLO_DEADLINE, MAX_PENDING_LOG_BYTES, MAX_STREAMS,
+        MAX_STREAMS_PER_PEER,
+    },
+    pb::{self, attest_request::Message as Incoming, attest_response::Message as Outgoing},
+    reason::ReasonCode,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout_at,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::status;
+use crate::{
+    attestation::{Begun, Outcome, Verifier, denied},
+    metrics,
+    server::Peer,
+};
+
+/// One permit of the pending-log budget, bytes.
+const LOG_PERMIT_BYTES: usize = 4096;
+
+/// Bounds on streams; `limits` has the numbers.
+#[derive(Debug)]
+pub struct Gate {
+    streams: Arc<Semaphore>,
+    log_bytes: Arc<Semaphore>,
+    peers: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            log_bytes: Arc::new(Semaphore::new(MAX_PENDING_LOG_BYTES / LOG_PERMIT_BYTES)),
+            peers: Mutex::new(HashMap::new()),
+        }
+    }
+}
+
+/// A place at the gate, given back on drop.
+struct Place {
+    gate: Arc<Gate>,
+    peer: Option<IpAddr>,
+    _stream: OwnedSemaphorePermit,
+}
+
+impl Gate {
+    fn enter(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, Status> {
+        let busy = || {
+            status::with_reason(
+                Code::ResourceExhausted,
+                ReasonCode::ServiceBusy,
+                ReasonCode::ServiceBusy.meaning(),
+            )
+        };
+        let stream = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| busy())?;
+        if let Some(peer) = peer {
+            let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = peers.entry(peer).or_insert(0);
+            if *count >= MAX_STREAMS_PER_PEER {
+                return Err(busy());
+            }
+            *count += 1;
+        }
+        Ok(Place { gate: Arc::clone(self), peer, _stream: stream })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(peer) = self.peer else { return };
+        let mut peers = self.gate.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = peers.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                peers.remove(&peer);
+            }
+        }
+    }
+}
+
+/// Implements `assay.attest.v1.Attestation`.
+#[derive(Debug)]
+pub struct AttestationService {
+    verifier: Arc<Verifier>,
+    gate: Arc<Gate>,
+}
+
+impl AttestationService {
+    /// The service of a verifier.
+    #[must_use]
+    pub fn new(verifier: Arc<Verifier>) -> Self {
+        Self { verifier, gate: Arc::new(Gate::default()) }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::attestation_server::Attestation for AttestationService {
+    type AttestStream = ReceiverStream<Result<pb::AttestResponse, Status>>;
+
+    async fn attest(
+        &self,
+        request: Request<Streaming<pb::AttestRequest>>,
+    ) -> Result<Response<Self::AttestStream>, Status> {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
+        let place = self.gate.enter(peer).inspect_err(|_| metrics::refused_busy())?;
+        let (sender, receiver) = mpsc::channel(2);
+        let verifier = Arc::clone(&self.verifier);
+        let gate = Arc::clone(&self.gate);
+        let incoming = request.into_inner();
+        tokio::spawn(async move {
+            let _place = place;
+            let started = tokio::time::Instant::now();
+            let answer = converse(&verifier, &gate, incoming, &sender).await;
+            metrics::attestation(&answer, started.elapsed());
+            let message = match answer {
+                Ok(outcome) => {
+                    log_outcome(peer, &outcome);
+                    Ok(pb::AttestResponse { message: Some(Outgoing::Result(outcome.result)) })
+                }
+                Err(status) => {
+                    tracing::info!(?peer, code = ?status.code(), message = status.message(), "attestation ended without a verdict");
+                    Err(status)
+                }
+            };
+            // The worker may be gone; the decision is recorded all the same.
+            let _ = sender.send(message).await;
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+fn log_outcome(peer: Option<IpAddr>, outcome: &Outcome) {
+    let result = &outcome.result;
+    match outcome.code {
+        None => tracing::info!(?peer, decision = result.decision_id, spiffe_id = result.spiffe_id, "admitted"),
+        Some(code) => tracing::info!(?peer, decision = result.decision_id, %code, "denied"),
+    }
+}
+
+type Sender = mpsc::Sender<Result<pb::AttestResponse, Status>>;
+
+/// Hello, challenge, evidence, result.
+async fn converse(
+    verifier: &Arc<Verifier>,
+    gate: &Gate,
+    mut incoming: Streaming<pb::AttestRequest>,
+    sender: &Sender,
+) -> Result<Outcome, Status> {
+    let hello_by = deadline(HELLO_DEADLINE);
+    let hello = match next(&mut incoming, hello_by).await? {
+        Incoming::Hello(hello) => hello,
+        other => return Err(out_of_order("hello", &other)),
+    };
+    let session = match verifier.begin(hello).await.map_err(|error| status::attest(&error))? {
+        Begun::Challenge(session) => session,
+        Begun::Refused(denial) => return Ok(denied(&denial, String::new())),
+    };
+    let answer_by = deadline(CHALLENGE_LIFETIME);
+    let challenge = pb::AttestResponse { message: Some(Outgoing::Challenge(session.challenge())) };
+    if sender.send(Ok(challenge)).await.is_err() {
+        return Err(Status::cancelled("the worker went away"));
+    }
+    let evidence = match next(&mut incoming, answer_by).await? {
+        Incoming::Evidence(evidence) => evidence,
+        other => return Err(out_of_order("evidence", &other)),
+    };
+    let (logs, _held) = logs(&mut incoming, gate, session.logs_wanted(), answer_by).await?;
+    verifier.finish(*session, evidence, logs).await.map_err(|error| status::attest(&error))
+}
+
+/// Log chunks until End, under the budget that all streams share.
+async fn logs(
+    incoming: &mut Streaming<pb::AttestRequest>,
+    gate: &Gate,
+    wanted: &[(LogKind, u64)],
+    by: tokio::time::Instant,
+) -> Result<(Vec<LogSuffix>, Vec<OwnedSemaphorePermit>), Status> {
+    let mut collector = LogCollector::default();
+    let mut held = Vec::new();
+    loop {
+        match next(incoming, by).await? {
+            Incoming::LogChunk(chunk) => {
+                let permits = chunk.data.len().div_ceil(LOG_PERMIT_BYTES);
+                let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+                let permit = Arc::clone(&gate.log_bytes).try_acquire_many_owned(permits);
+                held.push(permit.map_err(|_| {
+                    status::with_reason(
+                        Code::ResourceExhausted,
+                        ReasonCode::ServiceBusy,
+                        "as many log bytes are under way as the verifier holds",
+                    )
+                })?);
+                collector.take(chunk, wanted).map_err(|error| status::evidence(&error))?;
+            }
+            Incoming::End(_) => return Ok((collector.finish(), held)),
+            other => return Err(out_of_order("log_chunk or end", &other)),
+        }
+    }
+}
+
+fn deadline(after: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + after
+}
+
+async fn next(
+    incoming: &mut Streaming<pb::AttestRequest>,
+    by: tokio::time::Instant,
+) -> Result<Incoming, Status> {
+    let message = timeout_at(by, incoming.message()).await.map_err(|_| {
+        status::with_reason(
+            Code::DeadlineExceeded,
+            ReasonCode::ServiceDeadlineExceeded,
+            ReasonCode::ServiceDeadlineExceeded.meaning(),
+        )
+    })??;
+    message.and_then(|request| request.message).ok_or_else(|| {
+        status::with_reason(
+            Code::FailedPrecondition,
+            ReasonCode::EvidenceOutOfOrder,
+            "the stream ended, or a message was empty, before the attestation was complete",
+        )
+    })
+}
+
+fn out_of_order(expected: &str, found: &Incoming) -> Status {
+    let found = match found {
+        Incoming::Hello(_) => "hello",
+        Incoming::Evidence(_) => "evidence",
+        Incoming::LogChunk(_) => "log_chunk",
+        Incoming::End(_) => "end",
+    };
+    status::with_reason(
+        Code::FailedPrecondition,
+        ReasonCode::EvidenceOutOfOrder,
+        format!("{found} came where {expected} was expected"),
+    )
+}

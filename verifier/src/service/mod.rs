@@ -1,0 +1,5 @@
+//! The gRPC services: decode, call, encode. No decision is made here.
+
+pub mod admin;
+pub mod attest;
+pub mod status;

@@ -1,0 +1,325 @@
+//! Decisions with their evidence.
+
+use proto::digest::{Digest, HashAlg};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    Store, StoreError, boots, certificates, nodes, row,
+    types::{
+        Appraisal, By, Decision, DecisionFilter, NewDecision, NodeStatus, Recorded,
+        RecordedDecision,
+    },
+    writer::{Event, Tx},
+};
+use crate::{
+    audit::{AuditEntry, AuditKind},
+    objects::StoredObject,
+};
+
+/// Cases up to this size are stored in the database, with the decision's own commit; larger ones as
+/// objects. A renewal's case has a few kB, and a file each would cost a sync each.
+const MAX_INLINE_CASE_BYTES: usize = 32 * 1024;
+/// Largest verdict: every finding at its longest.
+const MAX_VERDICT_BYTES: usize = 8 * 1024 * 1024;
+const MAX_LISTED: u32 = 10_000;
+/// Who decides.
+const ACTOR: &str = "verifier";
+
+fn decode(found: &SqliteRow) -> Result<Decision, StoreError> {
+    let codes: String = row::get(found, "codes")?;
+    Ok(Decision {
+        id: row::get(found, "id")?,
+        at: row::get(found, "at")?,
+        node: row::get(found, "node")?,
+        ek_digest: row::parse_optional(found, "ek_digest")?,
+        purpose: row::get(found, "purpose")?,
+        outcome: row::parse(found, "outcome")?,
+        codes: serde_json::from_str(&codes)
+            .map_err(|error| StoreError::Corrupt { what: "codes", why: error.to_string() })?,
+        verdict_sha256: row::parse(found, "verdict_sha256")?,
+        case_sha256: row::parse(found, "case_sha256")?,
+        policy_version: row::get(found, "policy_version")?,
+    })
+}
+
+fn decode_recorded(found: &SqliteRow) -> Result<RecordedDecision, StoreError> {
+    let hash: Vec<u8> = row::get(found, "entry_hash")?;
+    Ok(RecordedDecision {
+        decision: decode(found)?,
+        replica: row::get(found, "replica")?,
+        seq: row::get_u64(found, "seq")?,
+        entry_hash: Digest::new(HashAlg::Sha256, &hash)
+            .map_err(|error| StoreError::Corrupt { what: "entry hash", why: error.to_string() })?,
+    })
+}
+
+/// What the entry of this decision must hold, from the decision's own columns.
+pub(super) async fn body_of(
+    conn: &mut SqliteConnection,
+    entry: &AuditEntry,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let found = sqlx::query("SELECT * FROM decisions WHERE replica = $1 AND seq = $2")
+        .bind(&entry.replica)
+        .bind(row::to_i64("sequence number", entry.seq)?)
+        .fetch_optional(conn)
+        .await
+        .map_err(StoreError::database("read a decision"))?;
+    match found.as_ref().map(decode) {
+        None => Ok(None),
+        Some(Ok(decision)) => row::json(&decision).map(Some),
+        // Not what was written, whatever it is.
+        Some(Err(error)) => Ok(Some(error.to_string().into_bytes())),
+    }
+}
+
+/// A decision ready to be written: what is hashed was hashed, what is big was stored.
+struct Prepared {
+    decision: Decision,
+    verdict: Vec<u8>,
+    case: Option<Vec<u8>>,
+    objects: Vec<StoredObject>,
+}
+
+async fn insert(tx: &mut Tx, prepared: Prepared) -> Result<(u64, Digest), StoreError> {
+    let Prepared { decision, verdict, case, objects } = prepared;
+    let body = row::json(&decision)?;
+    let event =
+        Event { kind: AuditKind::Decision, at: decision.at, actor: ACTOR, subject: &decision.id, body };
+    let (seq, entry_hash) = tx.append(event).await?;
+    let codes = serde_json::to_string(&decision.codes)
+        .map_err(|error| StoreError::Invalid { what: "codes", why: error.to_string() })?;
+    sqlx::query(
+        "INSERT INTO decisions (id, replica, seq, at, node, ek_digest, purpose, outcome, codes, \
+         verdict_sha256, case_sha256, policy_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, \
+         $10, $11, $12)",
+    )
+    .bind(&decision.id)
+    .bind(tx.replica().to_owned())
+    .bind(row::to_i64("sequence number", seq)?)
+    .bind(decision.at)
+    .bind(&decision.node)
+    .bind(decision.ek_digest.map(|digest| digest.to_string()))
+    .bind(&decision.purpose)
+    .bind(decision.outcome.as_str())
+    .bind(codes)
+    .bind(decision.verdict_sha256.to_string())
+    .bind(decision.case_sha256.to_string())
+    .bind(&decision.policy_version)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(StoreError::insert("decision", &decision.id))?;
+    sqlx::query("INSERT INTO decision_evidence (decision_id, verdict, case_bytes) VALUES ($1, $2, $3)")
+        .bind(&decision.id)
+        .bind(verdict)
+        .bind(case)
+        .execute(&mut tx.conn)
+        .await
+        .map_err(StoreError::database("record evidence"))?;
+    for object in &objects {
+        sqlx::query(
+            "INSERT INTO decision_objects (decision_id, sha256) VALUES ($1, $2) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(&decision.id)
+        .bind(object.digest().to_string())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(StoreError::database("record evidence"))?;
+    }
+    Ok((seq, entry_hash))
+}
+
+impl Store {
+    /// Records an appraisal: the decision, and with it, all or nothing, a node that proved itself,
+    /// the boot, and the intent to sign a certificate. Answers when all of it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] for a boot that somebody else wrote, [`StoreError::NodeNotActive`]
+    /// for a certificate of a node that is not active at the moment of the commit,
+    /// [`StoreError::AlreadyExists`], [`StoreError::NotFound`], [`StoreError::Invalid`],
+    /// [`StoreError::TooLarge`], [`StoreError::DiskFull`]: nothing was recorded. After
+    /// [`StoreError::Database`] the record may or may not exist; do not act on it.
+    pub async fn record(&self, appraisal: Appraisal) -> Result<Recorded, StoreError> {
+        let Appraisal { decision, new_node, boot, certificate } = appraisal;
+        let node_name = one_name([
+            decision.node.as_deref(),
+            new_node.as_ref().map(|node| node.name.as_str()),
+            boot.as_ref().map(|put| put.boot.node.as_str()),
+            certificate.as_ref().map(|intent| intent.node.as_str()),
+        ])?;
+        let prepared = self.prepare(decision).await?;
+        self.write(move |tx| {
+            Box::pin(async move {
+                let by = By::new(ACTOR, prepared.decision.at);
+                let node = match (new_node, &node_name) {
+                    (Some(new), _) => Some(nodes::insert(tx, new, &by).await?),
+                    (None, Some(name)) if boot.is_some() || certificate.is_some() => {
+                        Some(nodes::existing(tx, name).await?)
+                    }
+                    _ => None,
+                };
+                if let (Some(_), Some(node)) = (&certificate, &node)
+                    && node.status != NodeStatus::Active
+                {
+                    let (name, status) = (node.name.clone(), node.status.as_str());
+                    return Err(StoreError::NodeNotActive { name, status });
+                }
+                let decision_id = prepared.decision.id.clone();
+                let (seq, entry_hash) = insert(tx, prepared).await?;
+                let boot_version = match (boot, node) {
+                    (Some(put), Some(node)) => Some(boots::put(tx, node, put).await?),
+                    _ => None,
+                };
+                if let Some(intent) = certificate {
+                    certificates::intend(tx, intent, &decision_id, &by).await?;
+                }
+                Ok(Recorded { seq, entry_hash, boot_version })
+            })
+        })
+        .await
+    }
+
+    async fn prepare(&self, new: NewDecision) -> Result<Prepared, StoreError> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if !(1..=64).contains(&new.id.len()) || !new.id.bytes().all(good) {
+            let why = "must be 1 to 64 of A-Z, a-z, 0-9, _ and -".to_owned();
+            return Err(StoreError::Invalid { what: "decision id", why });
+        }
+        if new.verdict.len() > MAX_VERDICT_BYTES {
+            return Err(StoreError::TooLarge {
+                what: "verdict",
+                bytes: new.verdict.len() as u64,
+                limit: MAX_VERDICT_BYTES as u64,
+            });
+        }
+        let mut objects = new.objects;
+        let (case_sha256, case) = if new.case.len() <= MAX_INLINE_CASE_BYTES {
+            (HashAlg::Sha256.hash(&[&new.case]), Some(new.case))
+        } else {
+            let object = self.put_object(new.case).await?;
+            let digest = object.digest();
+            objects.push(object);
+            (digest, None)
+        };
+        let decision = Decision {
+            id: new.id,
+            at: new.at,
+            node: new.node,
+            ek_digest: new.ek_digest,
+            purpose: new.purpose,
+            outcome: new.outcome,
+            codes: new.codes,
+            verdict_sha256: HashAlg::Sha256.hash(&[&new.verdict]),
+            case_sha256,
+            policy_version: new.policy_version,
+        };
+        Ok(Prepared { decision, verdict: new.verdict, case, objects })
+    }
+
+    /// The decision with this id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn decision(&self, id: &str) -> Result<Option<RecordedDecision>, StoreError> {
+        let found = sqlx::query(
+            "SELECT d.*, e.entry_hash FROM decisions d JOIN audit_entries e ON e.replica = \
+             d.replica AND e.seq = d.seq WHERE d.id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&mut *self.reader().await?)
+        .await
+        .map_err(StoreError::database("read a decision"))?;
+        found.as_ref().map(decode_recorded).transpose()
+    }
+
+    /// Decisions, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn decisions(
+        &self,
+        filter: &DecisionFilter,
+    ) -> Result<Vec<RecordedDecision>, StoreError> {
+        let limit = if filter.limit == 0 { 100 } else { filter.limit.min(MAX_LISTED) };
+        // Two texts, so that each uses its index.
+        let sql = if filter.node.is_some() {
+            "SELECT d.*, e.entry_hash FROM decisions d JOIN audit_entries e ON e.replica = \
+             d.replica AND e.seq = d.seq WHERE d.node = $1 AND ($2 IS NULL OR d.outcome = $2) AND \
+             d.at < $3 ORDER BY d.at DESC, d.seq DESC LIMIT $4"
+        } else {
+            "SELECT d.*, e.entry_hash FROM decisions d JOIN audit_entries e ON e.replica = \
+             d.replica AND e.seq = d.seq WHERE $1 IS NULL AND ($2 IS NULL OR d.outcome = $2) AND \
+             d.at < $3 ORDER BY d.at DESC, d.seq DESC LIMIT $4"
+        };
+        let rows = sqlx::query(sql)
+            .bind(&filter.node)
+            .bind(filter.outcome.map(|outcome| outcome.as_str()))
+            .bind(filter.before.unwrap_or(i64::MAX))
+            .bind(i64::from(limit))
+            .fetch_all(&mut *self.reader().await?)
+            .await
+            .map_err(StoreError::database("list decisions"))?;
+        rows.iter().map(decode_recorded).collect()
+    }
+
+    /// Bytes of a decision's verdict, checked against its digest; `None` once retention dropped it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for the decision, [`StoreError::Corrupt`] for other bytes.
+    pub async fn verdict(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let decision = self.known_decision(id).await?;
+        let found: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT verdict FROM decision_evidence WHERE decision_id = $1")
+                .bind(id)
+                .fetch_optional(&mut *self.reader().await?)
+                .await
+                .map_err(StoreError::database("read a verdict"))?;
+        found.map(|bytes| checked("verdict", bytes, &decision.verdict_sha256)).transpose()
+    }
+
+    /// Bytes of a decision's case, checked against its digest; `None` once retention dropped it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for the decision, [`StoreError::Corrupt`] or
+    /// [`StoreError::DigestMismatch`] for other bytes.
+    pub async fn case(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let decision = self.known_decision(id).await?;
+        let found: Option<Option<Vec<u8>>> =
+            sqlx::query_scalar("SELECT case_bytes FROM decision_evidence WHERE decision_id = $1")
+                .bind(id)
+                .fetch_optional(&mut *self.reader().await?)
+                .await
+                .map_err(StoreError::database("read a case"))?;
+        match found {
+            None => Ok(None),
+            Some(Some(bytes)) => checked("case", bytes, &decision.case_sha256).map(Some),
+            Some(None) => self.object(decision.case_sha256).await.map(Some),
+        }
+    }
+
+    async fn known_decision(&self, id: &str) -> Result<Decision, StoreError> {
+        match self.decision(id).await? {
+            Some(recorded) => Ok(recorded.decision),
+            None => Err(StoreError::NotFound { what: "decision", key: id.to_owned() }),
+        }
+    }
+}
+
+/// The one node that all parts of an appraisal are about.
+fn one_name(parts: [Option<&str>; 4]) -> Result<Option<String>, StoreError> {
+    let mut names = parts.into_iter().flatten();
+    let Some(name) = names.next() else { return Ok(None) };
+    if let Some(other) = names.find(|other| *other != name) {
+        let why = format!("names two nodes, {name:?} and {other:?}");
+        return Err(StoreError::Invalid { what: "appraisal", why });
+    }
+    Ok(Some(name.to_owned()))
+}
+
+fn checked(what: &'static str, bytes: Vec<u8>, expected: &Digest) -> Result<Vec<u8>, StoreError> {
+    let observed = HashAlg::Sha256.hash(&[&bytes]);
+    if observed == *expected {
+        return Ok(bytes);
+    }
+    Err(StoreError::Corrupt { what, why: format!("{observed}, recorded was {expected}") })
+}

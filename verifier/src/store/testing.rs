@@ -1,0 +1,111 @@
+//! Records for tests.
+
+use proto::digest::{Digest, HashAlg};
+
+use super::{
+    Appraisal, Boot, By, CertificateIntent, Counters, NewDecision, NewNode, Node, NodeStatus,
+    Outcome, Store, StoreOptions,
+};
+
+pub(crate) const NOW: i64 = 1_800_000_000;
+
+pub(crate) fn digest(text: &str) -> Digest {
+    HashAlg::Sha256.hash(&[text.as_bytes()])
+}
+
+pub(crate) fn by() -> By {
+    By::new("admin/eve", NOW)
+}
+
+pub(crate) fn new_node(name: &str) -> NewNode {
+    NewNode {
+        name: name.into(),
+        ek_digest: digest(name),
+        pool: "linux".into(),
+        status: NodeStatus::Active,
+        ek_certificate: Some(vec![0x30, 0x00]),
+        ek_chain: vec![vec![0x30, 0x01], vec![0x30, 0x02]],
+        manufacturer: Some("IFX".into()),
+        admitted_by: None,
+        note: "rack 4".into(),
+    }
+}
+
+pub(crate) fn node(name: &str) -> Node {
+    let new = new_node(name);
+    Node {
+        name: new.name,
+        ek_digest: new.ek_digest,
+        pool: new.pool,
+        status: new.status,
+        ek_certificate: new.ek_certificate,
+        ek_chain: new.ek_chain,
+        manufacturer: new.manufacturer,
+        counters: None,
+        admitted_by: None,
+        note: new.note,
+        created: by(),
+        approved: Some(by()),
+        version: 1,
+    }
+}
+
+pub(crate) fn boot(ak: u8, node: &str) -> Boot {
+    Boot {
+        ak_name: [&[0, 11], [ak; 32].as_slice()].concat(),
+        node: node.into(),
+        ak_public: vec![ak; 90],
+        counters: Counters { reset_count: u32::from(ak), restart_count: 0 },
+        node_key_name: vec![7; 34],
+        node_key_public: vec![8; 90],
+        tool_log_state: b"{}".to_vec(),
+        endorsement_digest: digest("roots"),
+        ek_valid_until: Some(NOW + 1000),
+        firmware_version: Some("7.85".into()),
+        created_at: NOW + i64::from(ak),
+        updated_at: NOW,
+    }
+}
+
+pub(crate) fn decision(id: &str, node: &str, at: i64) -> NewDecision {
+    NewDecision {
+        id: id.into(),
+        at,
+        node: Some(node.into()),
+        ek_digest: Some(digest(node)),
+        purpose: "node".into(),
+        outcome: Outcome::Admitted,
+        codes: vec![],
+        verdict: format!("{{\"decision\":\"{id}\"}}").into_bytes(),
+        case: format!("case of {id}").into_bytes(),
+        objects: vec![],
+        policy_version: "linux/1".into(),
+    }
+}
+
+pub(crate) fn appraisal(id: &str, node: &str) -> Appraisal {
+    Appraisal { decision: decision(id, node, NOW), new_node: None, boot: None, certificate: None }
+}
+
+pub(crate) fn intent(serial: &str, node: &str) -> CertificateIntent {
+    CertificateIntent {
+        serial: serial.into(),
+        node: node.into(),
+        not_before: NOW,
+        not_after: NOW + 3600,
+        spki_sha256: digest("key"),
+    }
+}
+
+/// A store in its own folder, with node `n1`.
+pub(crate) async fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let store = open(&folder).await;
+    store.add_node(new_node("n1"), by()).await.expect("add n1");
+    (folder, store)
+}
+
+pub(crate) async fn open(folder: &tempfile::TempDir) -> Store {
+    let options = StoreOptions::new(folder.path().join("state"));
+    Store::open(options, NOW).await.expect("open the store")
+}

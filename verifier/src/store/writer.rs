@@ -1,0 +1,343 @@
+//! The one task that writes: it takes what is queued, runs each piece of work under a savepoint in
+//! one transaction, commits once, and then answers everybody.
+//!
+//! A piece that fails is rolled back alone. An error after which SQLite may have ended the
+//! transaction fails the whole batch, and the connection is opened again: the chain's head is then
+//! read from the database, so that it is right even where a failed commit has taken effect.
+
+use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+
+use proto::digest::Digest;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{StoreError, cache::BootCache, lock::FolderLock, types::KnownBoot};
+use crate::audit::{AuditEntry, AuditKind, ChainHead, read_anchor, write_anchor};
+
+/// Pieces of work in one transaction: bounds how long the first one waits.
+const MAX_BATCH: usize = 256;
+/// Pieces that wait; callers beyond wait for a place.
+pub(super) const QUEUE: usize = 1024;
+/// The anchor follows the chain at most by this.
+const ANCHOR_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) type TxFuture<'t, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 't>>;
+
+/// What the cache must learn once the transaction is committed.
+pub(super) enum Touched {
+    /// A boot was written.
+    Boot(KnownBoot),
+    /// A node changed.
+    Node(String),
+}
+
+/// The open transaction.
+pub(super) struct Tx {
+    pub(super) conn: SqliteConnection,
+    replica: String,
+    seq: u64,
+    hash: [u8; 32],
+    pub(super) touched: Vec<Touched>,
+}
+
+/// An entry to be appended.
+pub(super) struct Event<'e> {
+    pub(super) kind: AuditKind,
+    pub(super) at: i64,
+    pub(super) actor: &'e str,
+    pub(super) subject: &'e str,
+    pub(super) body: Vec<u8>,
+}
+
+impl Tx {
+    async fn open(options: &SqliteConnectOptions, replica: &str) -> Result<Self, StoreError> {
+        let mut conn = options.connect().await.map_err(StoreError::database("open"))?;
+        let head = super::chain::head(&mut conn, replica).await?;
+        let (seq, hash) = head.map_or((0, [0; 32]), |entry| (entry.seq, entry.entry_hash));
+        Ok(Self { conn, replica: replica.to_owned(), seq, hash, touched: Vec::new() })
+    }
+
+    /// Appends an entry to this replica's chain.
+    pub(super) async fn append(&mut self, event: Event<'_>) -> Result<(u64, Digest), StoreError> {
+        let mut entry = AuditEntry {
+            replica: self.replica.clone(),
+            seq: self.seq + 1,
+            at: event.at,
+            kind: event.kind.as_str().to_owned(),
+            actor: event.actor.to_owned(),
+            subject: event.subject.to_owned(),
+            body: event.body,
+            prev_hash: self.hash,
+            entry_hash: [0; 32],
+        };
+        entry.entry_hash = entry.computed_hash();
+        super::chain::insert(&mut self.conn, &entry).await?;
+        (self.seq, self.hash) = (entry.seq, entry.entry_hash);
+        Ok((self.seq, ChainHead::new(&self.replica, self.seq, self.hash).hash))
+    }
+
+    pub(super) fn replica(&self) -> &str {
+        &self.replica
+    }
+
+    fn head(&self) -> ChainHead {
+        ChainHead::new(&self.replica, self.seq, self.hash)
+    }
+
+    async fn execute(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        let done = sqlx::query(sql).execute(&mut self.conn).await;
+        done.map(drop).map_err(StoreError::database("commit"))
+    }
+
+    /// Runs one piece; its failure leaves no trace.
+    async fn run(&mut self, job: &mut dyn Job) -> Result<(), StoreError> {
+        let (seq, hash, touched) = (self.seq, self.hash, self.touched.len());
+        self.execute("SAVEPOINT piece").await?;
+        let done = job.run(self).await;
+        if let Err(error) = &done {
+            (self.seq, self.hash) = (seq, hash);
+            self.touched.truncate(touched);
+            if error.ends_transaction() {
+                return done;
+            }
+            self.execute("ROLLBACK TO piece").await?;
+        }
+        self.execute("RELEASE piece").await?;
+        done
+    }
+}
+
+/// A piece of work with its caller waiting.
+pub(super) trait Job: Send {
+    fn run<'t>(&'t mut self, tx: &'t mut Tx) -> TxFuture<'t, ()>;
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+struct Typed<F, T> {
+    work: Option<F>,
+    value: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Job for Typed<F, T>
+where
+    F: for<'t> FnOnce(&'t mut Tx) -> TxFuture<'t, T> + Send,
+    T: Send,
+{
+    fn run<'t>(&'t mut self, tx: &'t mut Tx) -> TxFuture<'t, ()> {
+        Box::pin(async move {
+            let work = self.work.take().ok_or(StoreError::Closed)?;
+            self.value = Some(work(tx).await?);
+            Ok(())
+        })
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { value, reply, .. } = *self;
+        let answer = outcome.and_then(|()| value.ok_or(StoreError::Closed));
+        // A caller that went away does not undo what is committed.
+        let _ = reply.send(answer);
+    }
+}
+
+enum Message {
+    Work(Box<dyn Job>),
+    Close(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// Hands work to the writer task.
+#[derive(Clone)]
+pub(super) struct Writer(mpsc::Sender<Message>);
+
+/// What the writer task owns.
+pub(super) struct Setup {
+    pub(super) folder: PathBuf,
+    pub(super) options: SqliteConnectOptions,
+    pub(super) replica: String,
+    pub(super) cache: Arc<BootCache>,
+    pub(super) lock: FolderLock,
+}
+
+impl Writer {
+    pub(super) async fn start(setup: Setup) -> Result<Self, StoreError> {
+        let tx = Tx::open(&setup.options, &setup.replica).await?;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        tokio::spawn(Task { setup, tx: Some(tx), anchored: None, receiver }.run());
+        Ok(Self(sender))
+    }
+
+    /// Runs `work` in a transaction and answers when it is committed and durable.
+    pub(super) async fn write<F, T>(&self, work: F) -> Result<T, StoreError>
+    where
+        F: for<'t> FnOnce(&'t mut Tx) -> TxFuture<'t, T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Typed { work: Some(work), value: None, reply });
+        self.0.send(Message::Work(job)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        if self.0.send(Message::Close(reply)).await.is_err() {
+            return Ok(());
+        }
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+struct Task {
+    setup: Setup,
+    /// `None` after an error that closed the connection.
+    tx: Option<Tx>,
+    anchored: Option<(u64, Instant)>,
+    receiver: mpsc::Receiver<Message>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut batch: Vec<Box<dyn Job>> = Vec::new();
+        let closing = loop {
+            match self.next(&mut batch).await {
+                Next::Work => self.commit(std::mem::take(&mut batch)).await,
+                Next::Anchor => self.anchor().await,
+                Next::End(reply) => break reply,
+            }
+        };
+        self.commit(batch).await;
+        self.anchored = None;
+        self.anchor().await;
+        let closed = match self.tx.take() {
+            Some(tx) => tx.conn.close().await.map_err(StoreError::database("close")),
+            None => Ok(()),
+        };
+        let Self { setup: Setup { lock, .. }, .. } = self;
+        drop(lock);
+        if let Some(reply) = closing {
+            let _ = reply.send(closed);
+        }
+    }
+
+    /// Waits for work and takes all that is queued, up to a batch.
+    async fn next(&mut self, batch: &mut Vec<Box<dyn Job>>) -> Next {
+        let first = match self.anchor_due() {
+            Some(due) => match tokio::time::timeout_at(due, self.receiver.recv()).await {
+                Ok(message) => message,
+                Err(_) => return Next::Anchor,
+            },
+            None => self.receiver.recv().await,
+        };
+        let mut message = first;
+        loop {
+            match message {
+                Some(Message::Work(job)) => batch.push(job),
+                Some(Message::Close(reply)) => return Next::End(Some(reply)),
+                None => return Next::End(None),
+            }
+            if batch.len() >= MAX_BATCH {
+                return Next::Work;
+            }
+            match self.receiver.try_recv() {
+                Ok(queued) => message = Some(queued),
+                Err(_) => return Next::Work,
+            }
+        }
+    }
+
+    async fn commit(&mut self, batch: Vec<Box<dyn Job>>) {
+        if batch.is_empty() {
+            return;
+        }
+        let mut tx = match self.tx.take() {
+            Some(tx) => tx,
+            None => match Tx::open(&self.setup.options, &self.setup.replica).await {
+                Ok(tx) => tx,
+                Err(error) => return answer_all(batch, &error),
+            },
+        };
+        if let Err(error) = tx.execute("BEGIN IMMEDIATE").await {
+            return answer_all(batch, &error);
+        }
+        let mut done = Vec::with_capacity(batch.len());
+        let mut failed = None;
+        let mut waiting = batch.into_iter();
+        for mut job in waiting.by_ref() {
+            let outcome = tx.run(job.as_mut()).await;
+            failed = outcome.as_ref().err().filter(|error| error.ends_transaction()).cloned();
+            done.push((job, outcome));
+            if failed.is_some() {
+                break;
+            }
+        }
+        if failed.is_none() {
+            failed = tx.execute("COMMIT").await.err();
+        }
+        if let Some(error) = failed {
+            // The connection is dropped, and with it whatever is left of the transaction.
+            tracing::error!(error = %crate::store::error_chain(&error), "a write failed");
+            drop(tx);
+            // Whether the commit took effect is unknown: nothing that was cached is sure.
+            self.setup.cache.clear();
+            answer_all(done.into_iter().map(|(job, _)| job).chain(waiting).collect(), &error);
+            return;
+        }
+        self.setup.cache.apply(tx.touched.drain(..));
+        self.tx = Some(tx);
+        for (job, outcome) in done {
+            job.answer(outcome);
+        }
+        if self.anchor_due().is_some_and(|due| due <= Instant::now()) {
+            self.anchor().await;
+        }
+    }
+
+    /// When the anchor must follow; `None` if it names the head already.
+    fn anchor_due(&self) -> Option<Instant> {
+        let seq = self.tx.as_ref()?.seq;
+        match self.anchored {
+            Some((anchored, _)) if anchored == seq => None,
+            Some((_, at)) => Some(at + ANCHOR_INTERVAL),
+            None => (seq > 0).then(Instant::now),
+        }
+    }
+
+    async fn anchor(&mut self) {
+        let Some(tx) = &self.tx else { return };
+        let (head, folder) = (tx.head(), self.setup.folder.clone());
+        let seq = head.seq;
+        if seq == 0 {
+            return;
+        }
+        let written = tokio::task::spawn_blocking(move || {
+            let mut heads = read_anchor(&folder)?.unwrap_or_default();
+            heads.retain(|other| other.replica != head.replica);
+            heads.push(head);
+            heads.sort_by(|a, b| a.replica.cmp(&b.replica));
+            write_anchor(&folder, &heads)
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(error = %crate::store::error_chain(&error), "no audit anchor");
+            }
+            Err(error) => tracing::error!(%error, "no audit anchor"),
+        }
+        self.anchored = Some((seq, Instant::now()));
+    }
+}
+
+enum Next {
+    Work,
+    Anchor,
+    End(Option<oneshot::Sender<Result<(), StoreError>>>),
+}
+
+fn answer_all(batch: Vec<Box<dyn Job>>, error: &StoreError) {
+    for job in batch {
+        job.answer(Err(error.clone()));
+    }
+}
