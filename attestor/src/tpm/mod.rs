@@ -14,6 +14,7 @@
 //! node key (child of a primary of the NULL hierarchy, so that a TPM reset ends it).
 
 pub mod bridge;
+pub(crate) mod certificate;
 pub mod error;
 pub mod esapi;
 pub mod key_file;

@@ -8,7 +8,6 @@ use std::{fmt, str::FromStr};
 
 use proto::{
     digest::HashAlg,
-    spki::canonical_spki,
     tpm::{
         constants::{
             ALG_AES, ALG_CFB, ALG_ECC, ALG_ECDSA, ALG_NULL, ALG_RSA, ALG_RSASSA, ECC_NIST_P256,
@@ -399,28 +398,6 @@ pub fn fits(template: &[u8], public: &Public) -> bool {
         && template.scheme() == public.scheme()
 }
 
-/// Whether a certificate's bytes hold this public key.
-///
-/// A search for the modulus or the point, so that no oddity of a manufacturer's encoding gets in
-/// the way of choosing a key. Proves nothing: the verifier compares key and certificate.
-#[must_use]
-pub fn certificate_holds(certificate: &[u8], public: &Public) -> bool {
-    let needle = match public.key() {
-        KeyKind::Rsa { modulus, .. } => modulus.clone(),
-        KeyKind::Ecc { .. } => {
-            let spki = canonical_spki(public);
-            // The uncompressed point at the end.
-            let KeyKind::Ecc { curve, .. } = public.key() else { return false };
-            match spki.len().checked_sub(2 * curve.field_bytes()) {
-                Some(start) => spki.get(start..).unwrap_or_default().to_vec(),
-                None => return false,
-            }
-        }
-        _ => return false,
-    };
-    !needle.is_empty() && certificate.windows(needle.len()).any(|window| window == needle)
-}
-
 /// Attributes of the attestation key: restricted signing, never leaves the TPM or its parent,
 /// no dictionary attack protection (its password is empty), contexts end with the boot.
 const AK_ATTRIBUTES: u32 = A::FIXED_TPM
@@ -650,19 +627,6 @@ mod tests {
         }
         let password = Public::decode(&null_primary()).expect("a public area");
         assert_eq!(EkUse::of(&password), Some(EkUse::Password));
-    }
-
-    #[test]
-    fn a_certificate_is_searched_for_the_key() {
-        let key = with_nonce(&EkTemplate::L2.public(), &[7; 32]).expect("fits");
-        let key = Public::decode(&key).expect("a public area");
-        let mut certificate = vec![0x30; 100];
-        certificate.extend(canonical_spki(&key));
-        certificate.extend([0; 40]);
-        assert!(certificate_holds(&certificate, &key));
-        let other = Public::decode(&EkTemplate::L1.public()).expect("a public area");
-        assert!(!certificate_holds(&certificate, &other));
-        assert!(!certificate_holds(&[], &key));
     }
 
     #[test]

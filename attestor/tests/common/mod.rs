@@ -53,11 +53,11 @@ impl Swtpm {
         out
     }
 
-    /// Starts swtpm on a free port pair; another process may take one of the two first, so tries
-    /// again.
+    /// Starts swtpm on its earlier port pair, else on a free one; another process may take one of
+    /// the two first, so tries again.
     pub(crate) fn start(&mut self) {
-        for _ in 0..20 {
-            let port = free_pair();
+        for attempt in 0..20 {
+            let port = if attempt == 0 && self.port != 0 { self.port } else { free_pair() };
             let tcp = |port: u16| format!("type=tcp,port={port},bindaddr=127.0.0.1");
             let mut child = Command::new("swtpm")
                 .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
@@ -94,7 +94,7 @@ impl Swtpm {
         }
     }
 
-    /// A power cycle: `TPM2_Startup(CLEAR)`, everything loaded is gone. Same ports are not promised.
+    /// A power cycle: `TPM2_Startup(CLEAR)`, everything loaded is gone.
     pub(crate) fn power_cycle(&mut self) {
         self.stop();
         self.start();
@@ -337,4 +337,34 @@ pub(crate) fn remove_persistent(on: &Swtpm, handle: u32) {
             context.evict_control(Provision::Owner, object, Persistent::Persistent(handle))
         })
         .expect("removed");
+}
+
+/// One command as bytes, for what the TSS bindings lack; the response's code and body.
+pub(crate) fn raw_command(on: &Swtpm, tag: u16, code: u32, body: &[u8]) -> (u32, Vec<u8>) {
+    let mut command = tag.to_be_bytes().to_vec();
+    let size = u32::try_from(10 + body.len()).expect("small");
+    command.extend(size.to_be_bytes());
+    command.extend(code.to_be_bytes());
+    command.extend(body);
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, on.port())).expect("swtpm listens");
+    stream.write_all(&command).expect("sent");
+    let mut header = [0; 10];
+    stream.read_exact(&mut header).expect("answered");
+    let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("4 bytes"));
+    let mut rest = vec![0; word(2) as usize - 10];
+    stream.read_exact(&mut rest).expect("answered");
+    (word(6), rest)
+}
+
+/// Puts the TPM into dictionary attack lockout: no failure at all is allowed any more.
+pub(crate) fn lock_out(swtpm: &Swtpm) {
+    // lockHandle, one password authorization, newMaxTries, newRecoveryTime, lockoutRecovery.
+    let mut body = 0x4000_000a_u32.to_be_bytes().to_vec();
+    body.extend(9_u32.to_be_bytes());
+    body.extend(0x4000_0009_u32.to_be_bytes());
+    body.extend([0; 5]);
+    for value in [0_u32, 1000, 1000] {
+        body.extend(value.to_be_bytes());
+    }
+    assert_eq!(raw_command(swtpm, 0x8002, 0x13a, &body).0, 0);
 }

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::tpm::{
     EkPreference, EkTemplate, EndorsementKey, EndorsementSurvey, TpmConfig, TpmError,
-    template::{self, certificate_holds},
+    certificate::{certificate_holds, certificates_in, first_certificate, is_blank},
+    template,
 };
 
 /// The endorsement key, loaded (or opened, where it is persistent).
@@ -254,33 +255,6 @@ fn read_chain(context: &mut Context, indexes: &NvIndexes) -> Result<Vec<Vec<u8>>
     Ok(certificates_in(&run))
 }
 
-/// DER SEQUENCEs one after the other; stops at padding or anything else.
-pub(super) fn certificates_in(mut run: &[u8]) -> Vec<Vec<u8>> {
-    let mut out = Vec::new();
-    while let Some((certificate, rest)) = first_sequence(run) {
-        out.push(certificate.to_vec());
-        run = rest;
-    }
-    out
-}
-
-/// Splits after the first DER SEQUENCE.
-pub(crate) fn first_sequence(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (header, length) = match bytes {
-        [0x30, short, ..] if *short < 0x80 => (2, usize::from(*short)),
-        [0x30, 0x81, a, ..] => (3, usize::from(*a)),
-        [0x30, 0x82, a, b, ..] => (4, usize::from(u16::from_be_bytes([*a, *b]))),
-        _ => return None,
-    };
-    // At most 4 + 65535.
-    (length > 0).then(|| bytes.split_at_checked(header + length)).flatten()
-}
-
-/// All zeros or all ones: written at the factory, never filled.
-fn is_blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0) || bytes.iter().all(|byte| *byte == 0xff)
-}
-
 /// Whether another endorsement key may still work after this error.
 const fn is_about_this_key(error: &TpmError) -> bool {
     matches!(
@@ -343,7 +317,7 @@ pub(super) fn survey(
         match nv::read(context, index) {
             Ok(bytes) => {
                 let bytes = bytes.unwrap_or_default();
-                if let Some((certificate, _)) = first_sequence(&bytes) {
+                if let Some(certificate) = first_certificate(&bytes) {
                     out.platform_certificates.push((index, certificate.to_vec()));
                 }
             }
@@ -376,33 +350,4 @@ fn survey_one(
     drop(Loaded { context, handle: found.handle, release: found.release });
     out.keys.push(found.key);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn certificates_are_cut_out_of_a_run() {
-        let first = [0x30, 0x03, 1, 2, 3];
-        let mut second = vec![0x30, 0x82, 0x01, 0x00];
-        second.extend([7; 256]);
-        let mut run = first.to_vec();
-        run.extend(&second);
-        run.extend([0xff; 100]);
-        assert_eq!(certificates_in(&run), [first.to_vec(), second.clone()]);
-        // A cut, an empty one and a foreign tag end the run.
-        assert_eq!(certificates_in(&second[..100]), Vec::<Vec<u8>>::new());
-        assert_eq!(certificates_in(&[0x30, 0x00, 0x30, 0x00]), Vec::<Vec<u8>>::new());
-        assert_eq!(certificates_in(&[0x31, 0x01, 0]), Vec::<Vec<u8>>::new());
-        assert_eq!(certificates_in(&[0x30, 0x83, 0, 0, 1, 0]), Vec::<Vec<u8>>::new());
-    }
-
-    #[test]
-    fn blank_indexes_are_no_certificates() {
-        assert!(is_blank(&[]));
-        assert!(is_blank(&[0xff; 4]));
-        assert!(is_blank(&[0; 4]));
-        assert!(!is_blank(&[0xff, 0]));
-    }
 }
