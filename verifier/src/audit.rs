@@ -396,8 +396,7 @@ mod tests {
     }
 
     /// Computed by another implementation of the format in the module's documentation.
-    const KNOWN: &str = 
-        "756208cb7fcd0c2a0060982bd25c03b0861de014e3b9dc0a7ef7d33307aaf4e4";
+    const KNOWN: &str = "756208cb7fcd0c2a0060982bd25c03b0861de014e3b9dc0a7ef7d33307aaf4e4";
 
     #[test]
     fn an_anchor_beyond_the_end_is_a_cut_tail() {

@@ -129,8 +129,9 @@ pub async fn backup(
                 files,
             };
             let path = target.join(MANIFEST_FILE);
-            let bytes = serde_json::to_vec_pretty(&manifest)
-                .map_err(|error| StoreError::Manifest { path: path.clone(), why: error.to_string() })?;
+            let bytes = serde_json::to_vec_pretty(&manifest).map_err(|error| {
+                StoreError::Manifest { path: path.clone(), why: error.to_string() }
+            })?;
             write_atomically(&path, &bytes)?;
             Ok(manifest)
         })
@@ -246,9 +247,9 @@ pub fn read_manifest(source: &Path) -> Result<Manifest, StoreError> {
     for name in manifest.files.keys() {
         let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
         let ours = [DATABASE_FILE, ANCHOR_FILE].contains(&name.as_str())
-            || [OBJECTS_FOLDER, KEYS_FOLDER].iter().any(|folder| {
-                name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
-            });
+            || [OBJECTS_FOLDER, KEYS_FOLDER]
+                .iter()
+                .any(|folder| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')));
         if !plain || !ours {
             return Err(refuse(format!("names {name:?}, which no backup holds")));
         }
@@ -325,7 +326,134 @@ fn record_of(path: &Path) -> Result<FileRecord, StoreError> {
         Ok(bytes)
     };
     let bytes = { hash }().map_err(|error| StoreError::io("read", path, error))?;
-    let sha256 = Digest::new(HashAlg::Sha256, &hasher.0.finalize())
-        .expect("SHA-256 digests have 32 bytes");
+    let sha256 =
+        Digest::new(HashAlg::Sha256, &hasher.0.finalize()).expect("SHA-256 digests have 32 bytes");
     Ok(FileRecord { bytes, sha256 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{NOW, appraisal, store};
+
+    struct Made {
+        _folders: (tempfile::TempDir, tempfile::TempDir),
+        store: Store,
+        backup: PathBuf,
+        target: PathBuf,
+        manifest: Manifest,
+    }
+
+    async fn made() -> Made {
+        let (folder, store) = store().await;
+        let mut first = appraisal("d1", "n1");
+        first.decision.case = vec![5; 100_000];
+        store.record(first).await.expect("record");
+        let place = tempfile::tempdir().expect("temporary folder");
+        let key = place.path().join("ca.key");
+        fs::write(&key, b"secret").expect("write");
+        let backup = place.path().join("backup");
+        let manifest = super::backup(&store, &backup, &[key], NOW).await.expect("backup");
+        let target = place.path().join("restored");
+        Made { _folders: (folder, place), store, backup, target, manifest }
+    }
+
+    #[tokio::test]
+    async fn what_was_backed_up_in_use_is_restored_whole() {
+        let made = made().await;
+        assert_eq!(made.manifest.files.len(), 4);
+        made.store.record(appraisal("d2", "n1")).await.expect("record after the backup");
+        let restored = restore(&made.backup, &made.target, NOW).await.expect("restore");
+        assert_eq!(restored.manifest, made.manifest);
+        assert_eq!(restored.chain.entries, 2);
+        assert_eq!(fs::read(made.target.join("keys/ca.key")).expect("key"), b"secret");
+        let store = Store::open(StoreOptions::new(&made.target), NOW).await.expect("open");
+        assert_eq!(store.case("d1").await.expect("read"), Some(vec![5; 100_000]));
+        assert_eq!(store.decision("d2").await.expect("read"), None);
+        store.record(appraisal("d2", "n1")).await.expect("goes on");
+        assert_eq!(store.warnings(), &[] as &[String]);
+    }
+
+    #[tokio::test]
+    async fn without_keys_none_are_copied() {
+        let made = made().await;
+        let other = made.backup.with_extension("other");
+        let manifest = super::backup(&made.store, &other, &[], NOW).await.expect("backup");
+        assert!(!manifest.with_keys && made.manifest.with_keys);
+        assert!(!other.join(KEYS_FOLDER).exists());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_overwritten() {
+        let made = made().await;
+        let error = super::backup(&made.store, &made.backup, &[], NOW).await.expect_err("full");
+        assert!(matches!(error, StoreError::TargetNotEmpty { .. }));
+        fs::create_dir(&made.target).expect("folder");
+        fs::write(made.target.join("mine"), b"x").expect("write");
+        let error = restore(&made.backup, &made.target, NOW).await.expect_err("full");
+        assert!(matches!(error, StoreError::TargetNotEmpty { .. }));
+        assert_eq!(fs::read(made.target.join("mine")).expect("untouched"), b"x");
+    }
+
+    #[tokio::test]
+    async fn a_changed_or_missing_file_is_refused_and_nothing_is_left() {
+        let made = made().await;
+        for name in made.manifest.files.keys() {
+            let path = made.backup.join(name);
+            let good = fs::read(&path).expect("read");
+            let mut bad = good.clone();
+            bad[0] ^= 1;
+            fs::write(&path, &bad).expect("tamper");
+            let error = restore(&made.backup, &made.target, NOW).await.expect_err("changed");
+            assert!(matches!(error, StoreError::DigestMismatch { .. }), "{name}: {error}");
+            fs::remove_file(&path).expect("remove");
+            let error = restore(&made.backup, &made.target, NOW).await.expect_err("missing");
+            assert!(matches!(error, StoreError::Io { doing: "read", .. }), "{name}: {error}");
+            assert!(!made.target.exists(), "{name}");
+            fs::write(&path, &good).expect("put back");
+        }
+        restore(&made.backup, &made.target, NOW).await.expect("good again");
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_is_not_one_is_refused() {
+        let made = made().await;
+        let path = made.backup.join(MANIFEST_FILE);
+        let good = fs::read_to_string(&path).expect("read");
+        let cases = [
+            (good.replace("\"format\": 1", "\"format\": 2"), "format 2"),
+            (good.replace("keys/ca.key", "keys/../../x"), "which no backup holds"),
+            (good.replace("keys/ca.key", "/etc/x"), "which no backup holds"),
+            (good.replace("\"audit.head\"", "\"objects/x\""), "does not name audit.head"),
+            ("{".to_owned(), "EOF"),
+        ];
+        for (text, why) in cases {
+            fs::write(&path, text).expect("write");
+            let error = restore(&made.backup, &made.target, NOW).await.expect_err(why);
+            assert!(matches!(&error, StoreError::Manifest { .. }), "{error}");
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        fs::write(&path, good.replace("\"schema_version\": 1", "\"schema_version\": 9"))
+            .expect("write");
+        let error = restore(&made.backup, &made.target, NOW).await.expect_err("newer");
+        assert!(matches!(error, StoreError::SchemaTooNew { found: 9, .. }));
+        fs::remove_file(&path).expect("remove");
+        let error = restore(&made.backup, &made.target, NOW).await.expect_err("unfinished");
+        assert!(matches!(&error, StoreError::Manifest { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_backup_with_another_history_is_refused() {
+        let made = made().await;
+        let path = made.backup.join(MANIFEST_FILE);
+        let mut manifest = made.manifest.clone();
+        manifest.heads[0].seq += 1;
+        // The anchor as the manifest: what a forger who forgot the database would leave.
+        write_anchor(&made.backup, &manifest.heads).expect("anchor");
+        let record = record_of(&made.backup.join(ANCHOR_FILE)).expect("hash");
+        manifest.files.insert(ANCHOR_FILE.to_owned(), record);
+        fs::write(&path, serde_json::to_vec(&manifest).expect("json")).expect("write");
+        let error = restore(&made.backup, &made.target, NOW).await.expect_err("history");
+        assert!(matches!(error, StoreError::RolledBack { .. }), "{error}");
+    }
 }

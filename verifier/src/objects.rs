@@ -91,7 +91,9 @@ impl Objects {
         let temporary = objects.temporary_folder();
         make_folder(&temporary)?;
         let unfinished = fs::read_dir(&temporary)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
+            .and_then(|entries| {
+                entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()
+            })
             .map_err(|error| StoreError::io("list", &temporary, error))?;
         for path in unfinished {
             fs::remove_file(&path).map_err(|error| StoreError::io("remove", &path, error))?;

@@ -174,13 +174,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Corrupt`].
     pub async fn boots(&self, node: &str) -> Result<Vec<(Boot, u64)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM boots WHERE node = $1 ORDER BY created_at DESC, ak_name",
-        )
-        .bind(node)
-        .fetch_all(&mut *self.reader().await?)
-        .await
-        .map_err(StoreError::database("read boots"))?;
+        let rows =
+            sqlx::query("SELECT * FROM boots WHERE node = $1 ORDER BY created_at DESC, ak_name")
+                .bind(node)
+                .fetch_all(&mut *self.reader().await?)
+                .await
+                .map_err(StoreError::database("read boots"))?;
         rows.iter().map(decode).collect()
     }
 }

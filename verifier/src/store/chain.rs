@@ -39,9 +39,8 @@ pub(super) async fn head(
     conn: &mut SqliteConnection,
     replica: &str,
 ) -> Result<Option<AuditEntry>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM audit_entries WHERE replica = $1 ORDER BY seq DESC LIMIT 1"
-    );
+    let sql =
+        format!("SELECT {COLUMNS} FROM audit_entries WHERE replica = $1 ORDER BY seq DESC LIMIT 1");
     let found = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(replica).fetch_optional(conn).await;
     found.map_err(StoreError::database("read the audit chain"))?.as_ref().map(decode).transpose()
 }
@@ -126,11 +125,10 @@ impl Store {
         replicas.extend(missing);
         for replica in replicas {
             let mut walker = ChainWalker::new(&replica, &anchors);
-            let walked =
-                walk(&mut tx, &replica, &mut walker, &mut report.entries, |entries| {
-                    progress(entries, total.unsigned_abs());
-                })
-                .await?;
+            let walked = walk(&mut tx, &replica, &mut walker, &mut report.entries, |entries| {
+                progress(entries, total.unsigned_abs());
+            })
+            .await?;
             match walked.and_then(|()| walker.finish()) {
                 Ok(head) => report.heads.push(head),
                 Err(broken) => {

@@ -83,8 +83,13 @@ struct Prepared {
 async fn insert(tx: &mut Tx, prepared: Prepared) -> Result<(u64, Digest), StoreError> {
     let Prepared { decision, verdict, case, objects } = prepared;
     let body = row::json(&decision)?;
-    let event =
-        Event { kind: AuditKind::Decision, at: decision.at, actor: ACTOR, subject: &decision.id, body };
+    let event = Event {
+        kind: AuditKind::Decision,
+        at: decision.at,
+        actor: ACTOR,
+        subject: &decision.id,
+        body,
+    };
     let (seq, entry_hash) = tx.append(event).await?;
     let codes = serde_json::to_string(&decision.codes)
         .map_err(|error| StoreError::Invalid { what: "codes", why: error.to_string() })?;
@@ -108,13 +113,15 @@ async fn insert(tx: &mut Tx, prepared: Prepared) -> Result<(u64, Digest), StoreE
     .execute(&mut tx.conn)
     .await
     .map_err(StoreError::insert("decision", &decision.id))?;
-    sqlx::query("INSERT INTO decision_evidence (decision_id, verdict, case_bytes) VALUES ($1, $2, $3)")
-        .bind(&decision.id)
-        .bind(verdict)
-        .bind(case)
-        .execute(&mut tx.conn)
-        .await
-        .map_err(StoreError::database("record evidence"))?;
+    sqlx::query(
+        "INSERT INTO decision_evidence (decision_id, verdict, case_bytes) VALUES ($1, $2, $3)",
+    )
+    .bind(&decision.id)
+    .bind(verdict)
+    .bind(case)
+    .execute(&mut tx.conn)
+    .await
+    .map_err(StoreError::database("record evidence"))?;
     for object in &objects {
         sqlx::query(
             "INSERT INTO decision_objects (decision_id, sha256) VALUES ($1, $2) \

@@ -13,7 +13,9 @@ use super::StoreError;
 
 /// Held for as long as the process may write. The kernel lets go of it when the process ends.
 #[derive(Debug)]
-pub(super) struct FolderLock(#[expect(dead_code, reason = "the open file holds the lock")] fs::File);
+pub(super) struct FolderLock(
+    #[expect(dead_code, reason = "the open file holds the lock")] fs::File,
+);
 
 impl FolderLock {
     pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {

@@ -17,11 +17,8 @@ struct Migration {
 }
 
 /// Released migrations are never edited.
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "initial",
-    sql: include_str!("migrations/0001_initial.sql"),
-}];
+const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "initial", sql: include_str!("migrations/0001_initial.sql") }];
 
 /// Newest schema version that this program knows.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
@@ -41,24 +38,17 @@ pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
         Err(error) => return Err(StoreError::io("open", path, error)),
     };
     let mut header = Vec::new();
-    file.take(16)
-        .read_to_end(&mut header)
-        .map_err(|error| StoreError::io("read", path, error))?;
+    file.take(16).read_to_end(&mut header).map_err(|error| StoreError::io("read", path, error))?;
     if header.is_empty() || header == b"SQLite format 3\0" {
         return Ok(());
     }
     Err(StoreError::NotAssay { path: path.to_owned(), why: "not an SQLite file" })
 }
 
-pub(super) async fn inspect(
-    conn: &mut SqliteConnection,
-    path: &Path,
-) -> Result<Found, StoreError> {
+pub(super) async fn inspect(conn: &mut SqliteConnection, path: &Path) -> Result<Found, StoreError> {
     let failed = || StoreError::database("read the schema version");
-    let application: i64 = sqlx::query_scalar("PRAGMA application_id")
-        .fetch_one(&mut *conn)
-        .await
-        .map_err(failed())?;
+    let application: i64 =
+        sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *conn).await.map_err(failed())?;
     if application != APPLICATION_ID {
         let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master")
             .fetch_one(&mut *conn)

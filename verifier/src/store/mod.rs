@@ -15,6 +15,8 @@ mod boots;
 mod cache;
 mod certificates;
 mod chain;
+#[cfg(test)]
+mod crash_tests;
 mod decisions;
 mod error;
 mod lock;
@@ -46,13 +48,18 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub(crate) use self::snapshot::{referenced_objects, schema_version};
+use self::{
+    cache::BootCache,
+    lock::FolderLock,
+    writer::{Setup, Tx, TxFuture, Writer},
+};
 pub use self::{
     error::StoreError,
     migrate::SCHEMA_VERSION,
     reference::EndorsementSet,
     types::{
-        ALLOW_LISTED,
-        Admin, AdmissionRule, Appraisal, Boot, By, Certificate, CertificateIntent,
+        ALLOW_LISTED, Admin, AdmissionRule, Appraisal, Boot, By, Certificate, CertificateIntent,
         CertificateStatus, Counters, Decision, DecisionFilter, Endorsement, EndorsementKind,
         GoldenSetVersion, GoldenState, KnownBoot, NewDecision, NewGoldenSet, NewNode, Node,
         NodeChange, NodeStatus, Outcome, PutBoot, Recorded, RecordedDecision, Retention,
@@ -60,12 +67,6 @@ pub use self::{
     },
 };
 pub use crate::audit::{AuditEntry, AuditKind, ChainBreak, ChainHead, ChainReport};
-pub(crate) use self::snapshot::{referenced_objects, schema_version};
-use self::{
-    cache::BootCache,
-    lock::FolderLock,
-    writer::{Setup, Tx, TxFuture, Writer},
-};
 use crate::objects::{Objects, StoredObject, make_folder};
 
 /// Name of the database in the state folder.

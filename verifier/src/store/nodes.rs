@@ -32,10 +32,7 @@ pub(super) fn decode(found: &SqliteRow) -> Result<Node, StoreError> {
         },
         admitted_by: row::get(found, "admitted_by")?,
         note: row::get(found, "note")?,
-        created: By {
-            actor: row::get(found, "created_by")?,
-            at: row::get(found, "created_at")?,
-        },
+        created: By { actor: row::get(found, "created_by")?, at: row::get(found, "created_at")? },
         approved: approved_by.zip(approved_at).map(|(actor, at)| By { actor, at }),
         version: row::get_u64(found, "version")?,
     })

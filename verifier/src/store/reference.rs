@@ -45,10 +45,7 @@ fn decode_golden(found: &SqliteRow) -> Result<GoldenSetVersion, StoreError> {
         sha256: row::parse(found, "sha256")?,
         envelope: row::get(found, "envelope")?,
         state: row::parse(found, "state")?,
-        applied: By {
-            actor: row::get(found, "applied_by")?,
-            at: row::get(found, "applied_at")?,
-        },
+        applied: By { actor: row::get(found, "applied_by")?, at: row::get(found, "applied_at")? },
     };
     let observed = HashAlg::Sha256.hash(&[&set.document]);
     if observed != set.sha256 {
@@ -164,10 +161,7 @@ fn decode_admin(found: &SqliteRow) -> Result<Admin, StoreError> {
         name: row::get(found, "name")?,
         role: row::parse(found, "role")?,
         spki_sha256: row::parse(found, "spki_sha256")?,
-        created: By {
-            actor: row::get(found, "created_by")?,
-            at: row::get(found, "created_at")?,
-        },
+        created: By { actor: row::get(found, "created_by")?, at: row::get(found, "created_at")? },
         revoked_at: row::get(found, "revoked_at")?,
     })
 }
@@ -532,12 +526,13 @@ impl Store {
                         .fetch_optional(&mut tx.conn)
                         .await
                         .map_err(StoreError::database("read a counter"))?;
-                let old = match old {
-                    None => 0,
-                    Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| {
-                        StoreError::Corrupt { what: "counter", why: key.clone() }
-                    })?),
-                };
+                let old =
+                    match old {
+                        None => 0,
+                        Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| {
+                            StoreError::Corrupt { what: "counter", why: key.clone() }
+                        })?),
+                    };
                 let next = old.saturating_add(1);
                 sqlx::query(
                     "INSERT INTO settings (key, value) VALUES ($1, $2) ON CONFLICT (key) DO \

@@ -67,9 +67,7 @@ async fn drop_some(tx: &mut Tx, cutoff: i64) -> Result<(u64, u64), StoreError> {
     Ok((ids.len() as u64, bytes))
 }
 
-pub(super) async fn referenced(
-    conn: &mut SqliteConnection,
-) -> Result<HashSet<Digest>, StoreError> {
+pub(super) async fn referenced(conn: &mut SqliteConnection) -> Result<HashSet<Digest>, StoreError> {
     let rows = sqlx::query("SELECT DISTINCT sha256 FROM decision_objects")
         .fetch_all(conn)
         .await
@@ -86,11 +84,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`]; what was dropped before stays dropped.
-    pub async fn retain(
-        &self,
-        limits: Retention,
-        by: By,
-    ) -> Result<RetentionReport, StoreError> {
+    pub async fn retain(&self, limits: Retention, by: By) -> Result<RetentionReport, StoreError> {
         let _alone = self.maintenance().await;
         let cutoff = cutoff(&mut *self.reader().await?, limits).await?;
         if limits.dry_run {
@@ -98,8 +92,7 @@ impl Store {
         }
         let mut report = RetentionReport::default();
         loop {
-            let (decisions, bytes) =
-                self.write(move |tx| Box::pin(drop_some(tx, cutoff))).await?;
+            let (decisions, bytes) = self.write(move |tx| Box::pin(drop_some(tx, cutoff))).await?;
             if decisions == 0 {
                 break;
             }

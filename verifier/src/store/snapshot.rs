@@ -3,10 +3,7 @@
 use std::{collections::HashSet, path::Path};
 
 use proto::digest::Digest;
-use sqlx::{
-    ConnectOptions as _, Connection as _, SqliteConnection,
-    sqlite::SqliteConnectOptions,
-};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{Store, StoreError, migrate, retention};
 
@@ -32,10 +29,8 @@ impl Store {
 
 async fn open_copy(path: &Path) -> Result<SqliteConnection, StoreError> {
     migrate::check_header(path)?;
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .read_only(true)
-        .disable_statement_logging();
+    let options =
+        SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
     options.connect().await.map_err(StoreError::database("open the copy"))
 }
 

@@ -134,7 +134,10 @@ async fn the_cache_sees_every_change_of_a_node() {
     store.put_boot(boot(2, "n1"), None).await.expect("next boot");
     let counters = store.boot(&ak).await.expect("read").expect("there").node.counters;
     assert_eq!(counters, Some(Counters { reset_count: 2, restart_count: 0 }));
-    store.change_node("n1", None, NodeChange::ForgetCounters { reason: "cleared".into() }, by()).await.expect("forget");
+    store
+        .change_node("n1", None, NodeChange::ForgetCounters { reason: "cleared".into() }, by())
+        .await
+        .expect("forget");
     assert_eq!(store.boot(&ak).await.expect("read"), None);
     assert_eq!(store.node("n1").await.expect("read").expect("there").counters, None);
 }
@@ -150,7 +153,14 @@ async fn names_and_endorsement_keys_are_unique() {
     same_name.ek_digest = digest("other");
     let error = store.add_node(same_name, by()).await.expect_err("known name");
     assert!(matches!(error, StoreError::AlreadyExists { what: "node", .. }));
-    let error = store.change_node("n1", Some(9), NodeChange::Approve { name: "n1".into(), pool: "x86".into() }, by()).await;
+    let error = store
+        .change_node(
+            "n1",
+            Some(9),
+            NodeChange::Approve { name: "n1".into(), pool: "x86".into() },
+            by(),
+        )
+        .await;
     assert!(matches!(error, Err(StoreError::Conflict { found: Some(1), .. })));
     assert_eq!(store.node("n1").await.expect("read"), Some(node("n1")));
     store.remove_node("n1", "scrapped", by()).await.expect("remove");
@@ -194,9 +204,8 @@ async fn golden_versions_only_rise_and_content_is_never_overwritten() {
 async fn reference_records_come_back() {
     let (_folder, store) = store().await;
     let empty = store.endorsements().await.expect("list").digest();
-    let import = |der: &[u8]| {
-        store.import_endorsement(EndorsementKind::Root, der.to_vec(), "vendor", by())
-    };
+    let import =
+        |der: &[u8]| store.import_endorsement(EndorsementKind::Root, der.to_vec(), "vendor", by());
     assert!(import(b"root").await.expect("import"));
     assert!(!import(b"root").await.expect("again"));
     let set = store.endorsements().await.expect("list");
