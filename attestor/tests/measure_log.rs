@@ -283,7 +283,10 @@ fn the_limits_of_one_boot_are_kept_before_anything_is_written() {
     let tools: Vec<_> = (0..1001).map(|n| tool(&format!("t{n}"), 1)).collect();
     let result = log.record(&tools, |_| -> Result<(), Infallible> { panic!("extended") });
     assert!(matches!(result, Err(LogError::Full(_))));
-    assert_eq!((log.state().events, fs::metadata(dir.path().join("tool.log")).unwrap().len()), (0, 0));
+    assert_eq!(
+        (log.state().events, fs::metadata(dir.path().join("tool.log")).unwrap().len()),
+        (0, 0)
+    );
 }
 
 /// `/dev/full` answers every write with ENOSPC, but is no directory: the limit on file size of a
