@@ -13,7 +13,11 @@ pub fn silence_tss_log() {
         return;
     }
     debug_assert!(is_single_threaded(), "silence_tss_log must come before any thread");
-    #[expect(unsafe_code, reason = "the environment is changed before any other thread exists")]
+    #[expect(
+        unsafe_code,
+        clippy::disallowed_methods,
+        reason = "the environment is changed before any other thread exists"
+    )]
     // SAFETY: no other thread runs yet, so nobody reads or writes the environment meanwhile.
     unsafe {
         std::env::set_var("TSS2_LOG", "all+NONE");

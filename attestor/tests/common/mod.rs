@@ -1,6 +1,7 @@
 //! A private swtpm for one test: own state, own certificate authority, own ports, ended by its own
 //! process on drop. And a proxy that counts TPM commands on the wire.
 #![allow(dead_code, reason = "every test file uses its own part of this module")]
+#![allow(clippy::panic, reason = "a test ends by panicking")]
 
 use std::{
     fs,
@@ -299,22 +300,19 @@ pub(crate) fn verifies(on: &Swtpm, key: &Public, message: &[u8], signature: &[u8
 
 /// Transient objects that a fresh connection sees.
 pub(crate) fn transient_objects(on: &Swtpm) -> usize {
-    use tss_esapi::{constants::CapabilityType, structures::CapabilityData};
-    let mut context = on.raw();
-    let (data, _) =
-        context.get_capability(CapabilityType::Handles, 0x8000_0000, 100).expect("capability");
-    match data {
-        CapabilityData::Handles(handles) => handles.len(),
-        _ => panic!("handles were asked for"),
-    }
+    handles(on, 0x8000_0000)
 }
 
 /// Sessions that a fresh connection sees.
 pub(crate) fn loaded_sessions(on: &Swtpm) -> usize {
+    handles(on, 0x0200_0000)
+}
+
+fn handles(on: &Swtpm, first: u32) -> usize {
     use tss_esapi::{constants::CapabilityType, structures::CapabilityData};
     let mut context = on.raw();
     let (data, _) =
-        context.get_capability(CapabilityType::Handles, 0x0200_0000, 100).expect("capability");
+        context.get_capability(CapabilityType::Handles, first, 100).expect("capability");
     match data {
         CapabilityData::Handles(handles) => handles.len(),
         _ => panic!("handles were asked for"),
