@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// Digest of the EK that a certificate certifies, in the form of [`ek_digest`]; `None` for keys that no
-/// EK has.
+/// Digest of the EK that a certificate certifies, in the form of [`ek_digest`]; `None` for keys
+/// that no EK has.
 #[must_use]
 pub fn certified_digest(certificate: &Certificate) -> Option<Digest> {
     let spki = certificate.key().canonical_spki()?;
@@ -41,8 +41,8 @@ pub struct EkPresented<'a> {
 
 /// Whether the site's inventory vouches for an EK by itself.
 ///
-/// The second way in besides a manufacturer's certificate, for TPMs that have none. It names the EK it
-/// is meant for, so that a record of another node cannot be passed by mistake.
+/// The second way in besides a manufacturer's certificate, for TPMs that have none. It names the EK
+/// it is meant for, so that a record of another node cannot be passed by mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AllowListed {
     /// The EK with this digest (see [`ek_digest`]) is allow-listed.
@@ -80,9 +80,9 @@ pub struct EkPolicy<'a> {
 /// An endorsement key that a manufacturer's certificate or the site's allow-list vouches for.
 ///
 /// # Proves
-/// The public area is that of a restricted decryption key that its TPM made and that cannot leave it,
-/// of an accepted and not known-weak kind; and either an EK certificate for exactly this key leads to
-/// an imported anchor ([`ValidPath`]), or the inventory lists its digest.
+/// The public area is that of a restricted decryption key that its TPM made and that cannot leave
+/// it, of an accepted and not known-weak kind; and either an EK certificate for exactly this key
+/// leads to an imported anchor ([`ValidPath`]), or the inventory lists its digest.
 ///
 /// # Does not prove
 /// That the caller has this TPM: EK certificates are public. Activation proves that.
@@ -168,8 +168,8 @@ impl TrustedEk {
         }
     }
 
-    /// When the earliest certificate of the path ends, seconds since 1970; `None` for an allow-listed
-    /// EK, which ends when it is taken off the list.
+    /// When the earliest certificate of the path ends, seconds since 1970; `None` for an
+    /// allow-listed EK, which ends when it is taken off the list.
     #[must_use]
     pub const fn valid_until_unix_s(&self) -> Option<i64> {
         match &self.trust {
@@ -219,9 +219,9 @@ impl TrustedEk {
 
 /// Judges an endorsement key: the one way to a [`TrustedEk`].
 ///
-/// The key itself is judged first, whoever vouches for it. A certificate that passes is preferred, for
-/// it names the TPM; an allow-listed EK needs none, and is not lost because a certificate is absent or
-/// refused. A revoked certificate denies even then: somebody who knows said so.
+/// The key itself is judged first, whoever vouches for it. A certificate that passes is preferred,
+/// for it names the TPM; an allow-listed EK needs none, and is not lost because a certificate is
+/// absent or refused. A revoked certificate denies even then: somebody who knows said so.
 ///
 /// # Errors
 /// A denial with one `EK_*` finding.
@@ -297,10 +297,11 @@ const LEAF: &str = "EK certificate";
 /// The TCG EK profile, as far as it says what the certificate is for.
 ///
 /// - Version 3, not a CA.
-/// - Extended key usage, where present: tcg-kp-EKCertificate, and neither the AK's nor a platform's.
-/// - Key usage, where present: keyEncipherment for RSA, keyAgreement for ECC. One that allows signing
-///   only belongs to an AK, whatever its extended key usage says: Google's AK certificates carry the
-///   EK's.
+/// - Extended key usage, where present: tcg-kp-EKCertificate, and neither the AK's nor a
+///   platform's.
+/// - Key usage, where present: keyEncipherment for RSA, keyAgreement for ECC. One that allows
+///   signing only belongs to an AK, whatever its extended key usage says: Google's AK certificates
+///   carry the EK's.
 /// - Without extended key usage, key usage must be present and allow no signing.
 fn check_profile(leaf: &Certificate, public: &Public) -> Result<Oddities, Finding> {
     let violation = |expected: &str, observed: &str| {

@@ -35,8 +35,8 @@ impl Kind {
 pub enum Placement {
     /// All of them are anchors.
     Anchors,
-    /// A directory `RootCA` or `IntermediateCA` in the label decides; else a certificate that is its
-    /// own issuer is an anchor and every other one an intermediate.
+    /// A directory `RootCA` or `IntermediateCA` in the label decides; else a certificate that is
+    /// its own issuer is an anchor and every other one an intermediate.
     #[default]
     Guess,
     /// All of them are intermediates.
@@ -163,8 +163,8 @@ fn judge(label: &str, der: &[u8], placement: Placement) -> Result<(Kind, Digest)
     Ok((kind, sha256))
 }
 
-/// Microsoft's list is laid out as `VENDOR/RootCA/…` and `VENDOR/IntermediateCA/…`. Its roots need not be
-/// self-issued: some manufacturers' are certified by a general CA that is not on the list.
+/// Microsoft's list is laid out as `VENDOR/RootCA/…` and `VENDOR/IntermediateCA/…`. Its roots need
+/// not be self-issued: some manufacturers' are certified by a general CA that is not on the list.
 fn guess(label: &str, certificate: &Certificate) -> Kind {
     let mut directories = label.rsplit(['/', '\\', ':']).skip(1).map(str::to_ascii_lowercase);
     let hint = directories.find_map(|directory| match directory.as_str() {

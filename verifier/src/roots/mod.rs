@@ -1,4 +1,5 @@
-//! Reading manufacturers' roots, intermediates and CRLs for import, and describing them for a listing.
+//! Reading manufacturers' roots, intermediates and CRLs for import, and describing them for a
+//! listing.
 //!
 //! ```text
 //! FILE (PEM bundle, DER) ─┐

@@ -12,8 +12,8 @@ use crate::{verdict::Finding, verification_key::uncompressed_point};
 
 const SUBJECT: &str = "EK public area";
 
-/// Attributes that every EK has: the TPM made the key, it cannot leave, and it only unwraps what the
-/// TPM itself will check (TCG EK Credential Profile, "Default EK Templates").
+/// Attributes that every EK has: the TPM made the key, it cannot leave, and it only unwraps what
+/// the TPM itself will check (TCG EK Credential Profile, "Default EK Templates").
 const REQUIRED: [(u32, &str); 5] = [
     (ObjectAttributes::FIXED_TPM, "fixedTPM"),
     (ObjectAttributes::FIXED_PARENT, "fixedParent"),
@@ -35,7 +35,8 @@ const ROCA_PRIMES: [u16; 17] =
 /// Judges the public area of an EK.
 ///
 /// # Errors
-/// `EK_TEMPLATE_INVALID` attributes, scheme or symmetric algorithm; `EK_KEY_UNSUPPORTED` type or size;
+/// `EK_TEMPLATE_INVALID` attributes, scheme or symmetric algorithm; `EK_KEY_UNSUPPORTED` type or
+/// size;
 /// `EK_KEY_WEAK` the key itself.
 pub(super) fn check(public: &Public) -> Result<(), Finding> {
     check_template(public)?;

@@ -168,8 +168,9 @@ impl Certificate {
         read(bytes)
     }
 
-    /// Reads an EK certificate as it stands in an NV index: the seven-byte header of TPM 1.2's stored
-    /// certificates and uniform padding (all 0x00 or all 0xff) are cut off and named as oddities.
+    /// Reads an EK certificate as it stands in an NV index: the seven-byte header of TPM 1.2's
+    /// stored certificates and uniform padding (all 0x00 or all 0xff) are cut off and named as
+    /// oddities.
     ///
     /// # Errors
     /// As [`Certificate::parse`].

@@ -229,7 +229,8 @@ fn read(bytes: &[u8]) -> Result<Crl, DerError> {
     })
 }
 
-/// Certificate issuer (2.5.29.29) is the one critical entry extension of RFC 5280: an indirect list.
+/// Certificate issuer (2.5.29.29) is the one critical entry extension of RFC 5280: an indirect
+/// list.
 fn refuse_critical(extensions: Reader<'_>, oddities: &mut Oddities) -> Result<(), DerError> {
     each_extension(extensions, oddities, |oid, critical, value, _| {
         if critical { Err(not_understood(&value, oid)) } else { Ok(()) }

@@ -278,8 +278,8 @@ impl SignatureAlgorithm {
 
     /// Checks `signature` of `message` by `key`.
     ///
-    /// RSA keys of less than 2048 or more than 8192 bits are unsupported. SHA-1 is checked here like
-    /// the others; where it may stand is path validation's to say.
+    /// RSA keys of less than 2048 or more than 8192 bits are unsupported. SHA-1 is checked here
+    /// like the others; where it may stand is path validation's to say.
     ///
     /// # Errors
     /// [`SignatureFailure`].

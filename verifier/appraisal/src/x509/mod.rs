@@ -1,4 +1,5 @@
-//! X.509 as endorsement-key chains need it: certificates, CRLs, manufacturer roots, path validation.
+//! X.509 as endorsement-key chains need it: certificates, CRLs, manufacturer roots, path
+//! validation.
 //!
 //! ```text
 //! bytes ─parse─▶ Certificate ─┐
@@ -6,10 +7,10 @@
 //!                                    leaf, presented chain, now ─────────┴─validate─▶ ValidPath
 //! ```
 //!
-//! Signatures are checked over the bytes that were received, never over a re-encoding: manufacturers
-//! have shipped unsorted RDN sets and explicit default values that do not survive one. What deviates
-//! from RFC 5280 or the TCG profile and is accepted all the same is an [`Oddity`] with a name and a
-//! reason; everything else that deviates is refused.
+//! Signatures are checked over the bytes that were received, never over a re-encoding:
+//! manufacturers have shipped unsorted RDN sets and explicit default values that do not survive
+//! one. What deviates from RFC 5280 or the TCG profile and is accepted all the same is an
+//! [`Oddity`] with a name and a reason; everything else that deviates is refused.
 //!
 //! # Not here
 //! Nothing is fetched (AIA, CRL distribution points, OCSP): endorsements are imported beforehand.

@@ -108,7 +108,8 @@ pub(super) fn text(tag: u8, body: &[u8]) -> Option<String> {
 /// Not a control character, and not one that changes the direction or the look of what follows.
 fn is_plain(c: char) -> bool {
     !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        && !matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn label(oid: &[u8]) -> Option<&'static str> {

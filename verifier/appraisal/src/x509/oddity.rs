@@ -1,4 +1,5 @@
-//! Deviations from RFC 5280 and the TCG profile that are accepted, each by name and with its reason.
+//! Deviations from RFC 5280 and the TCG profile that are accepted, each by name and with its
+//! reason.
 
 use std::fmt;
 
@@ -6,7 +7,8 @@ use serde::{Serialize, Serializer};
 
 macro_rules! oddities {
     ($($variant:ident $name:literal $reason:literal;)*) => {
-        /// A deviation that manufacturers really shipped and that takes nothing from what a chain proves.
+        /// A deviation that manufacturers really shipped and that takes nothing from what a chain
+        /// proves.
         ///
         /// `Profile::Strict` refuses every one of them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -45,8 +45,8 @@ pub enum RevocationRequirement {
 ///
 /// # Proves
 /// Each certificate names the next one as its issuer byte for byte and is signed by its key; each
-/// issuer is a CA by basic constraints, key usage, path length and extended key usage; all are valid
-/// at the time of the appraisal (except intermediates under
+/// issuer is a CA by basic constraints, key usage, path length and extended key usage; all are
+/// valid at the time of the appraisal (except intermediates under
 /// [`ExpiredIntermediates::AcceptImportedIfValidAtIssue`]); none has an unknown critical extension;
 /// none is revoked; the last one is an imported anchor.
 ///
@@ -81,8 +81,8 @@ impl ValidPath {
         &self.intermediates
     }
 
-    /// The earliest end of validity on the path, seconds since 1970. An intermediate accepted although
-    /// expired does not count.
+    /// The earliest end of validity on the path, seconds since 1970. An intermediate accepted
+    /// although expired does not count.
     #[must_use]
     pub const fn valid_until_unix_s(&self) -> i64 {
         self.valid_until_unix_s

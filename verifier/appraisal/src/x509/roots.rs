@@ -25,12 +25,12 @@ pub enum ExpiredIntermediates {
     /// It denies, with `EK_CHAIN_EXPIRED`.
     #[default]
     Refuse,
-    /// It is accepted as [`Oddity::IntermediateExpired`](super::Oddity::IntermediateExpired) if it was
-    /// imported (never if the worker sent it) and had not expired at the `notBefore` of the
+    /// It is accepted as [`Oddity::IntermediateExpired`](super::Oddity::IntermediateExpired) if it
+    /// was imported (never if the worker sent it) and had not expired at the `notBefore` of the
     /// certificate it issued. Anchors and EK certificates must always be valid now.
     ///
-    /// Who steals the key of an expired intermediate can issue backdated certificates: that is why a
-    /// site has to choose this.
+    /// Who steals the key of an expired intermediate can issue backdated certificates: that is why
+    /// a site has to choose this.
     AcceptImportedIfValidAtIssue,
 }
 
@@ -71,8 +71,8 @@ impl RootsBuilder {
         Self::default()
     }
 
-    /// Pins `certificate` as an anchor. Its own signature is never looked at, its validity is judged
-    /// whenever it is used.
+    /// Pins `certificate` as an anchor. Its own signature is never looked at, its validity is
+    /// judged whenever it is used.
     ///
     /// # Errors
     /// [`RootsError`]: it could never anchor a path.
@@ -109,8 +109,8 @@ impl RootsBuilder {
         self.expired_intermediates = choice;
     }
 
-    /// The set, whatever the order of adding was; and the CRLs that no imported CA signed, which are
-    /// not in it.
+    /// The set, whatever the order of adding was; and the CRLs that no imported CA signed, which
+    /// are not in it.
     #[must_use]
     pub fn build(self) -> (EndorsementRoots, Vec<(Crl, RootsError)>) {
         let Self { mut anchors, mut intermediates, mut crls, expired_intermediates } = self;
@@ -178,14 +178,16 @@ impl RootsBuilder {
 
 /// The endorsements that EK certificates are judged by.
 ///
-/// Independent of the order of import: sorted by SHA-256, without duplicates; a certificate that is an
-/// anchor is not also an intermediate.
+/// Independent of the order of import: sorted by SHA-256, without duplicates; a certificate that is
+/// an anchor is not also an intermediate.
 ///
 /// # Proves
-/// Each CRL in it was signed by the key of an imported CA of the CRL's issuer name that may sign CRLs.
+/// Each CRL in it was signed by the key of an imported CA of the CRL's issuer name that may sign
+/// CRLs.
 ///
 /// # Does not prove
-/// That intermediates were issued by anchors, or that anything is valid now: each path is validated.
+/// That intermediates were issued by anchors, or that anything is valid now: each path is
+/// validated.
 #[derive(Clone, Debug)]
 pub struct EndorsementRoots {
     anchors: Vec<Certificate>,
@@ -218,12 +220,13 @@ impl EndorsementRoots {
         RootsBuilder::new().build().0
     }
 
-    /// SHA-256 over the set's whole content and its treatment of expired intermediates: equal digests
-    /// give equal decisions.
+    /// SHA-256 over the set's whole content and its treatment of expired intermediates: equal
+    /// digests give equal decisions.
     ///
     /// # Format
     /// `SHA-256("assay/v1/endorsement-roots" ‖ mode ‖ for anchors, intermediates, CRLs: count (u32,
-    /// big-endian) ‖ SHA-256 of each DER, ascending)`; mode 0 refuses expired intermediates, 1 accepts.
+    /// big-endian) ‖ SHA-256 of each DER, ascending)`; mode 0 refuses expired intermediates, 1
+    /// accepts.
     #[must_use]
     pub const fn digest(&self) -> Digest {
         self.digest
@@ -280,8 +283,8 @@ impl EndorsementRoots {
 
     /// What the CRLs of `issuer`, name and key, say of `certificate`.
     ///
-    /// A serial number listed in any of them is revoked, current or not: revocation is not undone by
-    /// a list going stale. Not being listed is good only by a current list.
+    /// A serial number listed in any of them is revoked, current or not: revocation is not undone
+    /// by a list going stale. Not being listed is good only by a current list.
     pub(super) fn revocation(
         &self,
         certificate: &Certificate,
