@@ -14,7 +14,7 @@ const HEAD: &str = "\
 
 Every refusal carries one of these codes. A code has one cause, is never renamed and never reused.
 A worker is told the code, what it is about and what was observed; what was expected stands in the
-verifier's decision record (`verifier decisions show`), because an attacker on the worker must not be
+verifier's decision record, because an attacker on the worker must not be
 handed the target.
 
 Where several things are wrong, integrity stages report the first one (whatever follows would be about

@@ -314,13 +314,31 @@ impl RawTpm {
         parameters: &[u8],
         response_handles: usize,
     ) -> Result<(Vec<u8>, Vec<u8>), RawError> {
+        self.with_passwords(command, handles, &[password], parameters, response_handles)
+    }
+
+    /// [`Self::with_password`] for commands that want several handles authorised, in order.
+    ///
+    /// # Errors
+    /// [`RawError`].
+    pub fn with_passwords(
+        &self,
+        command: CommandCode,
+        handles: &[u32],
+        passwords: &[&[u8]],
+        parameters: &[u8],
+        response_handles: usize,
+    ) -> Result<(Vec<u8>, Vec<u8>), RawError> {
         let mut body = Vec::new();
         for handle in handles {
             body.extend_from_slice(&handle.to_be_bytes());
         }
-        let mut authorization = Vec::from(RS_PW.to_be_bytes());
-        authorization.extend_from_slice(&[0, 0, 0]);
-        authorization.extend_from_slice(&sized(password));
+        let mut authorization = Vec::new();
+        for password in passwords {
+            authorization.extend_from_slice(&RS_PW.to_be_bytes());
+            authorization.extend_from_slice(&[0, 0, 0]);
+            authorization.extend_from_slice(&sized(password));
+        }
         body.extend_from_slice(&len_u32(authorization.len()).to_be_bytes());
         body.extend_from_slice(&authorization);
         body.extend_from_slice(parameters);
@@ -507,6 +525,49 @@ impl RawTpm {
         Ok(signature)
     }
 
+    /// `TPM2_Quote` by a key without password and with a scheme of its own: `TPMS_ATTEST` and
+    /// `TPMT_SIGNATURE`. `selection`: banks with their PCRs, bit i for PCR i.
+    ///
+    /// # Errors
+    /// [`RawError`].
+    pub fn quote(
+        &self,
+        key: u32,
+        qualifying_data: &[u8],
+        selection: &[(Bank, u32)],
+    ) -> Result<(Vec<u8>, Vec<u8>), RawError> {
+        let mut parameters = sized(qualifying_data);
+        // The key's own scheme.
+        parameters.extend_from_slice(&[0x00, 0x10]);
+        parameters.extend_from_slice(&len_u32(selection.len()).to_be_bytes());
+        for (bank, bits) in selection {
+            parameters.extend_from_slice(&bank.tpm_id().to_be_bytes());
+            parameters.push(3);
+            parameters.extend_from_slice(&bits.to_le_bytes()[..3]);
+        }
+        let command = CommandCode::QUOTE;
+        let (_, answer) = self.with_password(command, &[key], &[], &parameters, 0)?;
+        attest_and_signature(&answer, command)
+    }
+
+    /// `TPM2_Certify` of `object` by `key`, both without password.
+    ///
+    /// # Errors
+    /// [`RawError`].
+    pub fn certify(
+        &self,
+        object: u32,
+        key: u32,
+        qualifying_data: &[u8],
+    ) -> Result<(Vec<u8>, Vec<u8>), RawError> {
+        let mut parameters = sized(qualifying_data);
+        parameters.extend_from_slice(&[0x00, 0x10]);
+        let command = CommandCode::CERTIFY;
+        let (_, answer) =
+            self.with_passwords(command, &[object, key], &[&[], &[]], &parameters, 0)?;
+        attest_and_signature(&answer, command)
+    }
+
     /// `TPM2_HierarchyChangeAuth`.
     ///
     /// # Errors
@@ -620,6 +681,15 @@ pub fn read_frame(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 #[must_use]
 pub fn frame_code(frame: &[u8]) -> Option<u32> {
     frame.get(6..HEADER_BYTES)?.try_into().ok().map(u32::from_be_bytes)
+}
+
+fn attest_and_signature(
+    answer: &[u8],
+    command: CommandCode,
+) -> Result<(Vec<u8>, Vec<u8>), RawError> {
+    let mut cursor = Cursor::new(answer, command);
+    let attest = cursor.sized()?.to_vec();
+    Ok((attest, cursor.rest.to_vec()))
 }
 
 /// A `TPM2B`.
