@@ -94,8 +94,6 @@ pub(crate) struct Hashed {
 pub(crate) enum FileError {
     /// It changed while it was read, or is no longer what the path led to.
     Changed,
-    /// Not a regular file.
-    NotRegular,
     /// The system refuses.
     Os(Errno),
 }
@@ -137,10 +135,10 @@ pub(crate) fn hash_file(
         Err(errno) => return Err(errno.into()),
     };
     let mut before = Facts::of(&fstat(&file)?);
-    if FileType::from_raw_mode(before.mode) != FileType::RegularFile {
-        return Err(FileError::NotRegular);
-    }
-    if (before.dev, before.ino) != (expected.dev, expected.ino) {
+    // A regular file stood here a moment ago.
+    if FileType::from_raw_mode(before.mode) != FileType::RegularFile
+        || (before.dev, before.ino) != (expected.dev, expected.ino)
+    {
         return Err(FileError::Changed);
     }
     // Advice only: the answer does not matter.

@@ -203,7 +203,7 @@ mod tests {
         let mut table = Vec::new();
         let base = 48 + entries.len() * 24;
         for (name, path) in entries {
-            let mut at = || {
+            let at = || {
                 let at = u32::try_from(base + strings.len()).expect("small");
                 at.to_ne_bytes()
             };

@@ -227,7 +227,6 @@ impl From<FileError> for ProblemKind {
     fn from(error: FileError) -> Self {
         match error {
             FileError::Changed => Self::Changing,
-            FileError::NotRegular => Self::NotRegular,
             FileError::Os(errno) => {
                 Self::Unreadable { error: std::io::Error::from(errno).to_string() }
             }

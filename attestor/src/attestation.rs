@@ -1,0 +1,413 @@
+//! One attestation: measure, say Hello, answer the challenge, keep what comes back.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use proto::{
+    binding::QualifyingData,
+    digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
+    evidence::{ChallengeParts, EvidenceError, LogKind, PROTOCOL_VERSION},
+    pb,
+    tpm::attest::{Attest, Attested},
+};
+
+use crate::{
+    client::{Answer, ClientError, Conversation, connect},
+    measure::{
+        self, Cache, Measured, Options, ToolList,
+        log::{LogError, LogState, ToolLog},
+    },
+    tpm::{Identity, NodeKey, PcrValue, SignedAttest, TpmError, TpmHandle},
+    trust::Trust,
+};
+
+/// Quotes tried until values and digest agree: PCRs move while a machine boots, and then rest.
+const QUOTE_ATTEMPTS: usize = 5;
+
+/// Codes after which the boot has to be proven anew: new AK, activation, whole logs, new node key.
+const PROVE_AGAIN: [&str; 4] =
+    ["QUOTE_BOOT_CHANGED", "QUOTE_FIRMWARE_CHANGED", "TOOL_LOG_OFFSET_INVALID", "AK_ACTIVATION_FAILED"];
+
+/// What stays the same while the daemon runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `https://host:port`.
+    pub url: String,
+    /// What the verifier is trusted by.
+    pub trust: Trust,
+    /// PCR of the tool log.
+    pub tool_pcr: PcrIndex,
+}
+
+/// The worker's side of attestation, with what it knows of this boot.
+#[derive(Debug)]
+pub struct Attester {
+    settings: Settings,
+    tpm: TpmHandle,
+    list: Arc<ToolList>,
+    /// Measurements and log are files: touched on blocking threads only.
+    local: Arc<Mutex<Local>>,
+    identity: Option<Identity>,
+    node_key: Option<NodeKey>,
+    /// PCR values as last read, so that a steady renewal costs one TPM command.
+    pcr_values: Vec<PcrValue>,
+    /// Roots from the last result.
+    bundle: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Local {
+    cache: Cache,
+    log: ToolLog,
+    reconciled: bool,
+}
+
+/// Why there was no verdict.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttestError {
+    /// The TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The tool log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The verifier or the way to it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The verifier's challenge is malformed.
+    #[error("the verifier's challenge is malformed")]
+    Challenge(#[from] EvidenceError),
+    /// PCR values and quote never agreed.
+    #[error("PCR values kept changing while they were quoted ({QUOTE_ATTEMPTS} attempts)")]
+    PcrsMoving,
+    /// A blocking task ended.
+    #[error("a measuring task ended without an answer")]
+    Task,
+}
+
+/// What an attestation gave.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The verifier's answer.
+    pub result: pb::AttestationResult,
+    /// The node key that the certificate is for.
+    pub node_key: Option<NodeKey>,
+    /// Tools as measured for this attestation.
+    pub measured: Measured,
+}
+
+impl Attester {
+    /// Opens the tool log for the TPM's banks.
+    ///
+    /// `directory` must exist. `bundle` is the trust bundle of an earlier run, empty if there is none.
+    ///
+    /// # Errors
+    /// [`AttestError::Tpm`], [`AttestError::Log`].
+    pub async fn open(
+        settings: Settings,
+        tpm: TpmHandle,
+        list: ToolList,
+        directory: &std::path::Path,
+        bundle: Vec<Vec<u8>>,
+    ) -> Result<Self, AttestError> {
+        let facts = tpm.facts().await?;
+        let start: Vec<Digest> = facts
+            .appraised_banks()
+            .map(|bank| settings.tool_pcr.reset_value(bank))
+            .collect();
+        let log = ToolLog::open(directory, settings.tool_pcr, &start)?;
+        Ok(Self {
+            settings,
+            tpm,
+            list: Arc::new(list),
+            local: Arc::new(Mutex::new(Local { cache: Cache::new(), log, reconciled: false })),
+            identity: None,
+            node_key: None,
+            pcr_values: Vec::new(),
+            bundle,
+        })
+    }
+
+    /// Measures the tools and records what changed, in the log and in the PCR.
+    ///
+    /// # Errors
+    /// [`AttestError::Log`] where a tool's state is unknown, the PCR is not ours, or the disk is full.
+    pub async fn measure(&mut self, fresh: bool) -> Result<Measured, AttestError> {
+        let (local, list, tpm) = (Arc::clone(&self.local), Arc::clone(&self.list), self.tpm.clone());
+        let pcr = self.settings.tool_pcr;
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let mut local = local.lock().unwrap_or_else(PoisonError::into_inner);
+            let options = Options { fresh, ..Options::default() };
+            let measured = measure::measure(&list, &mut local.cache, options, &|_| {});
+            let extend = |digests: &[Digest]| runtime.block_on(tpm.extend(pcr, digests.to_vec()));
+            if !local.reconciled {
+                let selection = PcrSelection::new(
+                    local.log.state().banks().map(|bank| (bank, PcrSet::from_iter([pcr]))),
+                );
+                let values = runtime.block_on(tpm.read_pcrs(selection))?;
+                let values: Vec<Digest> = values.into_iter().map(|value| value.digest).collect();
+                match local.log.reconcile(&values, extend)? {
+                    LogState::InSync => {}
+                    LogState::AheadBy { events } => {
+                        tracing::info!(events, "extended tool events that an earlier run had only logged");
+                    }
+                    LogState::NewBoot => tracing::info!("the tool log begins anew: this is another boot"),
+                    LogState::Foreign => return Err(LogError::Foreign { pcr }.into()),
+                }
+                local.reconciled = true;
+            }
+            let changed = local.log.changed_events(&measured)?;
+            if let Err(error) = local.log.record(&changed, extend) {
+                // What was logged and not extended is healed by the next comparison.
+                local.reconciled = false;
+                return Err(error.into());
+            }
+            for tool in &changed {
+                tracing::info!(tool = tool.name(), digest = %tool.digest(), "measured");
+            }
+            Ok(measured)
+        })
+        .await
+        .map_err(|_| AttestError::Task)?
+    }
+
+    /// Attests once; proves the boot again, once, where the verifier or the TPM asks for it.
+    ///
+    /// # Errors
+    /// [`AttestError`] where there was no verdict.
+    pub async fn attest(&mut self) -> Result<Answered, AttestError> {
+        let renewal = self.identity.is_some();
+        match self.try_attest().await {
+            Ok(answered) if renewal && wants_proof(&answered.result) => {
+                tracing::info!("proving this boot again");
+                self.forget_boot();
+                self.try_attest().await
+            }
+            Err(AttestError::Tpm(error)) if renewal && error.needs_enrollment() => {
+                tracing::info!(%error, "the TPM lost our keys; proving this boot anew");
+                self.forget_boot();
+                self.try_attest().await
+            }
+            other => other,
+        }
+    }
+
+    /// Events in this boot's tool log.
+    #[must_use]
+    pub fn log_events(&self) -> u64 {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner).log.state().events
+    }
+
+    /// Roots that the verifier named last.
+    #[must_use]
+    pub fn bundle(&self) -> &[Vec<u8>] {
+        &self.bundle
+    }
+
+    /// Makes the next attestation prove the boot from the start.
+    pub fn forget_boot(&mut self) {
+        self.identity = None;
+        self.node_key = None;
+        self.pcr_values.clear();
+        self.local.lock().unwrap_or_else(PoisonError::into_inner).reconciled = false;
+    }
+
+    async fn try_attest(&mut self) -> Result<Answered, AttestError> {
+        let measured = self.measure(false).await?;
+        let identity = match &self.identity {
+            Some(identity) => identity.clone(),
+            None => {
+                let identity = self.tpm.enroll().await?;
+                self.identity = Some(identity.clone());
+                identity
+            }
+        };
+        let channel = connect(&self.settings.url, &self.settings.trust, &self.bundle).await?;
+        let hello = self.hello(&identity);
+        let (conversation, answer) = Conversation::begin(channel, hello).await?;
+        let challenge = match answer {
+            Answer::Challenge(challenge) => ChallengeParts::try_from(*challenge)?,
+            Answer::Result(result) => {
+                return Ok(Answered { result: *result, node_key: None, measured });
+            }
+        };
+        let (evidence, logs) = self.evidence(&challenge).await?;
+        let result = conversation.finish(evidence, logs).await?;
+        if !result.trust_bundle.is_empty() {
+            self.bundle.clone_from(&result.trust_bundle);
+        }
+        Ok(Answered { result, node_key: self.node_key.clone(), measured })
+    }
+
+    fn hello(&self, identity: &Identity) -> pb::Hello {
+        let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        pb::Hello {
+            protocol_version: PROTOCOL_VERSION,
+            ek_public: identity.ek.public.as_bytes().to_vec(),
+            ek_certificate: identity.ek.certificate.clone().unwrap_or_default(),
+            ek_chain: identity.ek_chain.clone(),
+            ak_public: identity.ak_public.as_bytes().to_vec(),
+            logs: vec![pb::LogState {
+                kind: pb::LogKind::Tools.into(),
+                size_bytes: local.log.state().bytes,
+            }],
+            attestor_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Answers a challenge: activation, node key, quote, values, logs.
+    async fn evidence(
+        &mut self,
+        challenge: &ChallengeParts,
+    ) -> Result<(pb::Evidence, Vec<(pb::LogKind, u64, Vec<u8>)>), AttestError> {
+        let activation_secret = match &challenge.credential {
+            Some((id_object, encrypted_secret)) => self
+                .tpm
+                .activate_credential(id_object.clone(), encrypted_secret.clone())
+                .await?
+                .to_vec(),
+            None => Vec::new(),
+        };
+        if challenge.node_key_wanted || self.node_key.is_none() {
+            self.node_key = Some(self.tpm.create_node_key().await?);
+        }
+        let Some(node_key) = self.node_key.clone() else {
+            return Err(AttestError::Task);
+        };
+        let name = node_key.public().name();
+        let certified = if challenge.node_key_wanted {
+            let data =
+                QualifyingData::for_node_key(&challenge.challenge, &challenge.verifier_id, &name);
+            let certify =
+                self.tpm.certify_node_key(node_key.clone(), *data.as_bytes()).await?;
+            Some(pb::NodeKey {
+                public: node_key.public().as_bytes().to_vec(),
+                parent_public: node_key.parent_public().as_bytes().to_vec(),
+                certify: Some(signed(certify)),
+            })
+        } else {
+            None
+        };
+        let (head, log_values, logs) = self.logs(challenge)?;
+        let data = QualifyingData::for_quote(
+            &challenge.challenge,
+            &challenge.verifier_id,
+            &name,
+            &head,
+        );
+        let quote = self.quote(&data, &challenge.pcr_selection, &log_values).await?;
+        let evidence = pb::Evidence {
+            activation_secret,
+            quote: Some(signed(quote)),
+            pcr_values: self.pcr_values.iter().map(value_to_pb).collect(),
+            node_key: certified,
+        };
+        Ok((evidence, logs))
+    }
+
+    /// Head of the tool log, its replayed PCR values, and the suffixes asked for.
+    #[expect(clippy::type_complexity, reason = "three parts of one moment of the log")]
+    fn logs(
+        &self,
+        challenge: &ChallengeParts,
+    ) -> Result<(Digest, Vec<Digest>, Vec<(pb::LogKind, u64, Vec<u8>)>), AttestError> {
+        let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logs = Vec::new();
+        for (kind, from) in &challenge.logs_wanted {
+            if *kind == LogKind::Tools {
+                // A verifier that asks beyond our end knows another boot's log: the whole one tells it.
+                let from = if *from <= local.log.state().bytes { *from } else { 0 };
+                logs.push((kind.to_pb(), from, local.log.read_from(from)?));
+            }
+        }
+        Ok((local.log.head(), local.log.state().pcr_values.clone(), logs))
+    }
+
+    /// Quotes until values and digest agree; in the steady state the first quote does.
+    async fn quote(
+        &mut self,
+        data: &QualifyingData,
+        selection: &PcrSelection,
+        log_values: &[Digest],
+    ) -> Result<SignedAttest, AttestError> {
+        let tool_pcr = self.settings.tool_pcr;
+        for value in self.pcr_values.iter_mut().filter(|value| value.index == tool_pcr) {
+            if let Some(replayed) = log_values.iter().find(|known| known.alg() == value.bank) {
+                value.digest = *replayed;
+            }
+        }
+        let covered = self.pcr_values.iter().map(|value| (value.bank, value.index));
+        if !covered.eq(selection.iter()) {
+            self.pcr_values = self.tpm.read_pcrs(selection.clone()).await?;
+        }
+        for _ in 0..QUOTE_ATTEMPTS {
+            let quote = self.tpm.quote(*data.as_bytes(), selection.clone()).await?;
+            if hash_to(&quote.attest, &self.pcr_values, self.signing_hash()) {
+                return Ok(quote);
+            }
+            self.pcr_values = self.tpm.read_pcrs(selection.clone()).await?;
+            if hash_to(&quote.attest, &self.pcr_values, self.signing_hash()) {
+                return Ok(quote);
+            }
+        }
+        Err(AttestError::PcrsMoving)
+    }
+
+    /// Hash of the AK's scheme: what `pcrDigest` is made with.
+    fn signing_hash(&self) -> HashAlg {
+        use proto::tpm::public::Scheme;
+        match self.identity.as_ref().map(|identity| identity.ak_public.scheme()) {
+            Some(Scheme::Signing(scheme)) => scheme.hash_alg(),
+            _ => HashAlg::Sha256,
+        }
+    }
+}
+
+/// Whether values, in the quote's order, hash to the quote's `pcrDigest`.
+fn hash_to(attest: &[u8], values: &[PcrValue], alg: HashAlg) -> bool {
+    let Ok(Attest { attested: Attested::Quote { selection, pcr_digest }, .. }) =
+        Attest::decode(attest)
+    else {
+        return false;
+    };
+    let mut parts: Vec<&[u8]> = Vec::with_capacity(values.len());
+    for bank in &selection {
+        parts.extend(
+            values
+                .iter()
+                .filter(|value| {
+                    value.bank.tpm_id() == bank.hash_alg && bank.pcrs.contains(value.index)
+                })
+                .map(|value| value.digest.as_bytes()),
+        );
+    }
+    alg.hash(&parts).as_bytes() == pcr_digest
+}
+
+fn wants_proof(result: &pb::AttestationResult) -> bool {
+    result.findings.iter().any(|finding| PROVE_AGAIN.contains(&finding.code.as_str()))
+}
+
+fn signed(attest: SignedAttest) -> pb::SignedAttest {
+    pb::SignedAttest { attest: attest.attest, signature: attest.signature }
+}
+
+fn value_to_pb(value: &PcrValue) -> pb::PcrValue {
+    pb::PcrValue {
+        hash_alg: u32::from(value.bank.tpm_id()),
+        index: u32::from(value.index.get()),
+        digest: value.digest.as_bytes().to_vec(),
+    }
+}
+
+/// How long until the next attestation: the verifier's wish, moved by up to a tenth either way.
+#[must_use]
+pub fn renewal_delay(renew_after: Duration, random: u32) -> Duration {
+    // 0.9 to 1.1, so that a fleet started together does not come together.
+    let factor = 0.9 + f64::from(random % 2001) / 10_000.0;
+    renew_after.mul_f64(factor)
+}

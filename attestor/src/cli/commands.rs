@@ -1,0 +1,226 @@
+//! What each subcommand does.
+
+use std::{error::Error, fs, io::IsTerminal as _, path::Path, process::ExitCode};
+
+use attestor::{
+    attestation::{Answered, Attester, Settings},
+    config::Config,
+    daemon::{self, Plan},
+    inspect::LogPaths,
+    measure::{self, Cache, Options, Progress, ToolList, render_text},
+    output::{BUNDLE_FILE, Output, Status, read_bundle},
+    privilege::become_user,
+    tpm::{Tcti, TpmConfig, TpmHandle, TpmThread},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::ConfigArgs;
+
+type Done = Result<ExitCode, Box<dyn Error>>;
+
+/// Denied, or a check found problems.
+const REFUSED: u8 = 3;
+
+pub(super) fn run(args: &ConfigArgs) -> Done {
+    let config = load(args)?;
+    runtime()?.block_on(async {
+        let (attester, thread) = open(&config).await?;
+        let output = Output::open(&config.output_dir)?;
+        let plan = Plan {
+            measure_interval: config.measure_interval,
+            bundle_path: config.state_dir.join(BUNDLE_FILE),
+        };
+        if let Some(user) = &config.user {
+            become_user(user)?;
+        }
+        daemon::run(attester, output, plan).await?;
+        thread.ended().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub(super) fn once(args: &ConfigArgs, json: bool) -> Done {
+    let config = load(args)?;
+    runtime()?.block_on(async {
+        let (mut attester, thread) = open(&config).await?;
+        let output = Output::open(&config.output_dir)?;
+        let plan = Plan {
+            measure_interval: config.measure_interval,
+            bundle_path: config.state_dir.join(BUNDLE_FILE),
+        };
+        let answered = attester.attest().await?;
+        let status = daemon::keep(&output, &answered, Some(&plan), None)?;
+        drop(attester);
+        thread.ended().await;
+        print_outcome(&status, &answered, &output, json)?;
+        Ok(if status.outcome == "admitted" {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(REFUSED)
+        })
+    })
+}
+
+fn print_outcome(
+    status: &Status,
+    answered: &Answered,
+    output: &Output,
+    json: bool,
+) -> Result<(), Box<dyn Error>> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(status)?);
+        return Ok(());
+    }
+    for problem in &answered.measured.problems {
+        eprintln!("note: {problem}");
+    }
+    if status.outcome == "admitted" {
+        println!("admitted as {} (decision {})", status.spiffe_id, status.decision_id);
+        println!("certificate: {}", output.path(attestor::output::CERTIFICATE_FILE).display());
+        println!("node key:    {}", output.path(attestor::output::KEY_FILE).display());
+        println!("trust:       {}", output.path(BUNDLE_FILE).display());
+        return Ok(());
+    }
+    print_reasons(status);
+    Ok(())
+}
+
+fn print_reasons(status: &Status) {
+    let decision = if status.decision_id.is_empty() {
+        "not recorded".to_owned()
+    } else {
+        format!("decision {}", status.decision_id)
+    };
+    println!("denied ({decision}); no certificate");
+    for reason in &status.reasons {
+        println!("  {}", reason.code);
+        println!("    what:     {}", reason.subject);
+        println!("    observed: {}", reason.observed);
+        println!("    remedy:   {}", reason.remedy);
+    }
+}
+
+pub(super) fn measure(path: &Path, json: bool) -> Done {
+    let list = ToolList::read(path)?;
+    let bar = progress_bar();
+    let shown = bar.clone();
+    let progress = move |progress: Progress| {
+        shown.set_length(progress.bytes_total);
+        shown.set_position(progress.bytes);
+    };
+    let measured = measure::measure(&list, &mut Cache::new(), Options::default(), &progress);
+    bar.finish_and_clear();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&measured)?);
+    } else {
+        print!("{}", render_text(&measured));
+    }
+    Ok(if measured.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}
+
+/// On a terminal; silent in a pipe.
+fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("hashing {bar:40} {bytes}/{total_bytes} {eta}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+pub(super) fn inspect(tcti: Option<Tcti>, config: Option<&Path>, json: bool) -> Done {
+    let mut tpm = match config {
+        Some(path) => Config::load(path)?.tpm,
+        None => TpmConfig::default(),
+    };
+    if let Some(tcti) = tcti {
+        tpm.tcti = tcti;
+    }
+    #[expect(clippy::disallowed_methods, reason = "compared with certificates, for people only")]
+    let now = std::time::SystemTime::now();
+    let found = runtime()?.block_on(attestor::inspect::inspect(&tpm, &LogPaths::default(), now));
+    if json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+    } else {
+        print!("{found}");
+    }
+    Ok(if found.has_errors() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
+}
+
+pub(super) fn status(folder: &Path, json: bool) -> Done {
+    let Some(status) = Output::open(folder)?.read_status()? else {
+        eprintln!("attestor: {}: no status; has `attestor run` or `attestor once` run?", folder.display());
+        return Ok(ExitCode::FAILURE);
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        let age = daemon::now_unix_s().saturating_sub(status.at_unix_s);
+        println!("{} {age} s ago", status.outcome);
+        match status.outcome.as_str() {
+            "admitted" => println!("as {} (decision {})", status.spiffe_id, status.decision_id),
+            "denied" => print_reasons(&status),
+            _ => println!("{}", status.error),
+        }
+        if let Some(next) = status.next_unix_s {
+            println!("next attempt in {} s", next.saturating_sub(daemon::now_unix_s()));
+        }
+    }
+    Ok(match status.outcome.as_str() {
+        "admitted" => ExitCode::SUCCESS,
+        "denied" => ExitCode::from(REFUSED),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+pub(super) fn tcti(tcti: &Tcti) -> Done {
+    attestor::tpm::bridge::run(tcti, std::io::stdin().lock(), std::io::stdout().lock())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn check_config(args: &ConfigArgs) -> Done {
+    let config = load(args)?;
+    let list = ToolList::read(&config.tools)?;
+    config.trust.client_config(&[])?;
+    println!("{}: fine; {} tools in {}", args.config.display(), list.tools().len(), config.tools.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn man(command: clap::Command, folder: &Path) -> Done {
+    fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(command, folder)?;
+    println!("man pages written to {}", folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(args: &ConfigArgs) -> Result<Config, Box<dyn Error>> {
+    let mut config = Config::load(&args.config)?;
+    if let Some(tcti) = &args.tcti {
+        config.tpm.tcti = tcti.clone();
+    }
+    Ok(config)
+}
+
+/// TPM, tool list, tool log, last trust bundle.
+async fn open(config: &Config) -> Result<(Attester, TpmThread), Box<dyn Error>> {
+    let list = ToolList::read(&config.tools)?;
+    fs::create_dir_all(&config.state_dir)
+        .map_err(|error| format!("cannot create {}: {error}", config.state_dir.display()))?;
+    let bundle = read_bundle(&config.state_dir.join(BUNDLE_FILE))?;
+    let (tpm, thread) = TpmHandle::start(config.tpm.clone()).await?;
+    let settings = Settings {
+        url: config.url.clone(),
+        trust: config.trust.clone(),
+        tool_pcr: config.tool_pcr,
+    };
+    let attester = Attester::open(settings, tpm, list, &config.state_dir, bundle).await?;
+    Ok((attester, thread))
+}
+
+/// One thread for the network, one for the TPM, and a few that come and go for files: a small process.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()
+}

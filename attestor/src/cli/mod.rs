@@ -1,0 +1,173 @@
+//! Command line of `attestor`.
+
+mod commands;
+
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Exit codes, in every help text.
+const EXIT_CODES: &str = "Exit codes: 0 done (admitted), 1 no answer (TPM, network, disk, configuration), \
+                          2 wrong usage, 3 denied, or a check found problems.";
+
+/// Proves to a verifier, with this machine's TPM, which machine this is, what it booted and which build
+/// tools it carries; keeps the build-node certificate that the verifier issues for it.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+struct Cli {
+    /// Lines in the log: error, warn, info, debug, trace, or a filter such as attestor=debug.
+    #[arg(long, global = true, env = "ASSAY_LOG", default_value = "info")]
+    log: String,
+    /// Form of the log.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Configuration file.
+    #[arg(long, env = "ASSAY_ATTESTOR_CONFIG", default_value = attestor::config::DEFAULT_CONFIG_PATH)]
+    config: PathBuf,
+    /// TPM to use, in place of the configuration's: device:/dev/tpmrm0, swtpm:host=127.0.0.1,port=2321
+    #[arg(long, env = "ASSAY_TCTI")]
+    tcti: Option<attestor::tpm::Tcti>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run as a daemon: attest, renew at half-life, measure when files change.
+    ///
+    /// Example: attestor run --config /etc/assay/attestor.toml
+    #[command(after_help = EXIT_CODES)]
+    Run(ConfigArgs),
+    /// Attest once and write the certificate.
+    ///
+    /// Example: attestor once && openssl x509 -in /run/assay/node.pem -noout -text
+    #[command(after_help = EXIT_CODES)]
+    Once {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure the build tools and print what would be recorded; the TPM is not touched.
+    ///
+    /// Example: attestor measure --tools tools.toml
+    #[command(after_help = EXIT_CODES)]
+    Measure {
+        /// Tool list.
+        #[arg(long, default_value = attestor::config::DEFAULT_TOOLS)]
+        tools: PathBuf,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the TPM, its endorsement keys and certificates, the logs, and what is missing.
+    ///
+    /// Example: attestor inspect --tcti device:/dev/tpmrm0
+    #[command(after_help = EXIT_CODES)]
+    Inspect {
+        /// TPM to look at.
+        #[arg(long, env = "ASSAY_TCTI")]
+        tcti: Option<attestor::tpm::Tcti>,
+        /// Configuration file to take TPM, passwords and certificates from.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the last outcome of the daemon.
+    #[command(after_help = EXIT_CODES)]
+    Status {
+        /// Folder the daemon writes to.
+        #[arg(long, default_value = attestor::config::DEFAULT_OUTPUT_DIR)]
+        output_dir: PathBuf,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Pass TPM commands through standard input and output, for OpenSSL's tpm2 provider.
+    ///
+    /// The provider cannot load keys under the NULL hierarchy by itself. Example:
+    /// TPM2OPENSSL_TCTI="cmd:attestor tcti device:/dev/tpmrm0" openssl s_server -provider default
+    /// -provider tpm2 -propquery '?tpm2.signature=yes' -cert /run/assay/node.pem -key /run/assay/node-key.pem
+    Tcti {
+        /// The TPM.
+        tcti: attestor::tpm::Tcti,
+    },
+    /// Check a configuration file and the tool list it names.
+    CheckConfig(ConfigArgs),
+    /// Print shell completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a folder.
+    Man {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+/// Runs the command line.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = log(&cli.log, cli.log_format) {
+        eprintln!("attestor: --log: {error}");
+        return ExitCode::from(2);
+    }
+    let done = match cli.command {
+        Command::Run(config) => commands::run(&config),
+        Command::Once { config, json } => commands::once(&config, json),
+        Command::Measure { tools, json } => commands::measure(&tools, json),
+        Command::Inspect { tcti, config, json } => {
+            commands::inspect(tcti, config.as_deref(), json)
+        }
+        Command::Status { output_dir, json } => commands::status(&output_dir, json),
+        Command::Tcti { tcti } => commands::tcti(&tcti),
+        Command::CheckConfig(config) => commands::check_config(&config),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "attestor", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { folder } => commands::man(Cli::command(), &folder),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("attestor: {}", attestor::chain(error.as_ref()));
+        ExitCode::FAILURE
+    })
+}
+
+fn log(filter: &str, format: LogFormat) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let set = match format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    set.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

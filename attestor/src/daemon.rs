@@ -1,0 +1,255 @@
+//! The daemon: attests, renews at half-life, measures when files change, backs off, ends cleanly.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    pin::pin,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use notify::{RecursiveMode, Watcher as _};
+use proto::pb;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    attestation::{Answered, AttestError, Attester, renewal_delay},
+    output::{Output, OutputError, Reason, Status, write_bundle},
+};
+
+/// First wait after a failure; doubles up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_secs(2);
+/// Longest wait after failures.
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+/// A denied worker comes again this often: an operator may just have approved it.
+const DENIED_RETRY: Duration = Duration::from_secs(60);
+/// Package managers write many files: measure once they rest.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Directories watched at most; beyond, the timer finds changes.
+const MAX_WATCHED: usize = 2_000;
+
+/// How the daemon runs.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Time between measurements that nothing else asked for.
+    pub measure_interval: Duration,
+    /// Where the trust bundle is kept for the next start.
+    pub bundle_path: PathBuf,
+}
+
+/// Keeps a verdict: credentials in place or withdrawn, status written.
+///
+/// # Errors
+/// [`OutputError`].
+pub fn keep(
+    output: &Output,
+    answered: &Answered,
+    plan: Option<&Plan>,
+    next: Option<Duration>,
+) -> Result<Status, OutputError> {
+    let result = &answered.result;
+    let admitted = result.outcome() == pb::Outcome::Admit;
+    let key = answered.node_key.as_ref().and_then(|key| key.to_pem().ok());
+    match key.filter(|_| admitted) {
+        Some(key) => {
+            output.credentials(&result.certificate_chain, &result.trust_bundle, &key)?;
+            if let Some(plan) = plan {
+                write_bundle(&plan.bundle_path, &result.trust_bundle)?;
+            }
+        }
+        None => output.withdraw()?,
+    }
+    let now = now_unix_s();
+    let status = Status {
+        outcome: if admitted { "admitted" } else { "denied" }.to_owned(),
+        at_unix_s: now,
+        spiffe_id: result.spiffe_id.clone(),
+        decision_id: result.decision_id.clone(),
+        next_unix_s: next.map(|next| now + next.as_secs()),
+        reasons: result
+            .findings
+            .iter()
+            .map(|finding| Reason {
+                code: finding.code.clone(),
+                subject: finding.subject.clone(),
+                observed: finding.observed.clone(),
+                remedy: finding.remedy.clone(),
+            })
+            .collect(),
+        error: String::new(),
+    };
+    output.status(&status)?;
+    Ok(status)
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`OutputError`] if the output folder cannot be written at the start; later failures are logged and tried again.
+pub async fn run(mut attester: Attester, output: Output, plan: Plan) -> Result<(), OutputError> {
+    let mut ends = pin!(ended());
+    let (changed, mut changes) = mpsc::channel(1);
+    let mut watch = Watch::new(changed);
+    let mut backoff = MIN_BACKOFF;
+    sd_notify(&[sd_notify::NotifyState::Ready]);
+    loop {
+        let wait = match attester.attest().await {
+            Ok(answered) => {
+                let admitted = answered.result.outcome() == pb::Outcome::Admit;
+                let wait = if admitted {
+                    backoff = MIN_BACKOFF;
+                    renewal_delay(
+                        Duration::from_secs(answered.result.renew_after_s.max(1)),
+                        random(),
+                    )
+                } else {
+                    DENIED_RETRY
+                };
+                watch.follow(answered.measured.directories());
+                report(&keep(&output, &answered, Some(&plan), Some(wait))?);
+                wait
+            }
+            Err(error) => {
+                let wait = renewal_delay(backoff, random());
+                backoff = (backoff * 2).min(MAX_BACKOFF);
+                failed(&output, &error, wait)?;
+                wait
+            }
+        };
+        let renew = Instant::now() + wait;
+        // Until the renewal: measure on file changes and on the timer; attest at once if something changed.
+        loop {
+            let measure_at = (Instant::now() + plan.measure_interval).min(renew);
+            tokio::select! {
+                () = &mut ends => {
+                    sd_notify(&[sd_notify::NotifyState::Stopping]);
+                    tracing::info!("ending: told to stop");
+                    return Ok(());
+                }
+                () = sleep_until(renew) => break,
+                () = sleep_until(measure_at) => {}
+                _ = changes.recv() => {
+                    tokio::time::sleep(SETTLE).await;
+                    while changes.try_recv().is_ok() {}
+                }
+            }
+            let before = attester.log_events();
+            match attester.measure(false).await {
+                Ok(_) if attester.log_events() != before => {
+                    tracing::info!("a tool changed: attesting at once");
+                    break;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!("measuring failed: {}", crate::chain(&error));
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn ended() {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn report(status: &Status) {
+    if status.outcome == "admitted" {
+        tracing::info!(spiffe_id = status.spiffe_id, decision = status.decision_id, "admitted");
+        sd_notify(&[sd_notify::NotifyState::Status("admitted")]);
+        return;
+    }
+    for reason in &status.reasons {
+        tracing::error!(
+            code = reason.code,
+            subject = reason.subject,
+            observed = reason.observed,
+            decision = status.decision_id,
+            "denied: {}",
+            reason.remedy
+        );
+    }
+    sd_notify(&[sd_notify::NotifyState::Status("denied")]);
+}
+
+fn failed(output: &Output, error: &AttestError, wait: Duration) -> Result<(), OutputError> {
+    let text = crate::chain(error);
+    tracing::error!(again_in_s = wait.as_secs(), "no verdict: {text}");
+    sd_notify(&[sd_notify::NotifyState::Status("no verdict")]);
+    let now = now_unix_s();
+    output.status(&Status {
+        outcome: "failed".to_owned(),
+        at_unix_s: now,
+        spiffe_id: String::new(),
+        decision_id: String::new(),
+        next_unix_s: Some(now + wait.as_secs()),
+        reasons: Vec::new(),
+        error: text,
+    })
+}
+
+fn sd_notify(state: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(state);
+}
+
+/// Watches the directories of the measured files.
+struct Watch {
+    watcher: Option<notify::RecommendedWatcher>,
+    watched: BTreeSet<PathBuf>,
+}
+
+impl Watch {
+    fn new(changed: mpsc::Sender<()>) -> Self {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                // One waiting signal is enough.
+                let _ = changed.try_send(());
+            }
+        });
+        let watcher = watcher
+            .inspect_err(|error| {
+                tracing::warn!(%error, "file changes are not watched; the timer finds them");
+            })
+            .ok();
+        Self { watcher, watched: BTreeSet::new() }
+    }
+
+    fn follow(&mut self, directories: BTreeSet<PathBuf>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        for old in self.watched.difference(&directories) {
+            let _ = watcher.unwatch(old);
+        }
+        for new in directories.difference(&self.watched).take(MAX_WATCHED) {
+            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
+                tracing::debug!(%error, directory = %new.display(), "is not watched");
+            }
+        }
+        self.watched = directories;
+    }
+}
+
+/// Seconds since 1970 by the worker's clock; nothing that matters is decided by it.
+#[must_use]
+pub fn now_unix_s() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "for the status file only")]
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    // Without randomness the fleet renews together; nothing else depends on it.
+    let _ = getrandom::fill(&mut bytes);
+    u32::from_le_bytes(bytes)
+}
