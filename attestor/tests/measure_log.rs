@@ -142,7 +142,7 @@ fn a_new_boot_archives_the_log_and_keeps_five() {
         .collect();
     names.sort();
     let archived = (1..=5).map(|number| format!("tool.log.{number}"));
-    let expected: Vec<_> =
+    let expected =
         ["tool.log".to_owned()].into_iter().chain(archived).chain(["tool.log.lock".to_owned()]);
     assert_eq!(names, expected.collect::<Vec<_>>());
 }
