@@ -6,6 +6,7 @@
 //! counts commands and injects faults, [`raw::RawTpm`] acts on it from outside.
 #![warn(missing_docs)]
 
+pub mod cluster;
 pub mod firmware;
 pub mod manufacturer;
 pub mod proxy;
