@@ -186,8 +186,8 @@ async fn fill(
             if observed != *record {
                 return Err(StoreError::DigestMismatch {
                     path: from.join(name),
-                    expected: record.sha256,
-                    observed: observed.sha256,
+                    expected: Box::new(record.sha256),
+                    observed: Box::new(observed.sha256),
                 });
             }
         }

@@ -180,7 +180,8 @@ impl Objects {
         }
         let observed = HashAlg::Sha256.hash(&[&bytes]);
         if observed != *digest {
-            return Err(StoreError::DigestMismatch { path, expected: *digest, observed });
+            let (expected, observed) = (Box::new(*digest), Box::new(observed));
+            return Err(StoreError::DigestMismatch { path, expected, observed });
         }
         Ok(bytes)
     }
@@ -297,7 +298,7 @@ mod tests {
         let error = objects.get(&object.digest()).expect_err("tampered");
         let expected = HashAlg::Sha256.hash(&[b"evidencf"]);
         assert!(
-            matches!(error, StoreError::DigestMismatch { observed, .. } if observed == expected)
+            matches!(error, StoreError::DigestMismatch { observed, .. } if *observed == expected)
         );
         let _again = objects.put(b"evidence").expect("put again");
         assert_eq!(objects.get(&object.digest()).expect("healed"), b"evidence");

@@ -37,11 +37,11 @@ fn decode(found: &SqliteRow) -> Result<(Boot, u64), StoreError> {
 }
 
 /// Writes a boot whose record still has the expected version; returns the new version.
-pub(super) async fn put(tx: &mut Tx, mut node: Node, put: PutBoot) -> Result<u64, StoreError> {
+pub(super) async fn put(tx: &mut Tx, mut node: Arc<Node>, put: PutBoot) -> Result<u64, StoreError> {
     let PutBoot { boot, expected_version } = put;
     if node.status == NodeStatus::Revoked {
         let status = node.status.as_str();
-        return Err(StoreError::NodeNotActive { name: node.name, status });
+        return Err(StoreError::NodeNotActive { name: node.name.clone(), status });
     }
     if boot.tool_log_state.len() > MAX_TOOL_LOG_STATE_BYTES {
         return Err(StoreError::TooLarge {
@@ -110,7 +110,7 @@ pub(super) async fn put(tx: &mut Tx, mut node: Node, put: PutBoot) -> Result<u64
         // Earlier boots of the node must be seen with the new counters.
         tx.touched.push(Touched::Node(node.name.clone()));
     }
-    tx.touched.push(Touched::Boot(KnownBoot { boot, version, node: Arc::new(node) }));
+    tx.touched.push(Touched::Boot(KnownBoot { boot, version, node }));
     Ok(version)
 }
 
@@ -140,7 +140,7 @@ impl Store {
     ) -> Result<u64, StoreError> {
         self.write(move |tx| {
             Box::pin(async move {
-                let node = nodes::existing(tx, &boot.node).await?;
+                let node = nodes::of_boot(tx, Some(&boot.ak_name), &boot.node).await?;
                 put(tx, node, PutBoot { boot, expected_version }).await
             })
         })

@@ -4,7 +4,7 @@ use proto::digest::Digest;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    Store, StoreError, row,
+    Store, StoreError, chain, row,
     types::{By, Certificate, CertificateIntent, CertificateStatus},
     writer::{Event, Tx},
 };
@@ -68,21 +68,24 @@ pub(super) async fn intend(
     by: &By,
 ) -> Result<(), StoreError> {
     let body = body(&intent, decision_id)?;
-    sqlx::query(
-        "INSERT INTO certificates (serial, node, decision_id, not_before, not_after, spki_sha256, \
-         status) VALUES ($1, $2, $3, $4, $5, $6, 'intent')",
-    )
-    .bind(&intent.serial)
-    .bind(&intent.node)
-    .bind(decision_id)
-    .bind(intent.not_before)
-    .bind(intent.not_after)
-    .bind(intent.spki_sha256.to_string())
-    .execute(&mut tx.conn)
-    .await
-    .map_err(StoreError::insert("certificate", &intent.serial))?;
     let (kind, actor) = (AuditKind::CertificateIntent, by.actor.as_str());
-    tx.append(Event { kind, at: by.at, actor, subject: &intent.serial, body }).await?;
+    let event = Event { kind, at: by.at, actor, subject: &intent.serial, body };
+    let entry = tx.next_entry(event);
+    let query = sqlx::query(concat!(
+        chain::insert_entry!(),
+        "; INSERT INTO certificates (serial, node, decision_id, not_before, not_after, \
+         spki_sha256, status) VALUES ($6, $10, $11, $12, $13, $14, 'intent')",
+    ));
+    chain::bind(query, &entry)?
+        .bind(&intent.node)
+        .bind(decision_id)
+        .bind(intent.not_before)
+        .bind(intent.not_after)
+        .bind(intent.spki_sha256.to_string())
+        .execute(&mut tx.conn)
+        .await
+        .map_err(StoreError::insert("certificate", &intent.serial))?;
+    tx.appended(&entry);
     Ok(())
 }
 

@@ -12,27 +12,37 @@ const PAGE: i64 = 1000;
 
 const COLUMNS: &str = "replica, seq, at, kind, actor, subject, body, prev_hash, entry_hash";
 
+/// Inserts an entry; parameters $1 to $9 of [`bind`].
+macro_rules! insert_entry {
+    () => {
+        "INSERT INTO audit_entries (replica, seq, at, kind, actor, subject, body, prev_hash, \
+         entry_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+    };
+}
+pub(super) use insert_entry;
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// Binds an entry to the first nine parameters of a query that starts with [`insert_entry`].
+pub(super) fn bind<'q>(query: Query<'q>, entry: &'q AuditEntry) -> Result<Query<'q>, StoreError> {
+    Ok(query
+        .bind(&entry.replica)
+        .bind(row::to_i64("sequence number", entry.seq)?)
+        .bind(entry.at)
+        .bind(&entry.kind)
+        .bind(&entry.actor)
+        .bind(&entry.subject)
+        .bind(&entry.body)
+        .bind(entry.prev_hash.as_slice())
+        .bind(entry.entry_hash.as_slice()))
+}
+
 pub(super) async fn insert(
     conn: &mut SqliteConnection,
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO audit_entries (replica, seq, at, kind, actor, subject, body, prev_hash, \
-         entry_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    )
-    .bind(&entry.replica)
-    .bind(row::to_i64("sequence number", entry.seq)?)
-    .bind(entry.at)
-    .bind(&entry.kind)
-    .bind(&entry.actor)
-    .bind(&entry.subject)
-    .bind(&entry.body)
-    .bind(entry.prev_hash.as_slice())
-    .bind(entry.entry_hash.as_slice())
-    .execute(conn)
-    .await
-    .map(drop)
-    .map_err(StoreError::database("append to the audit chain"))
+    let done = bind(sqlx::query(insert_entry!()), entry)?.execute(conn).await;
+    done.map(drop).map_err(StoreError::database("append to the audit chain"))
 }
 
 pub(super) async fn head(

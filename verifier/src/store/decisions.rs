@@ -1,10 +1,12 @@
 //! Decisions with their evidence.
 
+use std::sync::Arc;
+
 use proto::digest::{Digest, HashAlg};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    Store, StoreError, boots, certificates, nodes, row,
+    Store, StoreError, boots, certificates, chain, nodes, row,
     types::{
         Appraisal, By, Decision, DecisionFilter, NewDecision, NodeStatus, Recorded,
         RecordedDecision,
@@ -90,38 +92,33 @@ async fn insert(tx: &mut Tx, prepared: Prepared) -> Result<(u64, Digest), StoreE
         subject: &decision.id,
         body,
     };
-    let (seq, entry_hash) = tx.append(event).await?;
+    let entry = tx.next_entry(event);
     let codes = serde_json::to_string(&decision.codes)
         .map_err(|error| StoreError::Invalid { what: "codes", why: error.to_string() })?;
-    sqlx::query(
-        "INSERT INTO decisions (id, replica, seq, at, node, ek_digest, purpose, outcome, codes, \
-         verdict_sha256, case_sha256, policy_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, \
-         $10, $11, $12)",
-    )
-    .bind(&decision.id)
-    .bind(tx.replica().to_owned())
-    .bind(row::to_i64("sequence number", seq)?)
-    .bind(decision.at)
-    .bind(&decision.node)
-    .bind(decision.ek_digest.map(|digest| digest.to_string()))
-    .bind(&decision.purpose)
-    .bind(decision.outcome.as_str())
-    .bind(codes)
-    .bind(decision.verdict_sha256.to_string())
-    .bind(decision.case_sha256.to_string())
-    .bind(&decision.policy_version)
-    .execute(&mut tx.conn)
-    .await
-    .map_err(StoreError::insert("decision", &decision.id))?;
-    sqlx::query(
-        "INSERT INTO decision_evidence (decision_id, verdict, case_bytes) VALUES ($1, $2, $3)",
-    )
-    .bind(&decision.id)
-    .bind(verdict)
-    .bind(case)
-    .execute(&mut tx.conn)
-    .await
-    .map_err(StoreError::database("record evidence"))?;
+    // One call of the driver for three statements: the calls are what costs.
+    let query = sqlx::query(concat!(
+        chain::insert_entry!(),
+        "; INSERT INTO decisions (id, replica, seq, at, node, ek_digest, purpose, outcome, codes, \
+         verdict_sha256, case_sha256, policy_version) VALUES ($10, $1, $2, $3, $11, $12, $13, \
+         $14, $15, $16, $17, $18); INSERT INTO decision_evidence (decision_id, verdict, \
+         case_bytes) VALUES ($10, $19, $20)",
+    ));
+    chain::bind(query, &entry)?
+        .bind(&decision.id)
+        .bind(&decision.node)
+        .bind(decision.ek_digest.map(|digest| digest.to_string()))
+        .bind(&decision.purpose)
+        .bind(decision.outcome.as_str())
+        .bind(codes)
+        .bind(decision.verdict_sha256.to_string())
+        .bind(decision.case_sha256.to_string())
+        .bind(&decision.policy_version)
+        .bind(verdict)
+        .bind(case)
+        .execute(&mut tx.conn)
+        .await
+        .map_err(StoreError::insert("decision", &decision.id))?;
+    tx.appended(&entry);
     for object in &objects {
         sqlx::query(
             "INSERT INTO decision_objects (decision_id, sha256) VALUES ($1, $2) \
@@ -133,7 +130,10 @@ async fn insert(tx: &mut Tx, prepared: Prepared) -> Result<(u64, Digest), StoreE
         .await
         .map_err(StoreError::database("record evidence"))?;
     }
-    Ok((seq, entry_hash))
+    Ok((
+        entry.seq,
+        Digest::new(HashAlg::Sha256, &entry.entry_hash).expect("SHA-256 digests have 32 bytes"),
+    ))
 }
 
 impl Store {
@@ -159,9 +159,10 @@ impl Store {
             Box::pin(async move {
                 let by = By::new(ACTOR, prepared.decision.at);
                 let node = match (new_node, &node_name) {
-                    (Some(new), _) => Some(nodes::insert(tx, new, &by).await?),
+                    (Some(new), _) => Some(Arc::new(nodes::insert(tx, new, &by).await?)),
                     (None, Some(name)) if boot.is_some() || certificate.is_some() => {
-                        Some(nodes::existing(tx, name).await?)
+                        let ak_name = boot.as_ref().map(|put| put.boot.ak_name.as_slice());
+                        Some(nodes::of_boot(tx, ak_name, name).await?)
                     }
                     _ => None,
                 };

@@ -66,9 +66,9 @@ pub enum StoreError {
         /// File.
         path: PathBuf,
         /// Recorded digest.
-        expected: Digest,
+        expected: Box<Digest>,
         /// Digest of what is there.
-        observed: Digest,
+        observed: Box<Digest>,
     },
     /// No space left.
     #[error(

@@ -1,5 +1,7 @@
 //! The inventory.
 
+use std::sync::Arc;
+
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
@@ -143,16 +145,28 @@ pub(super) async fn existing(tx: &mut Tx, name: &str) -> Result<Node, StoreError
     found.ok_or_else(|| StoreError::NotFound { what: "node", key: name.to_owned() })
 }
 
+/// The node of a boot, from memory where it is there.
+pub(super) async fn of_boot(
+    tx: &mut Tx,
+    ak_name: Option<&[u8]>,
+    name: &str,
+) -> Result<Arc<Node>, StoreError> {
+    match ak_name.and_then(|ak_name| tx.remembered_node(ak_name, name)) {
+        Some(node) => Ok(node),
+        None => existing(tx, name).await.map(Arc::new),
+    }
+}
+
 /// Raises the highest proven counters; `false` if they were as high.
 pub(super) async fn raise_counters(
     tx: &mut Tx,
-    node: &mut Node,
+    node: &mut Arc<Node>,
     counters: Counters,
 ) -> Result<bool, StoreError> {
     if node.counters >= Some(counters) {
         return Ok(false);
     }
-    node.counters = Some(counters);
+    Arc::make_mut(node).counters = Some(counters);
     let done = sqlx::query(
         "UPDATE nodes SET max_reset_count = $2, max_restart_count = $3 WHERE name = $1",
     )

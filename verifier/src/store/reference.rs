@@ -33,7 +33,7 @@ async fn audit(
     body: serde_json::Value,
 ) -> Result<(), StoreError> {
     let body = row::json(&body)?;
-    tx.append(Event { kind, at: by.at, actor: &by.actor, subject, body }).await.map(drop)
+    tx.append(Event { kind, at: by.at, actor: &by.actor, subject, body }).await
 }
 
 fn decode_golden(found: &SqliteRow) -> Result<GoldenSetVersion, StoreError> {

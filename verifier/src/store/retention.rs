@@ -106,7 +106,7 @@ impl Store {
                 Box::pin(async move {
                     let (kind, actor) = (AuditKind::Retention, by.actor.as_str());
                     let event = Event { kind, at: by.at, actor, subject: "evidence", body };
-                    tx.append(event).await.map(drop)
+                    tx.append(event).await
                 })
             })
             .await?;

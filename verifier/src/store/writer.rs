@@ -7,14 +7,18 @@
 
 use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
-use proto::digest::Digest;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
-use super::{StoreError, cache::BootCache, lock::FolderLock, types::KnownBoot};
+use super::{
+    StoreError,
+    cache::BootCache,
+    lock::FolderLock,
+    types::{KnownBoot, Node},
+};
 use crate::audit::{AuditEntry, AuditKind, ChainHead, read_anchor, write_anchor};
 
 /// Pieces of work in one transaction: bounds how long the first one waits.
@@ -40,6 +44,7 @@ pub(super) struct Tx {
     replica: String,
     seq: u64,
     hash: [u8; 32],
+    cache: Arc<BootCache>,
     pub(super) touched: Vec<Touched>,
 }
 
@@ -53,15 +58,25 @@ pub(super) struct Event<'e> {
 }
 
 impl Tx {
-    async fn open(options: &SqliteConnectOptions, replica: &str) -> Result<Self, StoreError> {
-        let mut conn = options.connect().await.map_err(StoreError::database("open"))?;
-        let head = super::chain::head(&mut conn, replica).await?;
+    async fn open(setup: &Setup) -> Result<Self, StoreError> {
+        let mut conn = setup.options.connect().await.map_err(StoreError::database("open"))?;
+        let head = super::chain::head(&mut conn, &setup.replica).await?;
         let (seq, hash) = head.map_or((0, [0; 32]), |entry| (entry.seq, entry.entry_hash));
-        Ok(Self { conn, replica: replica.to_owned(), seq, hash, touched: Vec::new() })
+        let (replica, cache) = (setup.replica.clone(), Arc::clone(&setup.cache));
+        Ok(Self { conn, replica, seq, hash, cache, touched: Vec::new() })
     }
 
     /// Appends an entry to this replica's chain.
-    pub(super) async fn append(&mut self, event: Event<'_>) -> Result<(u64, Digest), StoreError> {
+    pub(super) async fn append(&mut self, event: Event<'_>) -> Result<(), StoreError> {
+        let entry = self.next_entry(event);
+        super::chain::insert(&mut self.conn, &entry).await?;
+        self.appended(&entry);
+        Ok(())
+    }
+
+    /// The entry that comes next, for whoever inserts it together with something else and then
+    /// calls [`Self::appended`].
+    pub(super) fn next_entry(&self, event: Event<'_>) -> AuditEntry {
         let mut entry = AuditEntry {
             replica: self.replica.clone(),
             seq: self.seq + 1,
@@ -74,13 +89,23 @@ impl Tx {
             entry_hash: [0; 32],
         };
         entry.entry_hash = entry.computed_hash();
-        super::chain::insert(&mut self.conn, &entry).await?;
-        (self.seq, self.hash) = (entry.seq, entry.entry_hash);
-        Ok((self.seq, ChainHead::new(&self.replica, self.seq, self.hash).hash))
+        entry
     }
 
-    pub(super) fn replica(&self) -> &str {
-        &self.replica
+    pub(super) fn appended(&mut self, entry: &AuditEntry) {
+        (self.seq, self.hash) = (entry.seq, entry.entry_hash);
+    }
+
+    /// The node of a boot, from memory. What is there is what is committed, because this task
+    /// alone writes and applies each commit before the next; a node that changed in the open
+    /// transaction is not answered.
+    pub(super) fn remembered_node(&self, ak_name: &[u8], name: &str) -> Option<Arc<Node>> {
+        let changed = |touched: &Touched| matches!(touched, Touched::Node(node) if node == name);
+        if self.touched.iter().any(changed) {
+            return None;
+        }
+        let node = Arc::clone(&self.cache.find(ak_name).ok()?.node);
+        (node.name == name).then_some(node)
     }
 
     fn head(&self) -> ChainHead {
@@ -92,20 +117,19 @@ impl Tx {
         done.map(drop).map_err(StoreError::database("commit"))
     }
 
-    /// Runs one piece; its failure leaves no trace.
+    /// Runs one piece under the open savepoint, and opens the next; its failure leaves no trace.
     async fn run(&mut self, job: &mut dyn Job) -> Result<(), StoreError> {
         let (seq, hash, touched) = (self.seq, self.hash, self.touched.len());
-        self.execute("SAVEPOINT piece").await?;
         let done = job.run(self).await;
-        if let Err(error) = &done {
-            (self.seq, self.hash) = (seq, hash);
-            self.touched.truncate(touched);
-            if error.ends_transaction() {
-                return done;
-            }
+        let Err(error) = &done else {
+            self.execute("RELEASE piece; SAVEPOINT piece").await?;
+            return done;
+        };
+        (self.seq, self.hash) = (seq, hash);
+        self.touched.truncate(touched);
+        if !error.ends_transaction() {
             self.execute("ROLLBACK TO piece").await?;
         }
-        self.execute("RELEASE piece").await?;
         done
     }
 }
@@ -163,7 +187,7 @@ pub(super) struct Setup {
 
 impl Writer {
     pub(super) async fn start(setup: Setup) -> Result<Self, StoreError> {
-        let tx = Tx::open(&setup.options, &setup.replica).await?;
+        let tx = Tx::open(&setup).await?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(Task { setup, tx: Some(tx), anchored: None, receiver }.run());
         Ok(Self(sender))
@@ -254,12 +278,12 @@ impl Task {
         }
         let mut tx = match self.tx.take() {
             Some(tx) => tx,
-            None => match Tx::open(&self.setup.options, &self.setup.replica).await {
+            None => match Tx::open(&self.setup).await {
                 Ok(tx) => tx,
                 Err(error) => return answer_all(batch, &error),
             },
         };
-        if let Err(error) = tx.execute("BEGIN IMMEDIATE").await {
+        if let Err(error) = tx.execute("BEGIN IMMEDIATE; SAVEPOINT piece").await {
             return answer_all(batch, &error);
         }
         let mut done = Vec::with_capacity(batch.len());
