@@ -1,0 +1,123 @@
+//! The main path, end to end: real swtpm, real TLS and gRPC, real store.
+
+use attestor::tpm::EkPreference;
+use swtpm_tests::{
+    cluster::{Cluster, Tools, assert_denied, booted, ek_of},
+    firmware::Firmware,
+    proxy::Proxy,
+    raw::CommandCode,
+    swtpm::{Swtpm, SwtpmOptions},
+};
+use verifier::store::{NodeChange, NodeStatus};
+
+/// A verifier that trusts the manufacturer, a booted TPM that is node `w1` of pool `linux`, its tools.
+async fn site() -> (Cluster, Swtpm, Tools) {
+    let tpm = booted(Swtpm::start(SwtpmOptions::default()).expect("swtpm")).expect("boot");
+    let cluster = Cluster::start().await.expect("verifier");
+    cluster.trust(tpm.manufacturer()).await.expect("root");
+    let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await.expect("ek");
+    cluster.add_node("w1", "linux", ek).await.expect("node");
+    (cluster, tpm, Tools::new().expect("tools"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_enrols_is_captured_admitted_and_renews_with_one_quote() {
+    let (cluster, tpm, tools) = site().await;
+    let proxy = Proxy::before(&tpm).expect("proxy");
+    let mut worker = cluster.worker(&proxy.tcti(), &tools).await.expect("worker");
+    // No golden set: denied, and recorded, so that the first capture needs no hole.
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    let golden = cluster.golden_from("w1", |text| text).await.expect("golden");
+    assert!(golden.contains("Trust on first use"), "{golden}");
+    let answered = worker.admitted().await;
+    assert_eq!(answered.result.spiffe_id, "spiffe://test.example/node/w1");
+    // A steady renewal is one TPM command: TPM2_Quote.
+    let counter = proxy.counter();
+    counter.reset();
+    worker.admitted().await;
+    assert_eq!(counter.log(), [CommandCode::QUOTE]);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_tool_is_denied_by_name_and_its_restoration_admitted() {
+    let (cluster, _tpm, tools) = site().await;
+    let mut worker = cluster.worker(&_tpm.tcti(), &tools).await.expect("worker");
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    cluster.golden_from("w1", |text| text).await.expect("golden");
+    worker.admitted().await;
+    tools.write("cc1", b"compiler proper 12.2.0 with a gift").expect("tamper");
+    for _ in 0..2 {
+        // The second denial names the file too: after a denial the whole log is read again.
+        let result = worker.denied(&["POLICY_TOOL_NOT_ALLOWED"]).await;
+        let finding = &result.findings[0];
+        assert!(finding.subject.ends_with("/cc1"), "{finding:?}");
+        let verdict = cluster.verdict(&result.decision_id).await.expect("verdict");
+        assert_eq!(verdict["findings"][0]["code"], "POLICY_TOOL_NOT_ALLOWED");
+        assert!(
+            verdict["findings"][0]["expected"].as_str().expect("text").starts_with("sha256:"),
+            "operators see what was expected"
+        );
+    }
+    tools.write("cc1", b"compiler proper 12.2.0").expect("restore");
+    worker.admitted().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boots_resets_and_clears_are_told_apart() {
+    let (cluster, tpm, tools) = site().await;
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    cluster.golden_from("w1", |text| text).await.expect("golden");
+    let first = worker.admitted().await.node_key.expect("key");
+    // A reset ends AK and node key; the worker proves the new boot by itself.
+    tpm.reset().expect("reset");
+    Firmware::default().boot_swtpm(&tpm).expect("boot");
+    let second = worker.admitted().await.node_key.expect("key");
+    assert_ne!(first.public(), second.public(), "a boot has its own node key");
+    // Shutdown(STATE) and Startup(CLEAR): PCRs are zero, only restartCount moves.
+    tpm.restart().expect("restart");
+    Firmware::default().boot_swtpm(&tpm).expect("boot");
+    worker.admitted().await;
+    // Another kernel command line.
+    tpm.reset().expect("reset");
+    let other = Firmware { command_line: "init=/bin/sh".into(), ..Firmware::default() };
+    other.boot_swtpm(&tpm).expect("boot");
+    let result = worker.attest().await.expect("verdict").result;
+    assert_denied(&result, &["POLICY_PCR_NOT_ALLOWED", "POLICY_PCR_NOT_ALLOWED"]);
+    tpm.reset().expect("reset");
+    Firmware::default().boot_swtpm(&tpm).expect("boot");
+    worker.admitted().await;
+    // TPM2_Clear takes the counters back: only an operator can say that it was meant.
+    tpm.clear().expect("clear");
+    tpm.reset().expect("reset");
+    Firmware::default().boot_swtpm(&tpm).expect("boot");
+    worker.denied(&["QUOTE_RESET_COUNT_REGRESSED"]).await;
+    let change = NodeChange::ForgetCounters { reason: "cleared on purpose".into() };
+    cluster.store().change_node("w1", None, change, cluster.by()).await.expect("accept");
+    worker.admitted().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_side_may_restart_and_a_revoked_node_is_out() {
+    let (mut cluster, tpm, tools) = site().await;
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    cluster.golden_from("w1", |text| text).await.expect("golden");
+    worker.admitted().await;
+    worker.stop().await;
+    cluster.stop_verifier().await.expect("stop");
+    cluster.start_verifier().await.expect("start");
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    worker.admitted().await;
+    let change = NodeChange::Revoke { reason: "stolen".into() };
+    cluster.store().change_node("w1", None, change, cluster.by()).await.expect("revoke");
+    worker.denied(&["NODE_REVOKED"]).await;
+    let node = cluster.store().node("w1").await.expect("read").expect("there");
+    assert_eq!(node.status, NodeStatus::Revoked);
+    let report = cluster.store().verify_chain(|_, _| {}).await.expect("chain");
+    assert!(report.broken.is_none(), "{report:?}");
+    worker.stop().await;
+}
