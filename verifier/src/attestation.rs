@@ -33,7 +33,7 @@ use proto::{
     binding::{Challenge, VerifierId},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{Evidence, EvidenceError, Hello, LogKind, LogSuffix},
-    limits::{CHALLENGE_LIFETIME, MAX_FINDINGS},
+    limits::MAX_FINDINGS,
     pb,
     reason::ReasonCode,
 };
@@ -67,6 +67,8 @@ pub struct Settings {
     pub certificate_lifetime: Duration,
     /// Whether an unknown TPM that proves itself becomes a pending node.
     pub allow_pending: bool,
+    /// Life of a challenge; at most [`proto::limits::CHALLENGE_LIFETIME`].
+    pub challenge_lifetime: Duration,
 }
 
 /// Golden sets in force, by pool.
@@ -140,6 +142,7 @@ pub struct Session {
     logs_wanted: Vec<(LogKind, u64)>,
     known: Option<(Arc<ParsedBoot>, u64)>,
     secret: Option<[u8; 32]>,
+    lifetime: Duration,
     endorsements: Arc<Endorsements>,
     reference: Option<Arc<ReferenceValues>>,
 }
@@ -205,7 +208,7 @@ impl Session {
                 .iter()
                 .map(|(kind, from)| pb::LogWanted { kind: kind.to_pb().into(), from_bytes: *from })
                 .collect(),
-            deadline_ms: u64::try_from(CHALLENGE_LIFETIME.as_millis()).unwrap_or(u64::MAX),
+            deadline_ms: u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX),
             node_key_wanted: self.known.is_none(),
         }
     }
@@ -240,6 +243,7 @@ impl Verifier {
                 logs_wanted: vec![(LogKind::Tools, from)],
                 known: Some((parsed, version)),
                 secret: None,
+                lifetime: self.settings.challenge_lifetime,
                 endorsements,
                 reference,
             })));
@@ -289,6 +293,7 @@ impl Verifier {
             logs_wanted: vec![(LogKind::Tools, 0)],
             known: None,
             secret: Some(secret),
+            lifetime: self.settings.challenge_lifetime,
             endorsements,
             reference,
         })))
@@ -526,6 +531,14 @@ impl Verifier {
         Ok(())
     }
 
+    /// Issues under another CA, and hands out another trust bundle, from now on.
+    ///
+    /// Attestations that are being answered keep the CA that they began with.
+    pub fn replace_issuer(&self, issuer: Issuer, trust_bundle: Vec<Vec<u8>>) {
+        self.issuer.store(Arc::new(issuer));
+        self.trust_bundle.store(Arc::new(trust_bundle));
+    }
+
     /// The verifier's settings.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
@@ -635,7 +648,7 @@ impl Verifier {
         let tool = PcrSet::from_iter([self.settings.tool_pcr]);
         let with_tool: Vec<_> = banks.iter().map(|(alg, _)| (*alg, tool)).collect();
         banks.extend(with_tool);
-        let lifetime = i64::try_from(CHALLENGE_LIFETIME.as_secs()).unwrap_or(60);
+        let lifetime = i64::try_from(self.settings.challenge_lifetime.as_secs()).unwrap_or(60);
         Ok(IssuedChallenge {
             challenge: Challenge::new(random_bytes()?),
             verifier_id: self.settings.verifier_id,

@@ -1,9 +1,10 @@
 //! Counters by outcome and reason code, and their page.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{sync::OnceLock, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
 use tonic::Status;
 
 use crate::{attestation::Outcome, service::status::reason_of};
@@ -27,28 +28,32 @@ pub fn refused_busy() {
     metrics::counter!("assay_streams_refused_total").increment(1);
 }
 
-/// Starts counting; call once per process.
+/// Starts counting, once for the process: several verifiers in one process count together.
 ///
 /// # Errors
-/// A message if a recorder is installed already.
+/// A message if something else counts already.
 pub fn install() -> Result<PrometheusHandle, String> {
-    PrometheusBuilder::new()
-        .set_buckets(&SECONDS)
-        .map_err(|error| error.to_string())?
-        .install_recorder()
-        .map_err(|error| error.to_string())
+    static INSTALLED: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    INSTALLED
+        .get_or_init(|| {
+            PrometheusBuilder::new()
+                .set_buckets(&SECONDS)
+                .map_err(|error| error.to_string())?
+                .install_recorder()
+                .map_err(|error| error.to_string())
+        })
+        .clone()
 }
 
 /// Serves `/metrics` and `/healthz` on their own address until `stop` resolves.
 ///
 /// # Errors
-/// The address cannot be bound, or serving failed.
+/// Serving failed.
 pub async fn serve(
-    address: SocketAddr,
+    listener: TcpListener,
     handle: PrometheusHandle,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
     let pages = Router::new()
         .route("/metrics", get(move || async move { handle.render() }))
         .route("/healthz", get(|| async { (StatusCode::OK, "ok\n") }));

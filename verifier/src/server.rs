@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use proto::limits::HANDSHAKE_DEADLINE;
 use rustls::pki_types::CertificateDer;
 use tokio::{
@@ -82,16 +83,15 @@ impl AsyncWrite for Connection {
 /// Accepts connections until the receiver is dropped.
 ///
 /// Each handshake runs in its own task, so that a slow peer delays nobody; beyond `max_connections` new ones are
-/// closed at once.
+/// closed at once. Another configuration put into `tls` counts from the next connection on.
 #[must_use]
 pub fn accept(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    tls: Arc<ArcSwap<rustls::ServerConfig>>,
     max_connections: usize,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(READY);
     let places = Arc::new(Semaphore::new(max_connections));
-    let acceptor = TlsAcceptor::from(tls);
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
@@ -110,7 +110,8 @@ pub fn accept(
                 tracing::warn!(%address, max_connections, "closed a connection: as many are open as allowed");
                 continue;
             };
-            tokio::spawn(handshake(acceptor.clone(), tcp, address, place, sender.clone()));
+            let acceptor = TlsAcceptor::from(tls.load_full());
+            tokio::spawn(handshake(acceptor, tcp, address, place, sender.clone()));
         }
     });
     ReceiverStream::new(receiver)

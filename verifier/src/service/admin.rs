@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use appraisal::{
     policy::ReferenceValues,
     x509::{Certificate, Crl},
 };
 use proto::{digest::Digest, pb, reason::ReasonCode};
+use tokio::sync::Notify;
 use tonic::{Code, Request, Response, Status};
 
 use super::status::{chain, with_reason};
@@ -20,7 +22,7 @@ use crate::{
         ALLOW_LISTED, Admin, AdmissionRule, By, DecisionFilter, EndorsementKind, NewGoldenSet, NewNode, Node,
         NodeChange, NodeStatus, RecordedDecision, Role, StoreError,
     },
-    tls::AdminAuthority,
+    tls::{AdminAuthority, AdminIdentity},
 };
 
 /// Nodes listed in one answer.
@@ -32,7 +34,8 @@ const SHOWN_DECISIONS: u32 = 10;
 #[derive(Debug)]
 pub struct AdminService {
     verifier: Arc<Verifier>,
-    authority: AdminAuthority,
+    authority: ArcSwap<AdminAuthority>,
+    revoked: Notify,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -40,8 +43,35 @@ type Answer<T> = Result<Response<T>, Status>;
 impl AdminService {
     /// The service of a verifier; `authority` tells administrators' certificates from others.
     #[must_use]
-    pub const fn new(verifier: Arc<Verifier>, authority: AdminAuthority) -> Self {
-        Self { verifier, authority }
+    pub fn new(verifier: Arc<Verifier>, authority: AdminAuthority) -> Self {
+        let authority = ArcSwap::from_pointee(authority);
+        Self { verifier, authority, revoked: Notify::new() }
+    }
+
+    /// Tells administrators by other CAs from now on.
+    pub fn replace_authority(&self, authority: AdminAuthority) {
+        self.authority.store(Arc::new(authority));
+    }
+
+    /// Resolves after certificates may have been revoked since the last call.
+    pub async fn revoked(&self) {
+        self.revoked.notified().await;
+    }
+
+    /// Whether these certificates are an administrator's, whatever its role.
+    ///
+    /// # Errors
+    /// `ADMIN_CERTIFICATE_REQUIRED`, as a status.
+    pub fn identify(&self, peer: Option<&Peer>) -> Result<AdminIdentity, Status> {
+        let now = self.verifier.now().map_err(|error| super::status::attest(&error))?;
+        let required = |why: String| {
+            with_reason(Code::Unauthenticated, ReasonCode::AdminCertificateRequired, why)
+        };
+        let peer = peer.ok_or_else(|| required("no connection information".to_owned()))?;
+        self.authority
+            .load()
+            .identify(&peer.certificates, u64::try_from(now).unwrap_or(0))
+            .map_err(|error| required(error.to_string()))
     }
 
     /// Who calls, if its role is at least `needed`.
@@ -50,14 +80,7 @@ impl AdminService {
         let required = |why: String| {
             with_reason(Code::Unauthenticated, ReasonCode::AdminCertificateRequired, why)
         };
-        let peer = request
-            .extensions()
-            .get::<Peer>()
-            .ok_or_else(|| required("no connection information".to_owned()))?;
-        let identity = self
-            .authority
-            .identify(&peer.certificates, u64::try_from(now).unwrap_or(0))
-            .map_err(|error| required(error.to_string()))?;
+        let identity = self.identify(request.extensions().get::<Peer>())?;
         let name = identity.name().as_str();
         let admins = self.verifier.store().admins().await.map_err(|error| store(&error))?;
         // Revoking a name revokes every certificate with it.
@@ -220,7 +243,9 @@ impl pb::admin_server::Admin for AdminService {
     async fn revoke_node(&self, request: Request<pb::NodeReason>) -> Answer<pb::Node> {
         let by = self.authorize(&request, Role::Operator).await?;
         let pb::NodeReason { name, reason } = with_a_reason(request)?;
-        self.change(&name, NodeChange::Revoke { reason }, by).await
+        let changed = self.change(&name, NodeChange::Revoke { reason }, by).await;
+        self.revoked.notify_one();
+        changed
     }
 
     async fn remove_node(&self, request: Request<pb::NodeReason>) -> Answer<pb::Empty> {
@@ -232,6 +257,7 @@ impl pb::admin_server::Admin for AdminService {
             .remove_node(&node.name, &reason, by)
             .await
             .map_err(|error| store(&error))?;
+        self.revoked.notify_one();
         Ok(Response::new(pb::Empty {}))
     }
 

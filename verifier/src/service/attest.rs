@@ -9,10 +9,7 @@ use std::{
 
 use proto::{
     evidence::{LogCollector, LogKind, LogSuffix},
-    limits::{
-        CHALLENGE_LIFETIME, HELLO_DEADLINE, MAX_PENDING_LOG_BYTES, MAX_STREAMS,
-        MAX_STREAMS_PER_PEER,
-    },
+    limits::HELLO_DEADLINE,
     pb::{self, attest_request::Message as Incoming, attest_response::Message as Outgoing},
     reason::ReasonCode,
 };
@@ -26,6 +23,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::status;
 use crate::{
     attestation::{Begun, Outcome, Verifier, denied},
+    config::Limits,
     metrics,
     server::Peer,
 };
@@ -33,23 +31,15 @@ use crate::{
 /// One permit of the pending-log budget, bytes.
 const LOG_PERMIT_BYTES: usize = 4096;
 
-/// Bounds on streams; `limits` has the numbers.
+/// Bounds on streams; [`Limits`] has the numbers.
 #[derive(Debug)]
 pub struct Gate {
     streams: Arc<Semaphore>,
     log_bytes: Arc<Semaphore>,
+    streams_per_peer: usize,
     peers: Mutex<HashMap<IpAddr, usize>>,
 }
 
-impl Default for Gate {
-    fn default() -> Self {
-        Self {
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
-            log_bytes: Arc::new(Semaphore::new(MAX_PENDING_LOG_BYTES / LOG_PERMIT_BYTES)),
-            peers: Mutex::new(HashMap::new()),
-        }
-    }
-}
 
 /// A place at the gate, given back on drop.
 struct Place {
@@ -59,6 +49,15 @@ struct Place {
 }
 
 impl Gate {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            log_bytes: Arc::new(Semaphore::new(limits.pending_log_bytes / LOG_PERMIT_BYTES)),
+            streams_per_peer: limits.streams_per_peer,
+            peers: Mutex::new(HashMap::new()),
+        }
+    }
+
     fn enter(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, Status> {
         let busy = || {
             status::with_reason(
@@ -71,7 +70,7 @@ impl Gate {
         if let Some(peer) = peer {
             let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
             let count = peers.entry(peer).or_insert(0);
-            if *count >= MAX_STREAMS_PER_PEER {
+            if *count >= self.streams_per_peer {
                 return Err(busy());
             }
             *count += 1;
@@ -101,10 +100,10 @@ pub struct AttestationService {
 }
 
 impl AttestationService {
-    /// The service of a verifier.
+    /// The service of a verifier, within `limits`.
     #[must_use]
-    pub fn new(verifier: Arc<Verifier>) -> Self {
-        Self { verifier, gate: Arc::new(Gate::default()) }
+    pub fn new(verifier: Arc<Verifier>, limits: &Limits) -> Self {
+        Self { verifier, gate: Arc::new(Gate::new(limits)) }
     }
 }
 
@@ -170,7 +169,7 @@ async fn converse(
         Begun::Challenge(session) => session,
         Begun::Refused(denial) => return Ok(denied(&denial, String::new())),
     };
-    let answer_by = deadline(CHALLENGE_LIFETIME);
+    let answer_by = deadline(verifier.settings().challenge_lifetime);
     let challenge = pb::AttestResponse { message: Some(Outgoing::Challenge(session.challenge())) };
     if sender.send(Ok(challenge)).await.is_err() {
         return Err(Status::cancelled("the worker went away"));

@@ -1,0 +1,182 @@
+//! The command line of `verifier`: arguments, output, exit codes.
+//!
+//! Commands either work on the state directory of this machine ([`local`] and what it leads to), or
+//! ask a running verifier over its administration service ([`client`]).
+
+mod failure;
+mod init;
+mod output;
+mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::{failure::Failure, output::Output};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    config::{Config, DEFAULT_CONFIG_PATH, DEFAULT_STATE_DIR},
+};
+
+type Done = Result<(), Failure>;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  failed: something needed is missing, broken or not reachable
+  2  wrong usage
+  3  refused: the verifier said no, or a check found problems
+
+First steps:
+  verifier init --trust-domain builds.example.org --name verifier.builds.example.org
+  verifier serve
+  verifier roots import TrustedTpm.cab
+  verifier golden capture worker-17 > set.toml && verifier golden apply set.toml";
+
+/// Admits build workers whose TPM proves what they are and what they run.
+///
+/// One program is the service (`serve`), its set-up (`init`, `ca`), its administration (`nodes`,
+/// `golden`, `roots`, …) and its auditor (`replay`, `audit`). On the verifier's own machine no
+/// connection options are needed: they default to what `init` wrote.
+#[derive(Debug, Parser)]
+#[command(
+    name = "verifier",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = AFTER_HELP
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Debug)]
+struct Global {
+    /// The configuration.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "ASSAY_CONFIG",
+        hide_env_values = true,
+        help_heading = "Common options"
+    )]
+    config: Option<PathBuf>,
+    /// The state directory; the configuration's, if there is one, else /var/lib/assay.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "ASSAY_STATE",
+        hide_env_values = true,
+        help_heading = "Common options"
+    )]
+    state: Option<PathBuf>,
+    /// Print JSON, for programs.
+    #[arg(long, global = true, help_heading = "Common options")]
+    json: bool,
+    /// What is logged: a level (error, warn, info, debug, trace) or filters like
+    /// `warn,verifier=debug`. The log goes to the standard error output.
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "ASSAY_LOG",
+        hide_env_values = true,
+        help_heading = "Common options"
+    )]
+    log: Option<String>,
+    /// How it is logged.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "ASSAY_LOG_FORMAT",
+        hide_env_values = true,
+        default_value = "text",
+        help_heading = "Common options"
+    )]
+    log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::InitArgs),
+    Serve(serve::ServeArgs),
+}
+
+impl Global {
+    /// Where the configuration is.
+    fn config_path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG_PATH))
+    }
+
+    /// The configuration, with the state directory of the command line if it names one.
+    fn config(&self) -> Result<Config, Failure> {
+        let mut config = Config::load(&self.config_path())?;
+        if let Some(state) = &self.state {
+            config.state_dir.clone_from(state);
+        }
+        Ok(config)
+    }
+
+    /// The state directory: the command line's, else the configuration's, else the default one.
+    fn state(&self) -> Result<PathBuf, Failure> {
+        if let Some(state) = &self.state {
+            return Ok(state.clone());
+        }
+        if self.config.is_some() || self.config_path().exists() {
+            return Ok(self.config()?.state_dir);
+        }
+        Ok(PathBuf::from(DEFAULT_STATE_DIR))
+    }
+
+    const fn output(&self) -> Output {
+        Output::new(self.json)
+    }
+}
+
+/// Now, seconds since 1970.
+fn now() -> i64 {
+    SystemClock.now_unix_s()
+}
+
+/// Runs the program with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    match dispatch(&global, command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(global.json),
+    }
+}
+
+fn dispatch(global: &Global, command: Command) -> Done {
+    match command {
+        Command::Init(args) => init::run(global, args),
+        Command::Serve(args) => serve::run(global, args),
+    }
+}
+
+/// Runs a command that waits: on one thread, a few steps.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::of(&error).while_doing("start the runtime"))?
+        .block_on(work)
+}

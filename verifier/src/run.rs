@@ -1,0 +1,516 @@
+//! A running verifier: everything that `serve` wires together.
+//!
+//! ```text
+//! Config ─▶ CA, store ─▶ Verifier ─┬─▶ gRPC over TLS: Attestation, Admin, health, reflection
+//!                                  ├─▶ metrics and health over HTTP, on their own address
+//!                                  └─▶ housekeeping: revocation lists, retention
+//! ```
+//! [`serve`] runs until a future resolves; [`start`] gives a handle instead, with the addresses that
+//! were bound, so that tests run a verifier in their own process.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use appraisal::{ek::Profile, x509::RevocationRequirement};
+use arc_swap::ArcSwap;
+use proto::{
+    binding::VerifierId,
+    digest::{Digest, HashAlg},
+    limits::MAX_MESSAGE_BYTES,
+    pb::{self, admin_server::AdminServer, attestation_server::AttestationServer},
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tonic::{
+    Request, Status,
+    service::interceptor::InterceptedService,
+    transport::{Server, server::Router},
+};
+
+use crate::{
+    attestation::{AttestError, Settings, Verifier},
+    ca::{CaDir, CaError, CaRole, Segment},
+    clock::Clock,
+    config::{Config, EkProfile, Revocation},
+    endorsements::EkRules,
+    metrics,
+    server::{self, Peer},
+    service::{admin::AdminService, attest::AttestationService},
+    store::{Admin, By, DATABASE_FILE, Role, Store, StoreError, StoreOptions},
+    tls::{self, AdminAuthority, ServerCertificate, TlsError},
+};
+
+mod upkeep;
+
+pub use upkeep::{PUBLIC_FOLDER, PublishError, publish, retention};
+
+/// Name of the store's folder in the state directory.
+pub const STORE_FOLDER: &str = "store";
+/// Largest administration message: golden sets and imported roots.
+pub const MAX_ADMIN_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+/// Attestations under way are given this long when the service stops.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection that answers no ping is closed.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// Streams of one connection: a gateway may carry several workers.
+const STREAMS_PER_CONNECTION: u32 = 64;
+/// Connections end after this long, so that idle ones do not hold their places for ever, and a
+/// client certificate that expired meanwhile is not used on.
+const CONNECTION_AGE: Duration = Duration::from_secs(3600);
+/// Header lists of gRPC have a few hundred bytes.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
+/// The service could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The CA's files, or the server certificate.
+    #[error("the CA cannot be used; was `verifier init` run?")]
+    Ca(#[from] CaError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({key} in the configuration)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The key of the configuration.
+        key: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Counting could not start.
+    #[error("metrics cannot be counted: {0}")]
+    Metrics(String),
+    /// The revocation list or the trust bundle could not be published.
+    #[error("the revocation list cannot be published")]
+    Publish(#[from] PublishError),
+    /// The reflection service could not be made.
+    #[error("the reflection service cannot be offered: {0}")]
+    Reflection(String),
+    /// The database.
+    #[error("the store cannot be used")]
+    Store(#[from] StoreError),
+    /// TLS.
+    #[error("TLS cannot be offered")]
+    Tls(#[from] TlsError),
+    /// The server ended by itself.
+    #[error("serving ended")]
+    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What the store holds could not be put in force.
+    #[error("what the store holds cannot be put in force")]
+    Verifier(#[from] AttestError),
+}
+
+/// The folder of the database and the evidence: a folder of its own, so that a backup restores into
+/// an empty one beside the CA.
+#[must_use]
+pub fn store_folder(config: &Config) -> PathBuf {
+    config.state_dir.join(STORE_FOLDER)
+}
+
+/// Opens the database for writing: nobody else may have it open.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_store(config: &Config, clock: &dyn Clock) -> Result<Store, StoreError> {
+    Store::open(StoreOptions::new(store_folder(config)), clock.now_unix_s()).await
+}
+
+/// Creates the database, and in it the first administrator, with the role security.
+///
+/// Changes nothing where an administrator of that name is known. Returns whether it was added.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn register_first_admin(
+    config: &Config,
+    name: &Segment,
+    certificate: &std::path::Path,
+    clock: &dyn Clock,
+) -> Result<bool, ServeError> {
+    let spki_sha256 = spki_digest(certificate)?;
+    let known = async |store: &Store| {
+        Ok::<_, StoreError>(store.admins().await?.iter().any(|admin| admin.name == name.as_str()))
+    };
+    let folder = store_folder(config);
+    if folder.join(DATABASE_FILE).exists() {
+        // Beside a running verifier too.
+        let store = Store::open(StoreOptions::new(&folder).read_only(), 0).await?;
+        let found = known(&store).await;
+        store.close().await?;
+        if found? {
+            return Ok(false);
+        }
+    }
+    let store = open_store(config, clock).await?;
+    let added = async {
+        if known(&store).await? {
+            return Ok(false);
+        }
+        let created = By::new("local/init", clock.now_unix_s());
+        let (name, role) = (name.to_string(), Role::Security);
+        store.add_admin(Admin { name, role, spki_sha256, created, revoked_at: None }).await?;
+        Ok(true)
+    }
+    .await;
+    store.close().await?;
+    added
+}
+
+/// SHA-256 of the `SubjectPublicKeyInfo` of the first certificate in a PEM file.
+///
+/// # Errors
+/// [`CaError`].
+pub fn spki_digest(path: &std::path::Path) -> Result<Digest, CaError> {
+    use der::{Decode as _, Encode as _};
+    let ders = crate::ca::files::certificates_of(path, &crate::ca::files::read_text(path)?)?;
+    let bad = |error: der::Error| CaError::Certificate {
+        what: path.display().to_string(),
+        why: error.to_string(),
+    };
+    let der = ders.first().map(Vec::as_slice).unwrap_or_default();
+    let certificate = x509_cert::Certificate::from_der(der).map_err(bad)?;
+    let spki = certificate.tbs_certificate().subject_public_key_info().to_der().map_err(bad)?;
+    Ok(HashAlg::Sha256.hash(&[&spki]))
+}
+
+/// Parts that live as long as the service.
+struct Parts {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    ca: CaDir,
+    verifier: Arc<Verifier>,
+    admin: Arc<AdminService>,
+    certificate: Arc<ServerCertificate>,
+    tls: Arc<ArcSwap<rustls::ServerConfig>>,
+}
+
+impl Parts {
+    async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<Self>, ServeError> {
+        let ca = CaDir::new(&config.state_dir, config.trust_domain.clone());
+        // The CA first: an error in it leaves the database alone.
+        let issuer = ca.issuer(CaRole::Nodes)?;
+        let bundle = ca.bundle()?;
+        let authority = AdminAuthority::load(&ca)?;
+        let (chain, key) = ca.server()?;
+        let certificate = ServerCertificate::new(&chain, &key)?;
+        let tls = tls::server_config(Arc::clone(&certificate), &bundle)?;
+        let tls = Arc::new(ArcSwap::from_pointee(tls));
+        let store = open_store(&config, clock.as_ref()).await?;
+        let opened = Verifier::open(
+            settings(&config),
+            ek_rules(&config),
+            store.clone(),
+            Arc::clone(&clock),
+            issuer,
+            bundle,
+        )
+        .await;
+        let verifier = match opened {
+            Ok(verifier) => Arc::new(verifier),
+            Err(error) => {
+                store.close().await?;
+                return Err(error.into());
+            }
+        };
+        let admin = Arc::new(AdminService::new(Arc::clone(&verifier), authority));
+        Ok(Arc::new(Self { config, clock, ca, verifier, admin, certificate, tls }))
+    }
+
+    /// Puts in force what changed on the disk and in the database. Each part that fails keeps what
+    /// was in force; the first failure is returned, all are logged.
+    async fn reload(&self) -> Result<(), ServeError> {
+        let mut first = None;
+        let mut keep = |error: ServeError| {
+            tracing::error!(
+                "reloading failed, the old stays in force: {}",
+                crate::service::status::chain(&error)
+            );
+            first.get_or_insert(error);
+        };
+        let server = self.ca.server().map_err(ServeError::from);
+        let server = server
+            .and_then(|(chain, key)| self.certificate.replace(&chain, &key).map_err(Into::into));
+        if let Err(error) = server {
+            keep(error);
+        }
+        match (self.ca.issuer(CaRole::Nodes), self.ca.bundle()) {
+            (Ok(issuer), Ok(bundle)) => {
+                // A new root: certificates of administrators may lead to it.
+                match tls::server_config(Arc::clone(&self.certificate), &bundle) {
+                    Ok(tls) => self.tls.store(Arc::new(tls)),
+                    Err(error) => keep(error.into()),
+                }
+                self.verifier.replace_issuer(issuer, bundle);
+            }
+            (Err(error), _) | (_, Err(error)) => keep(error.into()),
+        }
+        match AdminAuthority::load(&self.ca) {
+            Ok(authority) => self.admin.replace_authority(authority),
+            Err(error) => keep(error.into()),
+        }
+        if let Err(error) = self.verifier.reload().await {
+            keep(error.into());
+        }
+        if let Err(error) = self.publish().await {
+            keep(error.into());
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    async fn publish(&self) -> Result<(), PublishError> {
+        publish(&self.config, &self.ca, self.verifier.store(), self.clock.now_unix_s()).await
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        trust_domain: config.trust_domain.clone(),
+        verifier_id: VerifierId::new(config.verifier_id()),
+        selection: config.pcrs.clone(),
+        tool_pcr: config.tool_pcr,
+        certificate_lifetime: config.certificate_lifetime,
+        allow_pending: config.allow_pending,
+        challenge_lifetime: config.limits.challenge_lifetime,
+    }
+}
+
+fn ek_rules(config: &Config) -> EkRules {
+    EkRules {
+        profile: match config.ek_profile {
+            EkProfile::Strict => Profile::Strict,
+            EkProfile::Manufacturers => Profile::AsShipped,
+        },
+        revocation: match config.revocation {
+            Revocation::Required => RevocationRequirement::Required,
+            Revocation::IfKnown => RevocationRequirement::IfKnown,
+        },
+        ..EkRules::default()
+    }
+}
+
+/// A verifier that runs in this process. Dropped without [`Running::stop`], it goes on until the
+/// runtime ends.
+pub struct Running {
+    /// Address of attestation and administration, with the port that was bound.
+    pub address: SocketAddr,
+    /// Address of metrics and health, with the port that was bound.
+    pub metrics_address: SocketAddr,
+    parts: Arc<Parts>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("address", &self.address)
+            .field("metrics_address", &self.metrics_address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// The verifier behind the services.
+    #[must_use]
+    pub fn verifier(&self) -> &Arc<Verifier> {
+        &self.parts.verifier
+    }
+
+    /// Puts in force what changed on the disk: server certificate, CA, trust bundle, admin CAs; and
+    /// in the database: endorsements, rules, golden sets. What fails stays as it was.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub async fn reload(&self) -> Result<(), ServeError> {
+        self.parts.reload().await
+    }
+
+    /// Takes no new connections, gives what is under way [`STOP_DEADLINE`], and closes the store.
+    ///
+    /// # Errors
+    /// [`ServeError::Transport`] if the server had failed; [`ServeError::Store`].
+    pub async fn stop(mut self) -> Result<(), ServeError> {
+        self.stop.send_replace(true);
+        let ended = match timeout(STOP_DEADLINE, &mut self.server).await {
+            Ok(ended) => Some(ended),
+            Err(_) => {
+                tracing::warn!("connections were still open after {STOP_DEADLINE:?}: closed them");
+                self.server.abort();
+                None
+            }
+        };
+        self.finish(ended).await
+    }
+
+    /// Resolves if the server ends by itself, which it never should.
+    async fn ended(
+        &mut self,
+    ) -> Result<Result<(), tonic::transport::Error>, tokio::task::JoinError> {
+        (&mut self.server).await
+    }
+
+    async fn finish(
+        mut self,
+        ended: Option<Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>>,
+    ) -> Result<(), ServeError> {
+        self.stop.send_replace(true);
+        for mut task in self.tasks.drain(..) {
+            // Each stops at the signal; one that writes is given time to finish that.
+            if timeout(STOP_DEADLINE, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        self.parts.verifier.store().close().await?;
+        match ended {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(error))) => Err(ServeError::Transport(error.into())),
+            Some(Err(error)) => Err(ServeError::Transport(error.into())),
+        }
+    }
+}
+
+/// Starts a verifier; it listens when this returns. Port 0 binds any free port.
+///
+/// # Errors
+/// [`ServeError`]: nothing is left running then.
+pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, ServeError> {
+    let handle = metrics::install().map_err(ServeError::Metrics)?;
+    let listener = bind(config.listen, "service.listen").await?;
+    let metrics_listener = bind(config.metrics_listen, "service.metrics_listen").await?;
+    let bound = |listener: &TcpListener, address, key| {
+        listener.local_addr().map_err(|source| ServeError::Listen { address, key, source })
+    };
+    let address = bound(&listener, config.listen, "service.listen")?;
+    let metrics_address =
+        bound(&metrics_listener, config.metrics_listen, "service.metrics_listen")?;
+    let parts = Parts::open(config, clock).await?;
+    let prepared = prepare(&parts).await;
+    let router = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            parts.verifier.store().close().await?;
+            return Err(error);
+        }
+    };
+    let (stop, stopping) = watch::channel(false);
+    let connections =
+        server::accept(listener, Arc::clone(&parts.tls), parts.config.limits.connections);
+    let server =
+        tokio::spawn(router.serve_with_incoming_shutdown(connections, stopped(stopping.clone())));
+    let upkeep_handle = handle.clone();
+    let pages = metrics::serve(metrics_listener, handle, stopped(stopping.clone()));
+    let pages = tokio::spawn(async move {
+        if let Err(error) = pages.await {
+            tracing::error!(%error, "serving metrics ended");
+        }
+    });
+    let tasks = vec![
+        pages,
+        tokio::spawn(upkeep::revocation_lists(Arc::clone(&parts), stopping.clone())),
+        tokio::spawn(upkeep::retention_task(Arc::clone(&parts), stopping.clone())),
+        tokio::spawn(upkeep::metrics_task(upkeep_handle, stopping)),
+    ];
+    tracing::info!(
+        %address, %metrics_address,
+        trust_domain = %parts.config.trust_domain,
+        state = %parts.config.state_dir.display(),
+        "serving"
+    );
+    Ok(Running { address, metrics_address, parts, stop, server, tasks })
+}
+
+async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, key, source })
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // The sender going away stops too.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
+    parts.publish().await?;
+    let attestation = AttestationService::new(Arc::clone(&parts.verifier), &parts.config.limits);
+    let attestation = AttestationServer::new(attestation)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let admin = AdminServer::from_arc(Arc::clone(&parts.admin))
+        .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<AttestationServer<AttestationService>>().await;
+    reporter.set_serving::<AdminServer<AdminService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| ServeError::Reflection(error.to_string()))?;
+    // Nobody unknown calls anything but attestation and health.
+    let gate = Arc::clone(&parts.admin);
+    let reflection = InterceptedService::new(reflection, move |request: Request<()>| {
+        gate.identify(request.extensions().get::<Peer>())?;
+        Ok::<_, Status>(request)
+    });
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_connection_age(CONNECTION_AGE)
+        .max_connection_age_grace(STOP_DEADLINE)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .add_service(attestation)
+        .add_service(admin)
+        .add_service(health)
+        .add_service(reflection);
+    Ok(router)
+}
+
+/// Serves until `shutdown` resolves, and stops as [`Running::stop`] does. `SIGHUP` reloads. Tells
+/// the service manager when it is ready, when it reloads and when it stops.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(|error| ServeError::Transport(error.into()))?;
+    let mut running = start(config, clock).await?;
+    notify(&[sd_notify::NotifyState::Ready]);
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            ended = running.ended() => return running.finish(Some(ended)).await,
+            received = hangup.recv() => {
+                if received.is_none() {
+                    continue;
+                }
+                reloading();
+                if running.reload().await.is_ok() {
+                    tracing::info!("reloaded: certificates, CA, endorsements, rules, golden sets");
+                }
+                notify(&[sd_notify::NotifyState::Ready]);
+            }
+        }
+    }
+    tracing::info!("stopping");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    running.stop().await
+}
+
+fn reloading() {
+    match sd_notify::NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[sd_notify::NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "the monotonic clock cannot be read"),
+    }
+}
+
+/// Does nothing where no service manager asked for it.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
