@@ -1,4 +1,5 @@
-//! Tool measurement against `openssl dgst -sha256` and `sha256sum` over the same files, page cache warm.
+//! Tool measurement against `openssl dgst -sha256` and `sha256sum` over the same files, page cache
+//! warm.
 //!
 //! Budgets: cold at most 0.6 of openssl's time with two cores, unchanged at most 3 % of cold.
 

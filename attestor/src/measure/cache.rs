@@ -1,17 +1,17 @@
 //! Files that were hashed before and have not changed since.
 //!
 //! # What decides
-//! A file is not read again if device, inode number, size, mtime, ctime (both in nanoseconds) and mode
-//! are those of the reading, and the last change was at least two seconds old when that reading began
-//! (a younger one could be followed by another within the same time stamp: such a file is read again
-//! next time). The cache lives in memory: a restart or reboot begins with none.
+//! A file is not read again if device, inode number, size, mtime, ctime (both in nanoseconds) and
+//! mode are those of the reading, and the last change was at least two seconds old when that
+//! reading began (a younger one could be followed by another within the same time stamp: such a
+//! file is read again next time). The cache lives in memory: a restart or reboot begins with none.
 //!
 //! # Limits
-//! The kernel sets ctime and no call sets it to a chosen value, but who is root can still get around
-//! it: by setting the clock back, by writing to the block device, or from below the kernel. Stores
-//! through a shared mapping change the time stamps when the page is first dirtied, not at each store.
-//! A network file system may report stale attributes. Whoever needs more than that measures fresh:
-//! job permits always do.
+//! The kernel sets ctime and no call sets it to a chosen value, but who is root can still get
+//! around it: by setting the clock back, by writing to the block device, or from below the kernel.
+//! Stores through a shared mapping change the time stamps when the page is first dirtied, not at
+//! each store. A network file system may report stale attributes. Whoever needs more than that
+//! measures fresh: job permits always do.
 
 use std::{collections::HashMap, sync::Arc};
 

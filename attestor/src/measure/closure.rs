@@ -1,6 +1,8 @@
-//! Which files and links make up a tool: what its declaration lists, and what those files need to run.
+//! Which files and links make up a tool: what its declaration lists, and what those files need to
+//! run.
 //!
-//! The walk is repeated until every file it meets has been read: a file's needs are known only then.
+//! The walk is repeated until every file it meets has been read: a file's needs are known only
+//! then.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

@@ -1,7 +1,7 @@
 //! What an ELF file needs, read by small bounded reads: 32 and 64 bits, both byte orders.
 //!
-//! Own code, because readers that take the file as a slice would map or copy whole compilers, and those
-//! that read piecewise allocate what a header declares.
+//! Own code, because readers that take the file as a slice would map or copy whole compilers, and
+//! those that read piecewise allocate what a header declares.
 //!
 //! # Source
 //! System V ABI, "Object Files", "Program Loading and Dynamic Linking".
@@ -244,7 +244,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Writes an ELF file with these dynamic strings: one load segment that maps the file at 0x1000.
+    /// Writes an ELF file with these dynamic strings: one load segment that maps the file at
+    /// 0x1000.
     pub(crate) fn build(
         machine: Machine,
         interpreter: Option<&str>,

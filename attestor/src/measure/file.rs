@@ -1,9 +1,9 @@
 //! One file: opened once, hashed through that descriptor, and proven not to have changed meanwhile.
 //!
 //! # Rules
-//! - The path is free of links when it is opened: it comes from [`super::resolve`], which recorded each
-//!   link, and `openat2(RESOLVE_NO_SYMLINKS)` refuses if one appeared since (kernels without openat2:
-//!   `O_NOFOLLOW`, which guards the last component only).
+//! - The path is free of links when it is opened: it comes from [`super::resolve`], which recorded
+//!   each link, and `openat2(RESOLVE_NO_SYMLINKS)` refuses if one appeared since (kernels without
+//!   openat2: `O_NOFOLLOW`, which guards the last component only).
 //! - `O_NONBLOCK`, so that a FIFO put there cannot hang the daemon; only regular files are read.
 //! - Device, inode, size, mtime and ctime (nanoseconds) must be the same before and after reading;
 //!   otherwise the file is read again, at most [`ATTEMPTS`] times, and then reported.
@@ -111,7 +111,8 @@ pub(crate) fn open(path: &Path) -> Result<OwnedFd, Errno> {
         OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     if !NO_OPENAT2.load(Ordering::Relaxed) {
         match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            // Not there before Linux 5.6; some containers' filters answer EPERM for what they don't know.
+            // Not there before Linux 5.6; some containers' filters answer EPERM for what they don't
+            // know.
             Err(Errno::NOSYS | Errno::PERM) => NO_OPENAT2.store(true, Ordering::Relaxed),
             Err(Errno::AGAIN) => {}
             other => return other,

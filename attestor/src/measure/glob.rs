@@ -1,8 +1,8 @@
 //! Path patterns: absolute, anchored, over bytes.
 //!
-//! `*` any bytes but `/`, `?` one byte but `/`, `[a-z]` and `[!a-z]` one byte of a set, `**` as a whole
-//! component any number of directories, `\` takes the next byte literally. A leading dot is a byte
-//! like any other: hidden files are measured too. Braces have no meaning and are refused.
+//! `*` any bytes but `/`, `?` one byte but `/`, `[a-z]` and `[!a-z]` one byte of a set, `**` as a
+//! whole component any number of directories, `\` takes the next byte literally. A leading dot is a
+//! byte like any other: hidden files are measured too. Braces have no meaning and are refused.
 //!
 //! Own code instead of a glob crate: paths are bytes here, directory links must not be walked below
 //! `**`, and compiled regular expressions would stay in the daemon's memory.

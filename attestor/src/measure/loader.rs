@@ -1,12 +1,13 @@
 //! Where the dynamic loader looks for libraries, without running it.
 //!
-//! Order, as in glibc's `ld.so`: `DT_RPATH` of the object and of those that loaded it (only where the
-//! object has no `DT_RUNPATH`), `DT_RUNPATH`, `/etc/ld.so.cache`, the default directories. The cache is
-//! read, not `/etc/ld.so.conf`: it is what the loader believes. Variants for newer processors
-//! (`glibc-hwcaps`) are measured all, whatever this processor is. musl's loader has its own path file.
+//! Order, as in glibc's `ld.so`: `DT_RPATH` of the object and of those that loaded it (only where
+//! the object has no `DT_RUNPATH`), `DT_RUNPATH`, `/etc/ld.so.cache`, the default directories. The
+//! cache is read, not `/etc/ld.so.conf`: it is what the loader believes. Variants for newer
+//! processors (`glibc-hwcaps`) are measured all, whatever this processor is. musl's loader has its
+//! own path file.
 //!
-//! Not covered: `LD_LIBRARY_PATH`, `LD_PRELOAD` and other environment of a job, and libraries opened at
-//! run time by name (`dlopen`): plugins have to be listed.
+//! Not covered: `LD_LIBRARY_PATH`, `LD_PRELOAD` and other environment of a job, and libraries
+//! opened at run time by name (`dlopen`): plugins have to be listed.
 
 use std::{io::Read, path::Path};
 
@@ -29,7 +30,8 @@ pub(crate) struct LoaderConfig {
 }
 
 impl LoaderConfig {
-    /// Reads the loader's files; a missing or damaged one counts as absent, as it does to the loader.
+    /// Reads the loader's files; a missing or damaged one counts as absent, as it does to the
+    /// loader.
     pub(crate) fn read(cache: &Path, preload: &Path) -> Self {
         let bytes = read_bounded(cache).unwrap_or_default();
         let entries = parse_cache(&bytes).unwrap_or_default();
@@ -57,7 +59,8 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Offsets of (name, path) in a `ld.so.cache`, of the format since glibc 2.2, alone or behind the older one.
+/// Offsets of (name, path) in a `ld.so.cache`, of the format since glibc 2.2, alone or behind the
+/// older one.
 fn parse_cache(bytes: &[u8]) -> Option<Vec<(usize, usize)>> {
     let u32_at = |at: usize| -> Option<usize> {
         let bytes = bytes.get(at..at.checked_add(4)?)?;

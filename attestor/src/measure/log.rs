@@ -1,13 +1,13 @@
 //! The tool log on the worker's disk, and its agreement with the TPM's PCR.
 //!
 //! # Order
-//! An event is written and synced *before* its digests are extended. A crash therefore leaves the log
-//! ahead of the PCR, never behind it, and what is missing in the PCR can be extended later.
+//! An event is written and synced *before* its digests are extended. A crash therefore leaves the
+//! log ahead of the PCR, never behind it, and what is missing in the PCR can be extended later.
 //! `Shutdown` of the machine ends the log: a PCR lives for one boot, and so does its log.
 //!
 //! # Healing
-//! [`ToolLog::compare`] says how log and PCR stand to each other, [`ToolLog::reconcile`] heals what is
-//! sound to heal:
+//! [`ToolLog::compare`] says how log and PCR stand to each other, [`ToolLog::reconcile`] heals what
+//! is sound to heal:
 //!
 //! | PCR holds | meaning | what is done |
 //! |---|---|---|
@@ -55,7 +55,8 @@ pub enum LogState {
     /// The PCR is at its start value and the log is not empty: it belongs to an earlier boot, or
     /// nothing of it was ever extended.
     NewBoot,
-    /// The PCR is none of the log's values: it was extended by somebody else, or the log lost events.
+    /// The PCR is none of the log's values: it was extended by somebody else, or the log lost
+    /// events.
     Foreign,
 }
 
@@ -125,8 +126,8 @@ pub struct ToolLog {
 impl ToolLog {
     /// Opens the log in a directory, which must exist, and locks it against other processes.
     ///
-    /// `start_values`: what the PCR holds before the first tool event, one a bank: its reset values, or
-    /// what the firmware's log replays to. They decide which banks are extended.
+    /// `start_values`: what the PCR holds before the first tool event, one a bank: its reset
+    /// values, or what the firmware's log replays to. They decide which banks are extended.
     ///
     /// # Errors
     /// [`LogError::Busy`] or [`LogError::Io`]. A damaged log is opened: the PCR decides about it.
@@ -226,8 +227,9 @@ impl ToolLog {
     /// Brings log and PCR together where that is sound; says how they stood before.
     ///
     /// # Errors
-    /// [`LogError::Foreign`] if the log does not explain the PCR, [`LogError::Extend`] from `extend`,
-    /// [`LogError::Io`]. After an error the log is as it was, or further along the way to agreement.
+    /// [`LogError::Foreign`] if the log does not explain the PCR, [`LogError::Extend`] from
+    /// `extend`, [`LogError::Io`]. After an error the log is as it was, or further along the way to
+    /// agreement.
     pub fn reconcile<E>(
         &mut self,
         pcr_values: &[Digest],
@@ -331,8 +333,8 @@ impl ToolLog {
             .and_then(|_| self.file.write_all(suffix))
             .and_then(|()| self.file.sync_data());
         let Err(error) = written else { return Ok(()) };
-        // Whatever was written has not been extended: take it back. If that fails too, it is cut off
-        // at the next comparison with the PCR.
+        // Whatever was written has not been extended: take it back. If that fails too, it is cut
+        // off at the next comparison with the PCR.
         if self.file.set_len(end).and_then(|()| self.file.sync_data()).is_err() {
             self.reconciled = false;
             self.torn_bytes = self.file_len().unwrap_or(end).saturating_sub(end);

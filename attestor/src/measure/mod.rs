@@ -1,18 +1,20 @@
 //! Build tools: which files they are made of and what those files hash to.
 //!
 //! `list` says which tools there are; `resolve` and `glob` find their files and record every link;
-//! `closure` adds what the files need to run, with `elf`, `needs` and `loader` reading that from the
-//! files and the loader's own cache; `hash` and `file` read them, `cache` remembers what has not
-//! changed; `log` keeps what was measured in this boot and extends it into the PCR.
+//! `closure` adds what the files need to run, with `elf`, `needs` and `loader` reading that from
+//! the files and the loader's own cache; `hash` and `file` read them, `cache` remembers what has
+//! not changed; `log` keeps what was measured in this boot and extends it into the PCR.
 //!
 //! # Trust
 //! This runs in user space. It shows what the tools were when they were read; it proves that to the
-//! verifier only as far as the worker's kernel and this program can be believed, which measured boot
-//! and IMA attest. What happens to a file between being measured and being run is not seen here.
+//! verifier only as far as the worker's kernel and this program can be believed, which measured
+//! boot and IMA attest. What happens to a file between being measured and being run is not seen
+//! here.
 //!
 //! # Not covered
 //! Libraries and plugins that a program opens by name at run time (`dlopen`, gcc's `cc1` and
-//! `liblto_plugin.so`, Python modules): list them with patterns, as `examples/tools-debian.toml` does.
+//! `liblto_plugin.so`, Python modules): list them with patterns, as `examples/tools-debian.toml`
+//! does.
 
 mod cache;
 mod claims;
@@ -65,7 +67,8 @@ impl Default for Options {
     }
 }
 
-/// How far one round of reading has come; later rounds read what the earlier ones were found to need.
+/// How far one round of reading has come; later rounds read what the earlier ones were found to
+/// need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Files read.
@@ -81,14 +84,16 @@ pub struct Progress {
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Measured {
-    /// Tools, ascending by name; those with a problem that [blocks](Problem::blocks) are not among them.
+    /// Tools, ascending by name; those with a problem that [blocks](Problem::blocks) are not among
+    /// them.
     pub tools: Vec<ToolMeasurement>,
     /// What was not as it should be, ascending.
     pub problems: Vec<Problem>,
 }
 
 impl Measured {
-    /// Problems that leave the state of a tool unknown: nothing may be attested before they are solved.
+    /// Problems that leave the state of a tool unknown: nothing may be attested before they are
+    /// solved.
     pub fn blocking(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().filter(|problem| problem.blocks())
     }

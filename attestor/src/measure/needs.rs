@@ -79,8 +79,8 @@ fn script(head: &[u8]) -> Needs {
     }
 }
 
-/// The program that `env` runs for a `#!` line's argument: the argument itself, or with `-S` the first
-/// word that is neither an option nor an assignment.
+/// The program that `env` runs for a `#!` line's argument: the argument itself, or with `-S` the
+/// first word that is neither an option nor an assignment.
 pub(crate) fn env_program(argument: &[u8]) -> Option<&[u8]> {
     let Some(words) =
         argument.strip_prefix(b"-S").or_else(|| argument.strip_prefix(b"--split-string="))

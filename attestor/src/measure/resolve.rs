@@ -1,5 +1,5 @@
-//! Paths to files, link by link: every symbolic link on the way is seen and recorded, none is followed
-//! by the kernel.
+//! Paths to files, link by link: every symbolic link on the way is seen and recorded, none is
+//! followed by the kernel.
 //!
 //! A resolver asks the system once for each path and remembers the answer for one measurement.
 
@@ -138,8 +138,8 @@ impl Resolver {
         Ok(names)
     }
 
-    /// Everything that a pattern matches and that is not missing. Directories that a wildcard matches
-    /// are left out, links to directories are not; below `**` they are not entered.
+    /// Everything that a pattern matches and that is not missing. Directories that a wildcard
+    /// matches are left out, links to directories are not; below `**` they are not entered.
     pub(crate) fn expand(&mut self, pattern: &Pattern) -> Result<Vec<Match>, Refused> {
         let root = self.resolve(b"/")?;
         let mut matches = Vec::new();

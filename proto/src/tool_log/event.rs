@@ -74,10 +74,7 @@ impl<'a> ToolLogReader<'a> {
     /// Reads events from the first byte on.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            cursor: Cursor::new(bytes),
-            failed: false,
-        }
+        Self { cursor: Cursor::new(bytes), failed: false }
     }
 
     /// Offset of the next event's first byte.
@@ -106,17 +103,11 @@ impl<'a> Iterator for ToolLogReader<'a> {
 }
 
 fn event<'a>(cursor: &mut Cursor<'a>) -> Result<ToolEvent<'a>, ToolLogError> {
-    let record_number = cursor
-        .expect(RECORD_NUMBER, "record number")?
-        .array("record number")?;
+    let record_number = cursor.expect(RECORD_NUMBER, "record number")?.array("record number")?;
     let pcr = cursor.expect(PCR, "PCR")?;
     let [index] = pcr.array("PCR")?;
-    let pcr = PcrIndex::new(index).ok_or_else(|| {
-        pcr.error(ToolLogErrorKind::Value {
-            what: "PCR",
-            found: index,
-        })
-    })?;
+    let pcr = PcrIndex::new(index)
+        .ok_or_else(|| pcr.error(ToolLogErrorKind::Value { what: "PCR", found: index }))?;
     let digests = cursor.expect(DIGESTS, "digests")?;
     let content = cursor.expect(CONTENT, "tool measurement")?;
     let digests = verified_digests(&digests, &content)?;
@@ -136,16 +127,10 @@ fn verified_digests(field: &Tlv<'_>, content: &Tlv<'_>) -> Result<Vec<Digest>, T
     while !banks.is_empty() {
         let bank = banks.next()?;
         let Some(alg) = HashAlg::from_tpm(u16::from(bank.tag)) else {
-            return Err(ToolLogError {
-                at: bank.at,
-                kind: ToolLogErrorKind::Banks,
-            });
+            return Err(ToolLogError { at: bank.at, kind: ToolLogErrorKind::Banks });
         };
         if digests.last().is_some_and(|last| last.alg() >= alg) {
-            return Err(ToolLogError {
-                at: bank.at,
-                kind: ToolLogErrorKind::Order("banks"),
-            });
+            return Err(ToolLogError { at: bank.at, kind: ToolLogErrorKind::Order("banks") });
         }
         let digest = Digest::new(alg, bank.value).map_err(|_| {
             bank.error(ToolLogErrorKind::Length {

@@ -66,12 +66,8 @@ pub enum FileRole {
 }
 
 impl FileRole {
-    const ALL: [Self; 4] = [
-        Self::Listed,
-        Self::Interpreter,
-        Self::Library,
-        Self::ScriptInterpreter,
-    ];
+    const ALL: [Self; 4] =
+        [Self::Listed, Self::Interpreter, Self::Library, Self::ScriptInterpreter];
 
     const fn wire(self) -> u8 {
         match self {
@@ -176,13 +172,7 @@ impl ToolMeasurement {
         }) {
             return Err(MeasurementError::PathRepeated(path_text(&first.path)));
         }
-        let out = Self {
-            name: name.into(),
-            state,
-            version,
-            package,
-            entries,
-        };
+        let out = Self { name: name.into(), state, version, package, entries };
         out.checked()
     }
 
@@ -203,10 +193,7 @@ impl ToolMeasurement {
             }
         }
         if self.entries.len() > MAX_TOOL_ENTRIES {
-            return Err(MeasurementError::TooLong {
-                what: "entries",
-                max: MAX_TOOL_ENTRIES,
-            });
+            return Err(MeasurementError::TooLong { what: "entries", max: MAX_TOOL_ENTRIES });
         }
         for entry in &self.entries {
             check_entry(entry)?;
@@ -256,10 +243,7 @@ impl ToolMeasurement {
     /// The entry at a path.
     #[must_use]
     pub fn entry(&self, path: &[u8]) -> Option<&ToolEntry> {
-        let index = self
-            .entries
-            .binary_search_by(|entry| entry.path.as_slice().cmp(path))
-            .ok()?;
+        let index = self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(path)).ok()?;
         self.entries.get(index)
     }
 
@@ -281,10 +265,7 @@ impl ToolMeasurement {
     }
 
     pub(super) fn encoded_len_hint(&self) -> usize {
-        let entries = self
-            .entries
-            .iter()
-            .map(|entry| entry.path.len().saturating_add(96));
+        let entries = self.entries.iter().map(|entry| entry.path.len().saturating_add(96));
         entries.fold(1024, usize::saturating_add)
     }
 
@@ -293,10 +274,7 @@ impl ToolMeasurement {
         put_bytes(out, FIELD_NAME, self.name.as_bytes());
         put_bytes(out, FIELD_STATE, &[self.state.wire()]);
         if claims {
-            for (field, text) in [
-                (FIELD_VERSION, &self.version),
-                (FIELD_PACKAGE, &self.package),
-            ] {
+            for (field, text) in [(FIELD_VERSION, &self.version), (FIELD_PACKAGE, &self.package)] {
                 if let Some(text) = text {
                     put_bytes(out, field, text.as_bytes());
                 }
@@ -323,31 +301,18 @@ impl ToolMeasurement {
             [0] => ToolState::Absent,
             [1] => ToolState::Present,
             [found] => {
-                return Err(state.error(ToolLogErrorKind::Value {
-                    what: "tool state",
-                    found,
-                }));
+                return Err(state.error(ToolLogErrorKind::Value { what: "tool state", found }));
             }
         };
-        let version = fields
-            .take_if(FIELD_VERSION)?
-            .map(|field| text("version", &field))
-            .transpose()?;
-        let package = fields
-            .take_if(FIELD_PACKAGE)?
-            .map(|field| text("package", &field))
-            .transpose()?;
+        let version =
+            fields.take_if(FIELD_VERSION)?.map(|field| text("version", &field)).transpose()?;
+        let package =
+            fields.take_if(FIELD_PACKAGE)?.map(|field| text("package", &field)).transpose()?;
         let entries = entries(&mut fields)?;
         fields.finish("tool entry")?;
-        Self {
-            name,
-            state,
-            version,
-            package,
-            entries,
-        }
-        .checked()
-        .map_err(|error| content.error(ToolLogErrorKind::Measurement(error)))
+        Self { name, state, version, package, entries }
+            .checked()
+            .map_err(|error| content.error(ToolLogErrorKind::Measurement(error)))
     }
 }
 
@@ -355,10 +320,7 @@ fn entries(fields: &mut Cursor<'_>) -> Result<Vec<ToolEntry>, ToolLogError> {
     let mut entries: Vec<ToolEntry> = Vec::new();
     while let Some(field) = fields.take_if(FIELD_ENTRY)? {
         if entries.len() >= MAX_TOOL_ENTRIES {
-            let kind = ToolLogErrorKind::TooMany {
-                what: "tool entries",
-                max: MAX_TOOL_ENTRIES,
-            };
+            let kind = ToolLogErrorKind::TooMany { what: "tool entries", max: MAX_TOOL_ENTRIES };
             return Err(field.error(kind));
         }
         let entry = entry(&field)?;
@@ -374,20 +336,13 @@ fn entry(field: &Tlv<'_>) -> Result<ToolEntry, ToolLogError> {
     let mut parts = field.inner();
     let path = parts.expect(ENTRY_PATH, "entry path")?;
     let kind = if let Some(target) = parts.take_if(ENTRY_TARGET)? {
-        EntryKind::Link {
-            target: target.value.to_vec(),
-        }
+        EntryKind::Link { target: target.value.to_vec() }
     } else {
         let role = parts.expect(ENTRY_ROLE, "file role or link target")?;
         let [value] = role.array("file role")?;
-        let role = FileRole::ALL
-            .into_iter()
-            .find(|known| known.wire() == value)
-            .ok_or_else(|| {
-                role.error(ToolLogErrorKind::Value {
-                    what: "file role",
-                    found: value,
-                })
+        let role =
+            FileRole::ALL.into_iter().find(|known| known.wire() == value).ok_or_else(|| {
+                role.error(ToolLogErrorKind::Value { what: "file role", found: value })
             })?;
         let size = parts.expect(ENTRY_SIZE, "file size")?;
         let digest = parts.expect(ENTRY_DIGEST, "file digest")?;
@@ -405,10 +360,7 @@ fn entry(field: &Tlv<'_>) -> Result<ToolEntry, ToolLogError> {
         }
     };
     parts.finish("end of the entry")?;
-    let entry = ToolEntry {
-        path: path.value.to_vec(),
-        kind,
-    };
+    let entry = ToolEntry { path: path.value.to_vec(), kind };
     check_entry(&entry).map_err(|error| path.error(ToolLogErrorKind::Measurement(error)))?;
     Ok(entry)
 }
@@ -416,11 +368,7 @@ fn entry(field: &Tlv<'_>) -> Result<ToolEntry, ToolLogError> {
 fn put_entry(out: &mut Vec<u8>, entry: &ToolEntry) {
     put_bytes(out, ENTRY_PATH, &entry.path);
     match &entry.kind {
-        EntryKind::File {
-            digest,
-            size_bytes,
-            role,
-        } => {
+        EntryKind::File { digest, size_bytes, role } => {
             put_bytes(out, ENTRY_ROLE, &[role.wire()]);
             put_bytes(out, ENTRY_SIZE, &size_bytes.to_be_bytes());
             put_bytes(out, ENTRY_DIGEST, digest.as_bytes());
@@ -439,10 +387,7 @@ fn text(what: &'static str, field: &Tlv<'_>) -> Result<String, ToolLogError> {
 
 fn check_text(what: &'static str, text: &str) -> Result<(), MeasurementError> {
     if text.len() > MAX_TEXT_BYTES {
-        return Err(MeasurementError::TooLong {
-            what,
-            max: MAX_TEXT_BYTES,
-        });
+        return Err(MeasurementError::TooLong { what, max: MAX_TEXT_BYTES });
     }
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err(MeasurementError::TextInvalid(what));
@@ -452,10 +397,7 @@ fn check_text(what: &'static str, text: &str) -> Result<(), MeasurementError> {
 
 fn check_entry(entry: &ToolEntry) -> Result<(), MeasurementError> {
     if entry.path.len() > MAX_PATH_BYTES {
-        return Err(MeasurementError::TooLong {
-            what: "path",
-            max: MAX_PATH_BYTES,
-        });
+        return Err(MeasurementError::TooLong { what: "path", max: MAX_PATH_BYTES });
     }
     if !is_normal_path(&entry.path) {
         return Err(MeasurementError::PathInvalid(path_text(&entry.path)));
@@ -465,10 +407,7 @@ fn check_entry(entry: &ToolEntry) -> Result<(), MeasurementError> {
             Err(MeasurementError::DigestAlg(path_text(&entry.path)))
         }
         EntryKind::Link { target } if target.len() > MAX_PATH_BYTES => {
-            Err(MeasurementError::TooLong {
-                what: "link target",
-                max: MAX_PATH_BYTES,
-            })
+            Err(MeasurementError::TooLong { what: "link target", max: MAX_PATH_BYTES })
         }
         EntryKind::Link { target } if target.is_empty() || target.contains(&0) => {
             Err(MeasurementError::TargetInvalid(path_text(&entry.path)))
@@ -519,11 +458,7 @@ fn put_escaped(out: &mut String, bytes: &[u8]) {
 impl Serialize for ToolEntry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.kind {
-            EntryKind::File {
-                digest,
-                size_bytes,
-                role,
-            } => {
+            EntryKind::File { digest, size_bytes, role } => {
                 let mut out = serializer.serialize_struct("ToolEntry", 4)?;
                 out.serialize_field("path", &path_text(&self.path))?;
                 out.serialize_field("digest", digest)?;

@@ -26,9 +26,9 @@
 //! Entries ascend strictly by path bytes, so no path stands twice. A present tool has at least one
 //! entry, an absent one has neither entries, version nor package.
 //!
-//! There is one encoding of a measurement and the decoder accepts no other: lengths have a fixed size,
-//! the order is checked, and every field is either required or meaningful by its presence. A property
-//! test holds the decoder to it: what it accepts encodes to the bytes that were read.
+//! There is one encoding of a measurement and the decoder accepts no other: lengths have a fixed
+//! size, the order is checked, and every field is either required or meaningful by its presence. A
+//! property test holds the decoder to it: what it accepts encodes to the bytes that were read.
 //!
 //! The event's digest in each bank is the hash of the whole content TLV, header included. The log's
 //! head, which a quote's qualifying data binds, is `head_0` = 32 zero bytes,

@@ -71,7 +71,8 @@ pub struct ToolLogState {
     pub pcr_values: Vec<Digest>,
     /// The latest state of each tool, which decides.
     pub latest: BTreeMap<String, ToolSummary>,
-    /// Digest of every present tool ever measured in this boot: a denied one denies wherever it stands.
+    /// Digest of every present tool ever measured in this boot: a denied one denies wherever it
+    /// stands.
     pub seen_digests: BTreeSet<Digest>,
 }
 
@@ -121,15 +122,9 @@ impl ToolLogState {
         }
         let mut next = self.clone();
         let mut measurements = Vec::new();
-        let total = u64::try_from(suffix.len())
-            .ok()
-            .and_then(|len| self.bytes.checked_add(len));
+        let total = u64::try_from(suffix.len()).ok().and_then(|len| self.bytes.checked_add(len));
         if total.is_none_or(|total| total > count(MAX_TOOL_LOG_BYTES)) {
-            return Err(too_many(
-                0,
-                "bytes of tool log in one boot",
-                MAX_TOOL_LOG_BYTES,
-            ));
+            return Err(too_many(0, "bytes of tool log in one boot", MAX_TOOL_LOG_BYTES));
         }
         let mut reader = ToolLogReader::new(suffix);
         loop {
@@ -154,10 +149,7 @@ impl ToolLogState {
             });
         }
         if event.pcr != self.pcr {
-            return refuse(ToolLogErrorKind::Pcr {
-                expected: self.pcr,
-                found: event.pcr.get(),
-            });
+            return refuse(ToolLogErrorKind::Pcr { expected: self.pcr, found: event.pcr.get() });
         }
         if !event.digests.iter().map(Digest::alg).eq(self.banks()) {
             return refuse(ToolLogErrorKind::Banks);
@@ -185,10 +177,7 @@ impl ToolLogState {
 }
 
 const fn too_many(at: usize, what: &'static str, max: usize) -> ToolLogError {
-    ToolLogError {
-        at,
-        kind: ToolLogErrorKind::TooMany { what, max },
-    }
+    ToolLogError { at, kind: ToolLogErrorKind::TooMany { what, max } }
 }
 
 fn count(limit: usize) -> u64 {

@@ -18,19 +18,11 @@ fn file(path: &str, byte: u8) -> ToolEntry {
         size_bytes: 1,
         role: FileRole::Listed,
     };
-    ToolEntry {
-        path: path.into(),
-        kind,
-    }
+    ToolEntry { path: path.into(), kind }
 }
 
 fn link(path: &str, target: &str) -> ToolEntry {
-    ToolEntry {
-        path: path.into(),
-        kind: EntryKind::Link {
-            target: target.into(),
-        },
-    }
+    ToolEntry { path: path.into(), kind: EntryKind::Link { target: target.into() } }
 }
 
 fn gcc() -> ToolMeasurement {
@@ -39,11 +31,7 @@ fn gcc() -> ToolMeasurement {
         ToolState::Present,
         Some("12.2.0".to_owned()),
         Some("deb:gcc-12@12.2.0-14".to_owned()),
-        vec![
-            link("/usr/bin/gcc", "gcc-12"),
-            file("/usr/bin/gcc-12", 1),
-            link("/bin", "usr/bin"),
-        ],
+        vec![link("/usr/bin/gcc", "gcc-12"), file("/usr/bin/gcc-12", 1), link("/bin", "usr/bin")],
     )
     .expect("well-formed")
 }
@@ -54,10 +42,7 @@ fn simple(name: &str, byte: u8) -> ToolMeasurement {
 }
 
 fn log(tools: &[ToolMeasurement]) -> Vec<u8> {
-    (0..)
-        .zip(tools)
-        .flat_map(|(n, tool)| encode_event(n, pcr(), &BANKS, tool))
-        .collect()
+    (0..).zip(tools).flat_map(|(n, tool)| encode_event(n, pcr(), &BANKS, tool)).collect()
 }
 
 fn state() -> ToolLogState {
@@ -77,38 +62,18 @@ fn event_with(content_tag: u8, content: &[u8]) -> Vec<u8> {
     let content = tlv(content_tag, content);
     let digests: Vec<u8> = BANKS
         .iter()
-        .flat_map(|bank| {
-            tlv(
-                bank.tpm_id().to_be_bytes()[1],
-                bank.hash(&[&content]).as_bytes(),
-            )
-        })
+        .flat_map(|bank| tlv(bank.tpm_id().to_be_bytes()[1], bank.hash(&[&content]).as_bytes()))
         .collect();
-    [
-        tlv(0, &0_u64.to_be_bytes()),
-        tlv(1, &[14]),
-        tlv(3, &digests),
-        content,
-    ]
-    .concat()
+    [tlv(0, &0_u64.to_be_bytes()), tlv(1, &[14]), tlv(3, &digests), content].concat()
 }
 
 fn content(fields: &[(u8, &[u8])]) -> Vec<u8> {
-    let fields: Vec<u8> = fields
-        .iter()
-        .flat_map(|(tag, value)| tlv(*tag, value))
-        .collect();
+    let fields: Vec<u8> = fields.iter().flat_map(|(tag, value)| tlv(*tag, value)).collect();
     event_with(0xA5, &fields)
 }
 
 fn file_entry(path: &[u8]) -> Vec<u8> {
-    [
-        tlv(0, path),
-        tlv(1, &[0]),
-        tlv(2, &1_u64.to_be_bytes()),
-        tlv(3, &[7; 32]),
-    ]
-    .concat()
+    [tlv(0, path), tlv(1, &[0]), tlv(2, &1_u64.to_be_bytes()), tlv(3, &[7; 32])].concat()
 }
 
 fn with_entries(entries: &[Vec<u8>]) -> Vec<u8> {
@@ -136,19 +101,12 @@ fn an_event_has_the_documented_bytes() {
     ]
     .concat();
     let expected = content(&[(0, b"assay/v1/tool"), (1, b"t"), (2, &[1]), (5, &entry)]);
-    assert_eq!(
-        hex::encode(encode_event(0, pcr(), &BANKS, &tool)),
-        hex::encode(expected)
-    );
+    assert_eq!(hex::encode(encode_event(0, pcr(), &BANKS, &tool)), hex::encode(expected));
 }
 
 #[test]
 fn replay_head_and_latest_state_are_what_the_format_says() {
-    let tools = [
-        gcc(),
-        simple("ld", 2),
-        ToolMeasurement::absent("gcc").expect("name"),
-    ];
+    let tools = [gcc(), simple("ld", 2), ToolMeasurement::absent("gcc").expect("name")];
     let bytes = log(&tools);
     let mut state = state();
     assert_eq!(state.apply(&bytes).expect("accepted"), tools);
@@ -167,10 +125,7 @@ fn replay_head_and_latest_state_are_what_the_format_says() {
     assert_eq!(state.pcr_values[1], pcr_value);
     assert_eq!(state.latest["gcc"].state, ToolState::Absent);
     assert_eq!(state.latest["ld"].digest, tools[1].digest());
-    assert!(
-        state.seen_digests.contains(&tools[0].digest()),
-        "earlier states are remembered"
-    );
+    assert!(state.seen_digests.contains(&tools[0].digest()), "earlier states are remembered");
     assert_eq!(state.seen_digests.len(), 2);
 }
 
@@ -181,9 +136,7 @@ fn a_log_in_pieces_gives_the_state_of_the_whole() {
     whole.apply(&log(&tools)).expect("accepted");
     let mut pieces = state();
     for (number, tool) in (0..).zip(&tools) {
-        pieces
-            .apply(&encode_event(number, pcr(), &BANKS, tool))
-            .expect("accepted");
+        pieces.apply(&encode_event(number, pcr(), &BANKS, tool)).expect("accepted");
         let stored = serde_json::to_string(&pieces).expect("serializes");
         pieces = serde_json::from_str(&stored).expect("reads back");
         assert_eq!(pieces.apply(b"").expect("nothing new"), []);
@@ -226,43 +179,18 @@ fn each_refusal_has_its_code() {
     let path = |path: &[u8]| with_entries(&[file_entry(path)]);
 
     let rows: Vec<(&str, Vec<u8>, C, K)> = vec![
-        (
-            "gap",
-            second.clone(),
-            C::ToolLogOutOfSequence,
-            K::Sequence {
-                expected: 0,
-                found: 1,
-            },
-        ),
+        ("gap", second.clone(), C::ToolLogOutOfSequence, K::Sequence { expected: 0, found: 1 }),
         (
             "repeat",
             [one.clone(), one.clone()].concat(),
             C::ToolLogOutOfSequence,
-            K::Sequence {
-                expected: 1,
-                found: 0,
-            },
+            K::Sequence { expected: 1, found: 0 },
         ),
-        (
-            "other PCR",
-            other_pcr,
-            C::ToolLogWrongPcr,
-            K::Pcr {
-                expected: pcr(),
-                found: 15,
-            },
-        ),
+        ("other PCR", other_pcr, C::ToolLogWrongPcr, K::Pcr { expected: pcr(), found: 15 }),
         ("missing bank", one_bank, C::ToolLogWrongPcr, K::Banks),
         (
             "unknown bank",
-            [
-                tlv(0, &[0; 8]),
-                tlv(1, &[14]),
-                tlv(3, &tlv(4, &[0; 20])),
-                tlv(0xA5, &[]),
-            ]
-            .concat(),
+            [tlv(0, &[0; 8]), tlv(1, &[14]), tlv(3, &tlv(4, &[0; 20])), tlv(0xA5, &[])].concat(),
             C::ToolLogWrongPcr,
             K::Banks,
         ),
@@ -274,31 +202,15 @@ fn each_refusal_has_its_code() {
         ),
         (
             "digest of other content",
-            [
-                tlv(0, &[0; 8]),
-                tlv(1, &[14]),
-                tlv(3, &tlv(11, &[1; 32])),
-                tlv(0xA5, &[]),
-            ]
-            .concat(),
+            [tlv(0, &[0; 8]), tlv(1, &[14]), tlv(3, &tlv(11, &[1; 32])), tlv(0xA5, &[])].concat(),
             C::ToolLogDigestMismatch,
             K::Digest(HashAlg::Sha256),
         ),
         (
             "short digest",
-            [
-                tlv(0, &[0; 8]),
-                tlv(1, &[14]),
-                tlv(3, &tlv(11, &[1; 31])),
-                tlv(0xA5, &[]),
-            ]
-            .concat(),
+            [tlv(0, &[0; 8]), tlv(1, &[14]), tlv(3, &tlv(11, &[1; 31])), tlv(0xA5, &[])].concat(),
             C::ToolLogMalformed,
-            K::Length {
-                what: "event digest",
-                expected: 32,
-                found: 31,
-            },
+            K::Length { what: "event digest", expected: 32, found: 31 },
         ),
         (
             "banks descend",
@@ -316,47 +228,31 @@ fn each_refusal_has_its_code() {
             "PCR 24",
             [tlv(0, &[0; 8]), tlv(1, &[24])].concat(),
             C::ToolLogMalformed,
-            K::Value {
-                what: "PCR",
-                found: 24,
-            },
+            K::Value { what: "PCR", found: 24 },
         ),
         (
             "short record number",
             tlv(0, &[0; 7]),
             C::ToolLogMalformed,
-            K::Length {
-                what: "record number",
-                expected: 8,
-                found: 7,
-            },
+            K::Length { what: "record number", expected: 8, found: 7 },
         ),
         (
             "NV index instead of PCR",
             [tlv(0, &[0; 8]), tlv(2, &[0; 4])].concat(),
             C::ToolLogMalformed,
-            K::Type {
-                what: "PCR",
-                found: 2,
-            },
+            K::Type { what: "PCR", found: 2 },
         ),
         (
             "other content type",
             event_with(0x05, b""),
             C::ToolLogMalformed,
-            K::Type {
-                what: "tool measurement",
-                found: 5,
-            },
+            K::Type { what: "tool measurement", found: 5 },
         ),
         (
             "declared length past the end",
             vec![0, 0xff, 0xff, 0xff, 0xff, 0],
             C::ToolLogMalformed,
-            K::Truncated {
-                wanted: 0xffff_ffff + 5,
-                left: 6,
-            },
+            K::Truncated { wanted: 0xffff_ffff + 5, left: 6 },
         ),
         (
             "other domain",
@@ -368,28 +264,19 @@ fn each_refusal_has_its_code() {
             "state 2",
             content(&[domain, (1, b"t"), (2, &[2])]),
             C::ToolLogMalformed,
-            K::Value {
-                what: "tool state",
-                found: 2,
-            },
+            K::Value { what: "tool state", found: 2 },
         ),
         (
             "fields out of order",
             content(&[domain, (2, &[0]), (1, b"t")]),
             C::ToolLogMalformed,
-            K::Type {
-                what: "tool name",
-                found: 2,
-            },
+            K::Type { what: "tool name", found: 2 },
         ),
         (
             "version after package",
             content(&[domain, (1, b"t"), (2, &[1]), (4, b"p"), (3, b"v"), (5, &a)]),
             C::ToolLogMalformed,
-            K::Type {
-                what: "tool entry",
-                found: 3,
-            },
+            K::Type { what: "tool entry", found: 3 },
         ),
         (
             "empty version",
@@ -413,10 +300,7 @@ fn each_refusal_has_its_code() {
             "long name",
             content(&[domain, (1, &long_text), (2, &[0])]),
             C::EvidenceLimitExceeded,
-            K::Measurement(MeasurementError::TooLong {
-                what: "tool name",
-                max: MAX_TEXT_BYTES,
-            }),
+            K::Measurement(MeasurementError::TooLong { what: "tool name", max: MAX_TEXT_BYTES }),
         ),
         (
             "absent with an entry",
@@ -446,51 +330,29 @@ fn each_refusal_has_its_code() {
             "role 4",
             with_entries(&[[tlv(0, b"/a"), tlv(1, &[4]), tlv(2, &[0; 8])].concat()]),
             C::ToolLogMalformed,
-            K::Value {
-                what: "file role",
-                found: 4,
-            },
+            K::Value { what: "file role", found: 4 },
         ),
         (
             "size of 4 bytes",
-            with_entries(&[[
-                tlv(0, b"/a"),
-                tlv(1, &[0]),
-                tlv(2, &[0; 4]),
-                tlv(3, &[0; 32]),
-            ]
-            .concat()]),
+            with_entries(&[
+                [tlv(0, b"/a"), tlv(1, &[0]), tlv(2, &[0; 4]), tlv(3, &[0; 32])].concat()
+            ]),
             C::ToolLogMalformed,
-            K::Length {
-                what: "file size",
-                expected: 8,
-                found: 4,
-            },
+            K::Length { what: "file size", expected: 8, found: 4 },
         ),
         (
             "file digest of 20 bytes",
-            with_entries(&[[
-                tlv(0, b"/a"),
-                tlv(1, &[0]),
-                tlv(2, &[0; 8]),
-                tlv(3, &[0; 20]),
-            ]
-            .concat()]),
+            with_entries(&[
+                [tlv(0, b"/a"), tlv(1, &[0]), tlv(2, &[0; 8]), tlv(3, &[0; 20])].concat()
+            ]),
             C::ToolLogMalformed,
-            K::Length {
-                what: "file digest",
-                expected: 32,
-                found: 20,
-            },
+            K::Length { what: "file digest", expected: 32, found: 20 },
         ),
         (
             "more behind an entry's digest",
             with_entries(&[[a, tlv(4, b"x")].concat()]),
             C::ToolLogMalformed,
-            K::Type {
-                what: "end of the entry",
-                found: 4,
-            },
+            K::Type { what: "end of the entry", found: 4 },
         ),
         (
             "entry without a kind",
@@ -508,24 +370,15 @@ fn each_refusal_has_its_code() {
             "long path",
             path(&long_path),
             C::EvidenceLimitExceeded,
-            K::Measurement(MeasurementError::TooLong {
-                what: "path",
-                max: MAX_PATH_BYTES,
-            }),
+            K::Measurement(MeasurementError::TooLong { what: "path", max: MAX_PATH_BYTES }),
         ),
     ];
     for (what, bytes, code, kind) in rows {
         assert_eq!(code_of(&bytes), (code, kind), "{what}");
     }
-    for bad in [
-        "", "a", "/", "//a", "/a/", "/a//b", "/./a", "/a/..", "/a\0b",
-    ] {
+    for bad in ["", "a", "/", "//a", "/a/", "/a//b", "/./a", "/a/..", "/a\0b"] {
         let expected = K::Measurement(MeasurementError::PathInvalid(path_text(bad.as_bytes())));
-        assert_eq!(
-            code_of(&path(bad.as_bytes())),
-            (C::ToolLogMalformed, expected),
-            "{bad:?}"
-        );
+        assert_eq!(code_of(&path(bad.as_bytes())), (C::ToolLogMalformed, expected), "{bad:?}");
     }
 }
 
@@ -536,17 +389,9 @@ fn limits_of_one_boot_hold() {
     let error = state.apply(&oversized).expect_err("too long");
     assert_eq!(error.code(), ReasonCode::EvidenceLimitExceeded);
 
-    let tools: Vec<_> = (0..=MAX_TOOLS)
-        .map(|n| simple(&format!("t{n}"), 1))
-        .collect();
+    let tools: Vec<_> = (0..=MAX_TOOLS).map(|n| simple(&format!("t{n}"), 1)).collect();
     let error = state.apply(&log(&tools)).expect_err("too many tools");
-    assert_eq!(
-        error.kind,
-        ToolLogErrorKind::TooMany {
-            what: "tools",
-            max: MAX_TOOLS
-        }
-    );
+    assert_eq!(error.kind, ToolLogErrorKind::TooMany { what: "tools", max: MAX_TOOLS });
     assert_eq!(error.code(), ReasonCode::EvidenceLimitExceeded);
 
     state.events = crate::limits::MAX_TOOL_EVENTS as u64;
@@ -564,10 +409,7 @@ fn every_flipped_bit_is_seen() {
     for bit in 0..bytes.len() * 8 {
         let mut bad = bytes.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        assert!(
-            state().apply(&bad).is_err(),
-            "bit {bit} flipped and accepted"
-        );
+        assert!(state().apply(&bad).is_err(), "bit {bit} flipped and accepted");
     }
 }
 
@@ -585,10 +427,7 @@ fn every_truncation_is_seen_and_leaves_the_offset_of_the_torn_event() {
         let error = error.expect("torn");
         assert_eq!(error.code(), ReasonCode::ToolLogMalformed, "cut at {len}");
         assert!(error.is_truncation(), "cut at {len}: {error}");
-        assert_eq!(
-            reader.offset(),
-            if len < first.len() { 0 } else { first.len() }
-        );
+        assert_eq!(reader.offset(), if len < first.len() { 0 } else { first.len() });
     }
 }
 
@@ -612,14 +451,8 @@ fn a_measurement_cannot_be_built_against_the_rules() {
         new(ToolState::Present, vec![sha384]),
         Err(MeasurementError::DigestAlg("/a".to_owned()))
     );
-    assert_eq!(
-        new(ToolState::Present, vec![]),
-        Err(MeasurementError::PresentWithoutEntries)
-    );
-    let same = new(
-        ToolState::Present,
-        vec![file("/b", 1), file("/a", 1), file("/b", 1)],
-    );
+    assert_eq!(new(ToolState::Present, vec![]), Err(MeasurementError::PresentWithoutEntries));
+    let same = new(ToolState::Present, vec![file("/b", 1), file("/a", 1), file("/b", 1)]);
     assert_eq!(same.map(|tool| tool.entries().len()), Ok(2));
 }
 
@@ -666,23 +499,17 @@ fn any_measurement() -> impl Strategy<Value = ToolMeasurement> {
         .prop_map(|parts| [b"/".as_slice(), &parts.join(&b'/')].concat());
     let entries = proptest::collection::btree_map(path, kind, 1..8);
     let text = "[a-z0-9.+ä-]{1,20}";
-    (
-        text,
-        option::of(text),
-        option::of(text),
-        entries,
-        any::<bool>(),
-    )
-        .prop_filter_map("dots", |(name, version, package, entries, present)| {
+    (text, option::of(text), option::of(text), entries, any::<bool>()).prop_filter_map(
+        "dots",
+        |(name, version, package, entries, present)| {
             if !present {
                 return ToolMeasurement::absent(name).ok();
             }
-            let entries = entries
-                .into_iter()
-                .map(|(path, kind)| ToolEntry { path, kind })
-                .collect();
+            let entries =
+                entries.into_iter().map(|(path, kind)| ToolEntry { path, kind }).collect();
             ToolMeasurement::new(name, ToolState::Present, version, package, entries).ok()
-        })
+        },
+    )
 }
 
 proptest! {

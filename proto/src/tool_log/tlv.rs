@@ -21,10 +21,7 @@ pub(super) struct Tlv<'a> {
 impl<'a> Tlv<'a> {
     /// The elements inside this one.
     pub(super) fn inner(&self) -> Cursor<'a> {
-        Cursor {
-            rest: self.value,
-            at: self.value_at(),
-        }
+        Cursor { rest: self.value, at: self.value_at() }
     }
 
     /// Offset of the value from the start of the log.
@@ -38,20 +35,13 @@ impl<'a> Tlv<'a> {
         what: &'static str,
     ) -> Result<[u8; N], ToolLogError> {
         self.value.try_into().map_err(|_| {
-            self.error(ToolLogErrorKind::Length {
-                what,
-                expected: N,
-                found: self.value.len(),
-            })
+            self.error(ToolLogErrorKind::Length { what, expected: N, found: self.value.len() })
         })
     }
 
     /// An error in this element's value.
     pub(super) const fn error(&self, kind: ToolLogErrorKind) -> ToolLogError {
-        ToolLogError {
-            at: self.value_at(),
-            kind,
-        }
+        ToolLogError { at: self.value_at(), kind }
     }
 }
 
@@ -80,10 +70,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn next(&mut self) -> Result<Tlv<'a>, ToolLogError> {
         let truncated = |wanted| ToolLogError {
             at: self.at,
-            kind: ToolLogErrorKind::Truncated {
-                wanted,
-                left: self.rest.len(),
-            },
+            kind: ToolLogErrorKind::Truncated { wanted, left: self.rest.len() },
         };
         let Some(([tag, length @ ..], body)) = self.rest.split_first_chunk::<HEADER_BYTES>() else {
             return Err(truncated(HEADER_BYTES));
@@ -95,12 +82,7 @@ impl<'a> Cursor<'a> {
         else {
             return Err(truncated(total));
         };
-        let tlv = Tlv {
-            tag: *tag,
-            value,
-            whole,
-            at: self.at,
-        };
+        let tlv = Tlv { tag: *tag, value, whole, at: self.at };
         self.rest = rest;
         self.at = self.at.saturating_add(total);
         Ok(tlv)
@@ -112,23 +94,13 @@ impl<'a> Cursor<'a> {
         if tlv.tag == tag {
             Ok(tlv)
         } else {
-            Err(ToolLogError {
-                at: tlv.at,
-                kind: ToolLogErrorKind::Type {
-                    what,
-                    found: tlv.tag,
-                },
-            })
+            Err(ToolLogError { at: tlv.at, kind: ToolLogErrorKind::Type { what, found: tlv.tag } })
         }
     }
 
     /// The next element if it has this type.
     pub(super) fn take_if(&mut self, tag: u8) -> Result<Option<Tlv<'a>>, ToolLogError> {
-        if self.rest.first() == Some(&tag) {
-            self.next().map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.rest.first() == Some(&tag) { self.next().map(Some) } else { Ok(None) }
     }
 
     /// Ends the reading: no element may be left.
@@ -137,10 +109,7 @@ impl<'a> Cursor<'a> {
             None => Ok(()),
             Some(found) => Err(ToolLogError {
                 at: self.at,
-                kind: ToolLogErrorKind::Type {
-                    what,
-                    found: *found,
-                },
+                kind: ToolLogErrorKind::Type { what, found: *found },
             }),
         }
     }
