@@ -243,7 +243,6 @@ impl Watch {
 /// Seconds since 1970 by the worker's clock; nothing that matters is decided by it.
 #[must_use]
 pub fn now_unix_s() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "for the status file only")]
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -139,7 +139,6 @@ pub(super) fn inspect(tcti: Option<Tcti>, config: Option<&Path>, json: bool) -> 
     if let Some(tcti) = tcti {
         tpm.tcti = tcti;
     }
-    #[expect(clippy::disallowed_methods, reason = "compared with certificates, for people only")]
     let now = std::time::SystemTime::now();
     let found = runtime()?.block_on(attestor::inspect::inspect(&tpm, &LogPaths::default(), now));
     if json {

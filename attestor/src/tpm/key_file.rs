@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn raw() -> TpmKey {
-        TpmKey::from_pem(&key().to_pem().expect("encodes")).expect("decodes")
+        TpmKey::from_pem(key().to_pem().expect("encodes")).expect("decodes")
     }
 
     #[test]

@@ -108,19 +108,19 @@ fn tools(
         ));
     }
     for (name, rule) in &reference.tools {
-        match state.latest.get(name) {
-            Some(tool) if tool.state == ToolState::Present => {
-                if !rule.accept.iter().any(|accepted| accepted.digest == tool.digest) {
-                    findings.extend(not_allowed(name, rule, tool.digest, measurements));
-                }
+        let latest = state.latest.get(name);
+        let present = latest.filter(|tool| tool.state == ToolState::Present);
+        if let Some(tool) = present {
+            if !rule.accept.iter().any(|accepted| accepted.digest == tool.digest) {
+                findings.push(not_allowed(name, rule, tool.digest, measurements));
             }
-            other if rule.required => findings.push(Finding::new(
+        } else if rule.required {
+            findings.push(Finding::new(
                 ReasonCode::PolicyToolMissing,
                 format!("tool {name}"),
                 "measured and present",
-                if other.is_some() { "absent" } else { "not in the worker's tool list" },
-            )),
-            _ => {}
+                if latest.is_some() { "absent" } else { "not in the worker's tool list" },
+            ));
         }
     }
     if reference.closed {
@@ -143,7 +143,7 @@ fn not_allowed(
     rule: &ToolReference,
     digest: proto::digest::Digest,
     measurements: &[ToolMeasurement],
-) -> Option<Finding> {
+) -> Finding {
     let expected =
         rule.accept.iter().map(|tool| tool.digest.to_string()).collect::<Vec<_>>().join(" or ");
     let plain = Finding::new(
@@ -154,11 +154,11 @@ fn not_allowed(
     );
     let measured = measurements.iter().rev().find(|tool| tool.name() == name);
     let known = rule.accept.iter().filter(|tool| !tool.files.is_empty());
-    let Some(measured) = measured else { return Some(plain) };
+    let Some(measured) = measured else { return plain };
     // Against the accepted state that is nearest, so that the words are about the real change.
     let nearest = known.map(|tool| differences(measured, &tool.files)).min_by_key(|diff| diff.count);
     match nearest {
-        Some(Differences { count, first: Some((path, expected, observed)) }) => Some(Finding::new(
+        Some(Differences { count, first: Some((path, expected, observed)) }) => Finding::new(
             ReasonCode::PolicyToolNotAllowed,
             format!("tool {name}: {path}"),
             expected,
@@ -167,8 +167,8 @@ fn not_allowed(
             } else {
                 observed
             },
-        )),
-        _ => Some(plain),
+        ),
+        _ => plain,
     }
 }
 
