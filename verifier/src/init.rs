@@ -282,11 +282,11 @@ fn next(ca: &CaDir, options: &InitOptions, config: &Config) -> Vec<String> {
         ));
     }
     next.push(format!(
-        "import the manufacturers' roots: verifier --config {} roots import DIR",
+        "start the service: verifier --config {} serve",
         options.config_path.display()
     ));
     next.push(format!(
-        "start the service: verifier --config {} serve",
+        "import the manufacturers' roots: verifier --config {} roots import DIR",
         options.config_path.display()
     ));
     let name = config.names.first().map(ToString::to_string).unwrap_or_default();

@@ -292,6 +292,23 @@ fn certify(presented: &EkPresented<'_>, policy: &EkPolicy<'_>) -> Result<Certifi
     Ok(CertifiedEk { path, identity: leaf.extensions().tpm_identity.clone(), oddities })
 }
 
+/// Leads a certificate to an anchor without knowing the EK: for people who look at certificates.
+///
+/// # Does not prove
+/// That the certificate is an EK's, or whose: [`verify_ek`] does.
+///
+/// # Errors
+/// The `EK_CHAIN_*` and `EK_CERTIFICATE_*` codes of the path.
+pub fn inspect_path(
+    leaf: &Certificate,
+    presented: &[Certificate],
+    roots: &EndorsementRoots,
+    now_unix_s: i64,
+    revocation: RevocationRequirement,
+) -> Result<ValidPath, Finding> {
+    validate(&PathRequest { leaf, presented, roots, now_unix_s, revocation })
+}
+
 const LEAF: &str = "EK certificate";
 
 /// The TCG EK profile, as far as it says what the certificate is for.

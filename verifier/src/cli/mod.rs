@@ -1,16 +1,30 @@
 //! The command line of `verifier`: arguments, output, exit codes.
 //!
-//! Commands either work on the state directory of this machine ([`local`] and what it leads to), or
-//! ask a running verifier over its administration service ([`client`]).
+//! Commands either work on the state directory of this machine, or ask a running verifier over its
+//! administration service; `client` has the connection.
 
+mod admins;
+mod ca;
+mod client;
+mod decisions;
 mod failure;
+mod files;
+mod golden;
 mod init;
+mod inspect;
+mod nodes;
 mod output;
+mod roots;
 mod serve;
+mod upkeep;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use self::{failure::Failure, output::Output};
 use crate::{
@@ -102,6 +116,8 @@ struct Global {
         help_heading = "Common options"
     )]
     log_format: LogFormat,
+    #[command(flatten)]
+    server: client::ServerArgs,
 }
 
 /// How log lines look.
@@ -117,6 +133,50 @@ enum LogFormat {
 enum Command {
     Init(init::InitArgs),
     Serve(serve::ServeArgs),
+    CheckConfig(upkeep::CheckConfigArgs),
+    #[command(subcommand)]
+    Nodes(nodes::NodesCommand),
+    #[command(subcommand)]
+    Rules(nodes::RulesCommand),
+    #[command(subcommand)]
+    Golden(golden::GoldenCommand),
+    #[command(subcommand)]
+    Roots(roots::RootsCommand),
+    #[command(subcommand)]
+    Admins(admins::AdminsCommand),
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    #[command(subcommand)]
+    Decisions(decisions::DecisionsCommand),
+    Replay(decisions::ReplayArgs),
+    #[command(subcommand)]
+    Audit(decisions::AuditCommand),
+    Backup(upkeep::BackupArgs),
+    Restore(upkeep::RestoreArgs),
+    #[command(subcommand)]
+    Retention(upkeep::RetentionCommand),
+    #[command(subcommand)]
+    Inspect(inspect::InspectCommand),
+    /// Print shell completions.
+    ///
+    /// Example:
+    ///   verifier completions bash > /etc/bash_completion.d/verifier
+    #[command(verbatim_doc_comment)]
+    Completions {
+        /// Shell.
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command.
+    ///
+    /// Example:
+    ///   verifier man /usr/local/share/man/man1
+    #[command(verbatim_doc_comment)]
+    Man {
+        /// Directory; made if it is absent.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 impl Global {
@@ -166,10 +226,56 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(global: &Global, command: Command) -> Done {
+    if !matches!(command, Command::Serve(_)) {
+        // Only what goes wrong: the output is what counts.
+        serve::log_to_stderr(global, "warn")?;
+    }
     match command {
         Command::Init(args) => init::run(global, args),
         Command::Serve(args) => serve::run(global, args),
+        Command::CheckConfig(args) => upkeep::run_check_config(global, args),
+        Command::Nodes(command) => nodes::run(global, command),
+        Command::Rules(command) => nodes::run_rules(global, command),
+        Command::Golden(command) => golden::run(global, command),
+        Command::Roots(command) => roots::run(global, command),
+        Command::Admins(command) => admins::run(global, command),
+        Command::Ca(command) => ca::run(global, command),
+        Command::Decisions(command) => decisions::run(global, command),
+        Command::Replay(args) => decisions::run_replay(global, args),
+        Command::Audit(command) => decisions::run_audit(global, command),
+        Command::Backup(args) => upkeep::run_backup(global, args),
+        Command::Restore(args) => upkeep::run_restore(global, args),
+        Command::Retention(command) => upkeep::run_retention(global, command),
+        Command::Inspect(command) => inspect::run(global, command),
+        Command::Completions { shell } => completions(global, shell),
+        Command::Man { dir } => man(global, &dir),
     }
+}
+
+fn completions(global: &Global, shell: clap_complete::Shell) -> Done {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "verifier", &mut script);
+    global.output().text(&String::from_utf8_lossy(&script))
+}
+
+fn man(global: &Global, dir: &Path) -> Done {
+    let written = || -> io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        clap_mangen::generate_to(Cli::command(), dir)
+    };
+    written().map_err(|error| {
+        Failure::of(&error).while_doing(&format!("write manual pages to {}", dir.display()))
+    })?;
+    let dir = dir.display();
+    global.output().either(
+        &serde_json::json!({ "directory": dir.to_string() }),
+        format!("manual pages are in {dir}; read one: man -l {dir}/verifier.1"),
+    )
+}
+
+/// Who works on this machine without a certificate, for the audit trail.
+fn local_actor() -> String {
+    format!("local/uid-{}", rustix::process::getuid().as_raw())
 }
 
 /// Runs a command that waits: on one thread, a few steps.
