@@ -102,7 +102,7 @@ fn wrap_seed(ek: &Public) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), CredentialErr
             let bits = u32::try_from(ek.name_alg().len_bytes() * 8).unwrap_or(256);
             let seed = agreement::agree(
                 &ephemeral,
-                &UnparsedPublicKey::new(algorithm, &peer),
+                UnparsedPublicKey::new(algorithm, &peer),
                 CredentialError,
                 // Z is the x coordinate at full field size, leading zeros kept.
                 |z| Ok(kdfe(ek.name_alg(), z, LABEL, own_x, peer_x, bits)),

@@ -286,3 +286,33 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
         .map_err(|error| Failure::of(&error).while_doing("start the runtime"))?
         .block_on(work)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    /// Help that teaches: every command that does something shows how it is called.
+    #[test]
+    fn every_command_has_an_example() {
+        fn leaves(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    leaves(sub, &path);
+                    continue;
+                }
+                let help = sub.get_long_about().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{path} has no example");
+                assert!(help.contains(path.trim()), "the example of {path} calls something else");
+            }
+        }
+        leaves(&Cli::command(), "verifier");
+    }
+}

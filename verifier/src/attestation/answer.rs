@@ -1,0 +1,50 @@
+//! What the worker is told: on a denial code, subject and observed, never what was expected.
+
+use appraisal::verdict::{Denial, Finding};
+use proto::{limits::MAX_FINDINGS, pb, reason::ReasonCode};
+
+/// Result of an attestation, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The answer to the worker.
+    pub result: pb::AttestationResult,
+    /// First reason code, for metrics; `None` on admit.
+    pub code: Option<ReasonCode>,
+}
+
+/// The denial of a revoked node.
+pub(super) fn revoked(node: &str) -> Denial {
+    Finding::new(ReasonCode::NodeRevoked, format!("node {node}"), "an active node", "revoked")
+        .into()
+}
+
+/// Reason codes of a denial, as they are recorded: sorted, each once.
+pub(super) fn codes(denial: &Denial) -> Vec<String> {
+    let mut codes: Vec<String> =
+        denial.findings().map(|finding| finding.code.as_str().to_owned()).collect();
+    codes.dedup();
+    codes
+}
+
+/// The answer to a denied worker: code, subject and observed; what was expected stays here.
+#[must_use]
+pub fn denied(denial: &Denial, decision_id: String) -> Outcome {
+    Outcome {
+        result: pb::AttestationResult {
+            outcome: pb::Outcome::Deny.into(),
+            findings: denial
+                .findings()
+                .take(MAX_FINDINGS)
+                .map(|finding| pb::Finding {
+                    code: finding.code.as_str().to_owned(),
+                    subject: finding.subject.clone(),
+                    observed: finding.observed.clone(),
+                    remedy: finding.code.remedy().to_owned(),
+                })
+                .collect(),
+            decision_id,
+            ..Default::default()
+        },
+        code: Some(denial.code()),
+    }
+}

@@ -1,0 +1,138 @@
+//! What is in force: settings, endorsements, admission rules and golden sets.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
+
+use appraisal::policy::ReferenceValues;
+use arc_swap::ArcSwap;
+use proto::{
+    binding::VerifierId,
+    digest::{PcrIndex, PcrSelection},
+};
+
+use super::{AttestError, Verifier, boots::Boots};
+use crate::{
+    ca::{Issuer, TrustDomain},
+    clock::Clock,
+    endorsements::{EkRules, EndorsementSet},
+    objects::StoredObject,
+    store::{DecisionFilter, GoldenState, Store},
+    throttle::Throttle,
+};
+
+/// Denials of callers that proved nothing which are recorded at once, and per second after that.
+const UNPROVEN_DENIALS: (u32, u32) = (200, 5);
+
+/// What stays the same while the verifier runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Trust domain of every SPIFFE ID.
+    pub trust_domain: TrustDomain,
+    /// Identifier of the fleet, hashed into every quote.
+    pub verifier_id: VerifierId,
+    /// PCRs that every quote covers besides those of the golden set.
+    pub selection: PcrSelection,
+    /// PCR of the tool log.
+    pub tool_pcr: PcrIndex,
+    /// Life of node certificates.
+    pub certificate_lifetime: Duration,
+    /// Whether an unknown TPM that proves itself becomes a pending node.
+    pub allow_pending: bool,
+    /// Life of a challenge; at most [`proto::limits::CHALLENGE_LIFETIME`].
+    pub challenge_lifetime: Duration,
+}
+
+/// Golden sets in force, by pool.
+pub type References = HashMap<String, Arc<ReferenceValues>>;
+
+/// The endorsement set in force, with its stored object.
+#[derive(Debug)]
+pub struct Endorsements {
+    pub(super) set: EndorsementSet,
+    pub(super) object: StoredObject,
+}
+
+impl Verifier {
+    /// A verifier over an open store, with what the store holds in force.
+    ///
+    /// # Errors
+    /// [`AttestError`] if the store cannot be read.
+    pub async fn open(
+        settings: Settings,
+        rules: EkRules,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        issuer: Issuer,
+        trust_bundle: Vec<Vec<u8>>,
+    ) -> Result<Self, AttestError> {
+        let newest = DecisionFilter { limit: 1, ..Default::default() };
+        let last = store.decisions(&newest).await?.first().map_or(0, |last| last.decision.at);
+        let (burst, per_second) = UNPROVEN_DENIALS;
+        let set = EndorsementSet::new(&store.endorsements().await?.items, rules);
+        let object = store.put_object(set.object().to_vec()).await?;
+        let verifier = Self {
+            settings,
+            ek_rules: rules,
+            store,
+            clock,
+            issuer: ArcSwap::from_pointee(issuer),
+            trust_bundle: ArcSwap::from_pointee(trust_bundle),
+            endorsements: ArcSwap::from_pointee(Endorsements { set, object }),
+            references: ArcSwap::default(),
+            rules: ArcSwap::default(),
+            boots: Boots::default(),
+            denials: Throttle::new(burst, per_second),
+            last_seen: AtomicI64::new(last),
+        };
+        verifier.reload().await?;
+        Ok(verifier)
+    }
+
+    /// Puts in force what the store holds now: endorsements, rules, golden sets.
+    ///
+    /// Attestations under way keep what they began with.
+    ///
+    /// # Errors
+    /// [`AttestError`] if the store cannot be read; what was in force stays.
+    pub async fn reload(&self) -> Result<(), AttestError> {
+        let set = EndorsementSet::new(&self.store.endorsements().await?.items, self.ek_rules);
+        for (digest, why) in set.rejected() {
+            tracing::warn!(%digest, why, "an imported endorsement is not usable");
+        }
+        let object = self.store.put_object(set.object().to_vec()).await?;
+        let rules = self.store.admission_rules().await?.into_iter().map(|(rule, _)| rule).collect();
+        let mut references = References::new();
+        for golden in self.store.golden_sets(None).await? {
+            if golden.state != GoldenState::Active {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&golden.document);
+            match ReferenceValues::parse(&text, self.settings.tool_pcr) {
+                Ok(reference) => {
+                    references.insert(golden.pool, Arc::new(reference));
+                }
+                // The pool is then without golden set, and denies.
+                Err(problems) => {
+                    for problem in problems {
+                        tracing::error!(pool = golden.pool, version = golden.version, %problem, "the active golden set is not usable");
+                    }
+                }
+            }
+        }
+        self.endorsements.store(Arc::new(Endorsements { set, object }));
+        self.rules.store(Arc::new(rules));
+        self.references.store(Arc::new(references));
+        Ok(())
+    }
+
+    /// Issues under another CA, and hands out another trust bundle, from now on.
+    ///
+    /// Attestations that are being answered keep the CA that they began with.
+    pub fn replace_issuer(&self, issuer: Issuer, trust_bundle: Vec<Vec<u8>>) {
+        self.issuer.store(Arc::new(issuer));
+        self.trust_bundle.store(Arc::new(trust_bundle));
+    }
+}
