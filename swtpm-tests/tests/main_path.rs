@@ -4,6 +4,7 @@ use attestor::tpm::EkPreference;
 use swtpm_tests::{
     cluster::{Cluster, Tools, assert_denied, booted, ek_of},
     firmware::Firmware,
+    manufacturer::Manufacturer,
     proxy::Proxy,
     raw::CommandCode,
     swtpm::{Swtpm, SwtpmOptions},
@@ -119,5 +120,26 @@ async fn either_side_may_restart_and_a_revoked_node_is_out() {
     assert_eq!(node.status, NodeStatus::Revoked);
     let report = cluster.store().verify_chain(|_, _| {}).await.expect("chain");
     assert!(report.broken.is_none(), "{report:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_endorsements_makes_a_running_boot_prove_itself_again() {
+    let (cluster, tpm, tools) = site().await;
+    let proxy = Proxy::before(&tpm).expect("proxy");
+    let mut worker = cluster.worker(&proxy.tcti(), &tools).await.expect("worker");
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    cluster.golden_from("w1", |text| text).await.expect("golden");
+    worker.admitted().await;
+    let other = Manufacturer::new("Other").expect("manufacturer");
+    cluster.trust(&other).await.expect("root");
+    let counter = proxy.counter();
+    counter.reset();
+    // Same AK, same boot: activated again, and the record replaced.
+    worker.admitted().await;
+    assert_eq!(counter.count(CommandCode::ACTIVATE_CREDENTIAL), 1);
+    counter.reset();
+    worker.admitted().await;
+    assert_eq!(counter.log(), [CommandCode::QUOTE]);
     worker.stop().await;
 }

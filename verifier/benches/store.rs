@@ -33,14 +33,8 @@ fn boot(node: u64) -> Boot {
     Boot {
         ak_name: ak_name(node),
         node: format!("n{node}"),
-        ak_public: vec![1; 90],
         counters: Counters { reset_count: 1, restart_count: 0 },
-        node_key_name: vec![2; 34],
-        node_key_public: vec![3; 90],
-        tool_log_state: vec![b' '; 512],
-        endorsement_digest: digest("roots"),
-        ek_valid_until: None,
-        firmware_version: Some("7.85".into()),
+        record: vec![b' '; 1024],
         created_at: NOW,
         updated_at: NOW,
     }

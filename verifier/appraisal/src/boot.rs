@@ -53,30 +53,6 @@ impl Boot {
         self.ak.ak().name()
     }
 
-    /// The AK's public area.
-    #[must_use]
-    pub const fn ak_public(&self) -> &Public {
-        self.ak.ak().public()
-    }
-
-    /// Digest of the endorsements that the EK was judged under.
-    #[must_use]
-    pub const fn endorsements(&self) -> Digest {
-        self.endorsements
-    }
-
-    /// Earliest end of a certificate on the EK's path; `None` for an allow-listed EK.
-    #[must_use]
-    pub const fn ek_valid_until_unix_s(&self) -> Option<i64> {
-        self.ek_valid_until_unix_s
-    }
-
-    /// TPM firmware version, vendor-defined.
-    #[must_use]
-    pub const fn firmware_version(&self) -> u64 {
-        self.firmware_version
-    }
-
     /// The endorsement key.
     #[must_use]
     pub const fn ek(&self) -> &EkClaims {

@@ -53,7 +53,7 @@ impl Boots {
         if let Some(parsed) = boots.get(ak_name).filter(|parsed| parsed.version == known.version) {
             return Ok(Arc::clone(parsed));
         }
-        let bytes = &known.boot.tool_log_state;
+        let bytes = &known.boot.record;
         let document: BootDocument = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         let boot = Boot::assert_from_store(document).map_err(|e| e.to_string())?;
         let record = store.objects().put(bytes).map_err(|e| e.to_string())?;
@@ -114,13 +114,7 @@ impl WrittenBoot {
                     reset_count: counters.reset_count,
                     restart_count: counters.restart_count,
                 },
-                ak_public: boot.ak_public().as_bytes().to_vec(),
-                node_key_name: boot.node_key().name().as_bytes().to_vec(),
-                node_key_public: boot.node_key().as_bytes().to_vec(),
-                tool_log_state: bytes,
-                endorsement_digest: boot.endorsements(),
-                ek_valid_until: boot.ek_valid_until_unix_s(),
-                firmware_version: Some(format!("{:016x}", boot.firmware_version())),
+                record: bytes,
                 created_at: now_unix_s,
                 updated_at: now_unix_s,
             },

@@ -13,23 +13,17 @@ use super::{
 /// Boots kept of one node: the running one, and those before it for whoever looks into a change.
 const BOOTS_KEPT: i64 = 4;
 /// Largest state of a tool log.
-const MAX_TOOL_LOG_STATE_BYTES: usize = proto::limits::MAX_TOOL_LOG_BYTES * 2;
+const MAX_RECORD_BYTES: usize = proto::limits::MAX_TOOL_LOG_BYTES * 2;
 
 fn decode(found: &SqliteRow) -> Result<(Boot, u64), StoreError> {
     let boot = Boot {
         ak_name: row::get(found, "ak_name")?,
         node: row::get(found, "node")?,
-        ak_public: row::get(found, "ak_public")?,
         counters: Counters {
             reset_count: row::get_u32(found, "reset_count")?,
             restart_count: row::get_u32(found, "restart_count")?,
         },
-        node_key_name: row::get(found, "node_key_name")?,
-        node_key_public: row::get(found, "node_key_public")?,
-        tool_log_state: row::get(found, "tool_log_state")?,
-        endorsement_digest: row::parse(found, "endorsement_digest")?,
-        ek_valid_until: row::get(found, "ek_valid_until")?,
-        firmware_version: row::get(found, "firmware_version")?,
+        record: row::get(found, "record")?,
         created_at: row::get(found, "created_at")?,
         updated_at: row::get(found, "updated_at")?,
     };
@@ -43,41 +37,30 @@ pub(super) async fn put(tx: &mut Tx, mut node: Arc<Node>, put: PutBoot) -> Resul
         let status = node.status.as_str();
         return Err(StoreError::NodeNotActive { name: node.name.clone(), status });
     }
-    if boot.tool_log_state.len() > MAX_TOOL_LOG_STATE_BYTES {
+    if boot.record.len() > MAX_RECORD_BYTES {
         return Err(StoreError::TooLarge {
-            what: "tool log state",
-            bytes: boot.tool_log_state.len() as u64,
-            limit: MAX_TOOL_LOG_STATE_BYTES as u64,
+            what: "boot record",
+            bytes: boot.record.len() as u64,
+            limit: MAX_RECORD_BYTES as u64,
         });
     }
     let version = expected_version.map_or(1, |version| version.saturating_add(1));
     let sql = match expected_version {
         None => {
-            "INSERT INTO boots (ak_name, node, ak_public, reset_count, restart_count, \
-             node_key_name, node_key_public, tool_log_state, endorsement_digest, ek_valid_until, \
-             firmware_version, created_at, updated_at, version) VALUES ($1, $2, $3, $4, $5, $6, \
-             $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING"
+            "INSERT INTO boots (ak_name, node, reset_count, restart_count, record, created_at, \
+             updated_at, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"
         }
         Some(_) => {
-            "UPDATE boots SET ak_public = $3, reset_count = $4, restart_count = $5, \
-             node_key_name = $6, node_key_public = $7, tool_log_state = $8, \
-             endorsement_digest = $9, ek_valid_until = $10, firmware_version = $11, \
-             created_at = $12, updated_at = $13, version = $14 WHERE ak_name = $1 AND node = $2 \
-             AND version = $14 - 1"
+            "UPDATE boots SET reset_count = $3, restart_count = $4, record = $5, created_at = $6, \
+             updated_at = $7, version = $8 WHERE ak_name = $1 AND node = $2 AND version = $8 - 1"
         }
     };
     let done = sqlx::query(sql)
         .bind(&boot.ak_name)
         .bind(&boot.node)
-        .bind(&boot.ak_public)
         .bind(i64::from(boot.counters.reset_count))
         .bind(i64::from(boot.counters.restart_count))
-        .bind(&boot.node_key_name)
-        .bind(&boot.node_key_public)
-        .bind(&boot.tool_log_state)
-        .bind(boot.endorsement_digest.to_string())
-        .bind(boot.ek_valid_until)
-        .bind(&boot.firmware_version)
+        .bind(&boot.record)
         .bind(boot.created_at)
         .bind(boot.updated_at)
         .bind(row::to_i64("version", version)?)

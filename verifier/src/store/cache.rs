@@ -132,10 +132,7 @@ fn size(known: &KnownBoot) -> usize {
     let chain: usize = node.ek_chain.iter().map(Vec::len).sum();
     ENTRY_BYTES
         + 2 * boot.ak_name.len()
-        + boot.ak_public.len()
-        + boot.node_key_name.len()
-        + boot.node_key_public.len()
-        + boot.tool_log_state.len()
+        + boot.record.len()
         + node.ek_certificate.as_ref().map_or(0, Vec::len)
         + chain
 }
@@ -152,7 +149,7 @@ mod tests {
 
     fn known(ak: u8, state_bytes: usize) -> KnownBoot {
         let mut boot = boot(ak, "n1");
-        boot.tool_log_state = vec![0; state_bytes];
+        boot.record = vec![0; state_bytes];
         KnownBoot { boot, version: 1, node: Arc::new(node("n1")) }
     }
 

@@ -54,14 +54,8 @@ pub(crate) fn boot(ak: u8, node: &str) -> Boot {
     Boot {
         ak_name: [&[0, 11], [ak; 32].as_slice()].concat(),
         node: node.into(),
-        ak_public: vec![ak; 90],
         counters: Counters { reset_count: u32::from(ak), restart_count: 0 },
-        node_key_name: vec![7; 34],
-        node_key_public: vec![8; 90],
-        tool_log_state: b"{}".to_vec(),
-        endorsement_digest: digest("roots"),
-        ek_valid_until: Some(NOW + 1000),
-        firmware_version: Some("7.85".into()),
+        record: b"{}".to_vec(),
         created_at: NOW + i64::from(ak),
         updated_at: NOW,
     }

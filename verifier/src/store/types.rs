@@ -252,22 +252,10 @@ pub struct Boot {
     pub ak_name: Vec<u8>,
     /// Node.
     pub node: String,
-    /// AK, `TPMT_PUBLIC`.
-    pub ak_public: Vec<u8>,
     /// Counters of this boot.
     pub counters: Counters,
-    /// Name of the certified node key.
-    pub node_key_name: Vec<u8>,
-    /// Node key, `TPMT_PUBLIC`.
-    pub node_key_public: Vec<u8>,
-    /// State of the tool log so far, opaque JSON.
-    pub tool_log_state: Vec<u8>,
-    /// [`EndorsementSet::digest`](super::EndorsementSet) at activation.
-    pub endorsement_digest: Digest,
-    /// First end of the EK chain's certificates.
-    pub ek_valid_until: Option<i64>,
-    /// TPM firmware version.
-    pub firmware_version: Option<String>,
+    /// What was proven in it: `appraisal::boot::BootDocument`, JSON, opaque here.
+    pub record: Vec<u8>,
     /// When it was first recorded.
     pub created_at: i64,
     /// When it was last recorded.

@@ -35,20 +35,14 @@ CREATE TABLE nodes (
 CREATE INDEX nodes_by_pool ON nodes (pool, name);
 
 CREATE TABLE boots (
-    ak_name             BLOB    NOT NULL PRIMARY KEY,
-    node                TEXT    NOT NULL REFERENCES nodes (name) ON DELETE CASCADE,
-    ak_public           BLOB    NOT NULL,
-    reset_count         INTEGER NOT NULL,
-    restart_count       INTEGER NOT NULL,
-    node_key_name       BLOB    NOT NULL,
-    node_key_public     BLOB    NOT NULL,
-    tool_log_state      BLOB    NOT NULL,  -- JSON, opaque here
-    endorsement_digest  TEXT    NOT NULL,
-    ek_valid_until      INTEGER,
-    firmware_version    TEXT,
-    created_at          INTEGER NOT NULL,
-    updated_at          INTEGER NOT NULL,
-    version             INTEGER NOT NULL CHECK (version >= 1)
+    ak_name        BLOB    NOT NULL PRIMARY KEY,
+    node           TEXT    NOT NULL REFERENCES nodes (name) ON DELETE CASCADE,
+    reset_count    INTEGER NOT NULL,
+    restart_count  INTEGER NOT NULL,
+    record         BLOB    NOT NULL,   -- JSON, opaque here
+    created_at     INTEGER NOT NULL,
+    updated_at     INTEGER NOT NULL,
+    version        INTEGER NOT NULL CHECK (version >= 1)
 );
 CREATE INDEX boots_by_node ON boots (node, created_at);
 
