@@ -56,7 +56,6 @@ First steps:
 #[command(
     name = "verifier",
     version,
-    propagate_version = true,
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = AFTER_HELP

@@ -121,10 +121,7 @@ pub(super) struct ListArgs {
     #[arg(long, default_value = "", hide_default_value = true)]
     pool: String,
     /// Only this status.
-    #[arg(
-        long, value_parser = ["active", "pending", "revoked"], default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_parser = ["active", "pending", "revoked"])]
     status: Option<String>,
 }
 
