@@ -64,7 +64,7 @@ pub(super) struct BackupArgs {
     /// Directory, absent or empty.
     #[arg(value_name = "DIR")]
     target: PathBuf,
-    /// Copy the CA's keys and certificates, the server's and the configuration too.
+    /// Copy the CA's and the server's keys and certificates too; the configuration never is.
     #[arg(long)]
     with_keys: bool,
 }
