@@ -24,8 +24,8 @@ pub struct ReplayedToolLog {
 impl ReplayedToolLog {
     /// Replays a suffix on what is known of this boot's log.
     ///
-    /// `known` is `None` at the start of a boot's log: then the suffix must begin at byte 0, and the set of
-    /// banks is that of its first event (it must hold every quoted bank).
+    /// `known` is `None` at the start of a boot's log: then the suffix must begin at byte 0. The set of banks is
+    /// that of the log's first event (it must hold every quoted bank).
     ///
     /// # Errors
     /// `TOOL_LOG_OFFSET_INVALID` for a suffix that begins elsewhere, and the codes of
@@ -37,10 +37,8 @@ impl ReplayedToolLog {
         asked: &PcrSelection,
     ) -> Result<Self, Denial> {
         let bytes = suffix.map_or(&[][..], |suffix| suffix.bytes.as_slice());
-        let from = suffix.map_or_else(
-            || known.map_or(0, |state| state.bytes),
-            |suffix| suffix.from_bytes,
-        );
+        let from =
+            suffix.map_or_else(|| known.map_or(0, |state| state.bytes), |suffix| suffix.from_bytes);
         let expected = known.map_or(0, |state| state.bytes);
         if from != expected {
             return Err(deny(
@@ -53,8 +51,9 @@ impl ReplayedToolLog {
             return Ok(Self { state: Arc::clone(state), new: Vec::new() });
         }
         let mut state = match known {
-            Some(state) => ToolLogState::clone(state),
-            None => ToolLogState::at_reset(tool_pcr, &banks(bytes, tool_pcr, asked)),
+            Some(state) if state.events > 0 => ToolLogState::clone(state),
+            // Of an empty log only the quoted banks were known: its first event names its own.
+            _ => ToolLogState::at_reset(tool_pcr, &banks(bytes, tool_pcr, asked)),
         };
         let new = state
             .apply(bytes)

@@ -237,7 +237,7 @@ fn quote_body(answer: &mut Answer) -> (&mut Vec<(u16, Vec<u8>)>, &mut Vec<u8>) {
 const QUOTE_FAULTS: &[Fault] = &[
     ("magic", |a| a.quote.magic ^= 1, ReasonCode::QuoteNotTpmGenerated),
     ("magic zero", |a| a.quote.magic = 0, ReasonCode::QuoteNotTpmGenerated),
-    ("certify", |a| a.quote.kind = 0x8017, ReasonCode::EvidenceTruncated),
+    ("certify", |a| a.quote.kind = 0x8017, ReasonCode::EvidenceTrailingBytes),
     (
         "a certification where the quote belongs",
         |a| a.quote = a.node_key.clone().expect("new boot").2,
@@ -626,7 +626,7 @@ const LOG_FAULTS: &[Fault] = &[
         |a| *log(a).last_mut().expect("byte") ^= 1,
         ReasonCode::ToolLogDigestMismatch,
     ),
-    ("cut", |a| drop(log(a).pop()), ReasonCode::ToolLogMalformed),
+    ("cut", |a| log(a).truncate(200), ReasonCode::ToolLogMalformed),
     ("record number", |a| log(a)[12] = 1, ReasonCode::ToolLogOutOfSequence),
     ("another PCR", |a| log(a)[18] = 16, ReasonCode::ToolLogWrongPcr),
     ("a digest", |a| log(a)[13 + 6 + 5 + 5] ^= 1, ReasonCode::ToolLogDigestMismatch),
