@@ -20,7 +20,7 @@ use serde::Serialize;
 use x509_cert::Certificate;
 
 use crate::tpm::{
-    EndorsementKey, EndorsementSurvey, TpmConfig, TpmError, TpmFacts, TpmHandle,
+    EkPreference, EndorsementKey, EndorsementSurvey, TpmConfig, TpmError, TpmFacts, TpmHandle,
     certificate::first_certificate,
 };
 
@@ -52,7 +52,7 @@ pub struct Inspection {
     pub tcti: String,
     /// The TPM, where there is one.
     pub tpm: Option<TpmFacts>,
-    /// Endorsement keys, best first.
+    /// Endorsement keys; the first one is the one that attests.
     pub endorsement_keys: Vec<EkReport>,
     /// Intermediates from NV and from the configuration.
     pub ek_chain: Vec<CertificateReport>,
@@ -194,7 +194,16 @@ async fn look(config: &TpmConfig, out: &mut Inspection) -> Result<(), TpmError> 
 }
 
 fn report_endorsement(survey: EndorsementSurvey, config: &TpmConfig, out: &mut Inspection) {
-    out.endorsement_keys = survey.keys.iter().map(ek_report).collect();
+    // As enrollment chooses: the configured algorithm, then the first key with a certificate.
+    let mut keys = survey.keys;
+    keys.sort_by_key(|key| {
+        let is_other = match config.ek {
+            EkPreference::Auto => false,
+            EkPreference::Only(algorithm) => key.template.algorithm() != algorithm,
+        };
+        (is_other, key.certificate.is_none())
+    });
+    out.endorsement_keys = keys.iter().map(ek_report).collect();
     out.ek_chain = survey
         .chain
         .iter()
@@ -470,13 +479,18 @@ impl fmt::Display for Inspection {
                 ),
             )?;
         }
-        for key in &self.endorsement_keys {
+        for (position, key) in self.endorsement_keys.iter().enumerate() {
             writeln!(f)?;
             let persistent = key
                 .persistent
                 .as_ref()
                 .map_or_else(String::new, |handle| format!(", persistent at {handle}"));
-            writeln!(f, "Endorsement key {} ({}{persistent})", key.template, key.algorithm)?;
+            let attests = if position == 0 { ", attests" } else { "" };
+            writeln!(
+                f,
+                "Endorsement key {} ({}{persistent}{attests})",
+                key.template, key.algorithm
+            )?;
             writeln!(f, "  EK digest             {}", key.ek_digest)?;
             match &key.certificate {
                 Some(certificate) => write_certificate(f, certificate)?,

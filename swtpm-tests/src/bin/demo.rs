@@ -152,7 +152,7 @@ impl Demo {
         no_certificate(&output)?;
         self.tools.write("cc1", b"compiler proper 12.2.0")?;
 
-        say("Yesterday's quote is replayed: denied");
+        say("An earlier quote is replayed: denied");
         let replayed = runtime()?.block_on(self.replay(&listen, &tcti))?;
         for finding in &replayed.findings {
             println!("{}: {}", finding.code, finding.remedy);
