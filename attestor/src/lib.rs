@@ -2,6 +2,7 @@
 //!
 //! Main path: [`daemon::run`] → [`attestation::Attester::attest`] → [`measure`], [`tpm`], [`client`] →
 //! [`output`].
+#![warn(clippy::panic, clippy::unwrap_used)]
 
 pub mod attestation;
 pub mod client;

@@ -1,4 +1,5 @@
 //! `attestor`: proves this worker to a verifier and keeps its build-node certificate.
+#![warn(clippy::panic, clippy::unwrap_used)]
 
 mod cli;
 

@@ -1,4 +1,5 @@
 //! The contract of Assay between worker and verifier.
+#![warn(clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -2,6 +2,7 @@
 //!
 //! Main path: [`service::attest`] (one stream) → [`attestation`] (gather, appraise, record, issue) →
 //! [`appraisal::appraise`] (the pure core) → [`store`] and [`ca`].
+#![warn(clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 pub mod attestation;

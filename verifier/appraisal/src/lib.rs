@@ -18,6 +18,7 @@
 //! # Trust
 //! `context` comes from the verifier's own store, clock and configuration; everything in `Evidence` comes from the
 //! worker and is believed only as far as a TPM that the endorsements vouch for signed it.
+#![warn(clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
