@@ -6,6 +6,8 @@
 //! counts commands and injects faults, [`raw::RawTpm`] acts on it from outside.
 #![warn(missing_docs)]
 
+pub mod attacker;
+pub mod case;
 pub mod cluster;
 pub mod firmware;
 pub mod manufacturer;
