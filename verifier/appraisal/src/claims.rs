@@ -80,7 +80,24 @@ pub struct ToolClaims {
 
 /// What the evidence says, after every integrity stage passed.
 ///
-/// Only [`Claims::new`] builds it, from proofs alone.
+/// Only the appraisal builds it, from proofs alone:
+/// ```compile_fail,E0624
+/// use appraisal::{
+///     claims::{Claims, EkClaims},
+///     measurement::AttestedMeasurements,
+///     pcr::AttestedPcrs,
+///     quote::VerifiedQuote,
+/// };
+///
+/// fn forge(
+///     ek: EkClaims,
+///     quote: &VerifiedQuote<'_>,
+///     pcrs: AttestedPcrs,
+///     measurements: &AttestedMeasurements,
+/// ) -> Claims {
+///     Claims::new(ek, quote, pcrs, measurements)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Claims {
     ek: EkClaims,

@@ -43,7 +43,14 @@ pub struct SignedQuote<'a> {
 /// TPM 2.0 Library Part 3, "TPM2_Quote"; Part 2, "TPMS_QUOTE_INFO".
 ///
 /// # Invariants
-/// INV-2 (docs/THREAT_MODEL.md).
+/// INV-2 (docs/THREAT_MODEL.md). There is no other way to one than [`SignedQuote::answering`]:
+/// ```compile_fail,E0451
+/// use appraisal::quote::{SignedQuote, VerifiedQuote};
+///
+/// fn forge<'a>(honest: VerifiedQuote<'a>, digest: &'a [u8]) -> VerifiedQuote<'a> {
+///     VerifiedQuote { pcr_digest: digest, ..honest }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct VerifiedQuote<'a> {
     clock_info: ClockInfo,
@@ -58,8 +65,8 @@ impl<'a> SignedQuote<'a> {
     /// # Errors
     /// See [`VerifiedQuote`].
     pub fn verify(ak: &BoundAk, signed: &'a SignedAttest) -> Result<Self, Denial> {
-        ak.key().verify(&signed.untrusted_attest, &signed.signature).map_err(|error| {
-            match error {
+        ak.key().verify(&signed.untrusted_attest, &signed.signature).map_err(
+            |error| match error {
                 SignatureError::SchemeMismatch => deny(
                     ReasonCode::QuoteSignatureSchemeMismatch,
                     format!("{:?}", ak.key().scheme()),
@@ -70,10 +77,11 @@ impl<'a> SignedQuote<'a> {
                     format!("a signature by the AK with Name {}", ak.ak().name()),
                     "does not verify",
                 ),
-            }
+            },
+        )?;
+        let mut attest = Attest::decode(&signed.untrusted_attest).map_err(|error| {
+            deny(error.code(), decode_expectation(&error.kind), error.to_string())
         })?;
-        let mut attest = Attest::decode(&signed.untrusted_attest)
-            .map_err(|error| deny(error.code(), decode_expectation(&error.kind), error.to_string()))?;
         if attest.magic != TPM_GENERATED {
             return Err(deny(
                 ReasonCode::QuoteNotTpmGenerated,

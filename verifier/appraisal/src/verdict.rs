@@ -28,12 +28,7 @@ impl Finding {
         expected: impl Into<String>,
         observed: impl Into<String>,
     ) -> Self {
-        Self {
-            code,
-            subject: subject.into(),
-            expected: expected.into(),
-            observed: observed.into(),
-        }
+        Self { code, subject: subject.into(), expected: expected.into(), observed: observed.into() }
     }
 }
 
@@ -95,7 +90,26 @@ pub enum Verdict {
 /// it is not `Clone`, and issuing consumes it.
 ///
 /// # Invariants
-/// INV-1 (docs/THREAT_MODEL.md).
+/// INV-1 (docs/THREAT_MODEL.md). A permission is for one use:
+/// ```
+/// fn issue(admission: appraisal::verdict::Admission) -> String {
+///     admission.redeem().node
+/// }
+/// ```
+/// and a second use does not compile:
+/// ```compile_fail,E0382
+/// fn issue_twice(admission: appraisal::verdict::Admission) -> (String, String) {
+///     (admission.redeem().node, admission.redeem().node)
+/// }
+/// ```
+/// nor is there another way to one:
+/// ```compile_fail,E0451
+/// use appraisal::verdict::{Admission, Grant};
+///
+/// fn forge(grant: Grant) -> Admission {
+///     Admission { grant }
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Admission {

@@ -168,7 +168,29 @@ impl NodeFacts {
 
 /// A node that was admitted: the only thing a node certificate can be prepared from.
 ///
-/// Not `Clone`, fields private; `prepare` consumes it, so that one admission gives one certificate.
+/// Not `Clone`, fields private; `prepare` consumes it, so that one admission gives one certificate:
+/// ```
+/// # use appraisal::verdict::{Admission, Denial};
+/// # use verifier::ca::{CaError, NodeSubject};
+/// fn subject(admission: Admission) -> Result<NodeSubject, CaError> {
+///     NodeSubject::admitted(admission, "decision")
+/// }
+/// ```
+/// A denial gives none, and one admission does not give two:
+/// ```compile_fail,E0308
+/// # use appraisal::verdict::{Admission, Denial};
+/// # use verifier::ca::{CaError, NodeSubject};
+/// fn subject(denial: Denial) -> Result<NodeSubject, CaError> {
+///     NodeSubject::admitted(denial, "decision")
+/// }
+/// ```
+/// ```compile_fail,E0382
+/// # use appraisal::verdict::{Admission, Denial};
+/// # use verifier::ca::{CaError, NodeSubject};
+/// fn subjects(admission: Admission) -> [Result<NodeSubject, CaError>; 2] {
+///     [NodeSubject::admitted(admission, "one"), NodeSubject::admitted(admission, "two")]
+/// }
+/// ```
 #[derive(Debug)]
 pub struct NodeSubject {
     pub(super) name: Segment,

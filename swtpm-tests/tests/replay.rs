@@ -1,0 +1,130 @@
+//! Every recorded decision is judged again from the record alone, and gives the same bytes.
+
+use std::collections::HashMap;
+
+use attestor::tpm::EkPreference;
+use proto::digest::Digest;
+use swtpm_tests::{
+    cluster::{AnyError, Cluster, Tools, booted, ek_of},
+    firmware::Firmware,
+    raw::Bank,
+    swtpm::{Swtpm, SwtpmOptions},
+};
+use verifier::{
+    case::{CaseObjects, ReplayError, replay},
+    objects::Objects,
+    store::{DecisionFilter, RecordedDecision, Store},
+};
+
+/// Objects and golden sets of a store, read as an auditor reads a copy of it.
+struct Recorded {
+    objects: Objects,
+    golden: HashMap<Digest, Vec<u8>>,
+}
+
+impl Recorded {
+    async fn of(store: &Store) -> Result<Self, AnyError> {
+        let mut golden = HashMap::new();
+        for set in store.golden_sets(None).await? {
+            let digest = proto::digest::HashAlg::Sha256.hash(&[&set.document]);
+            golden.insert(digest, set.document);
+        }
+        Ok(Self { objects: store.objects().clone(), golden })
+    }
+}
+
+impl CaseObjects for Recorded {
+    fn object(&self, what: &'static str, digest: &Digest) -> Result<Vec<u8>, ReplayError> {
+        self.objects.get(digest).map_err(|_| ReplayError::Missing { what, digest: *digest })
+    }
+
+    fn golden(&self, digest: &Digest) -> Result<Vec<u8>, ReplayError> {
+        let missing = ReplayError::Missing { what: "golden set", digest: *digest };
+        self.golden.get(digest).cloned().ok_or(missing)
+    }
+}
+
+/// Replays all decisions, oldest first; returns their outcomes and codes.
+async fn replay_all(store: &Store) -> Vec<(String, Vec<String>)> {
+    let recorded = Recorded::of(store).await.expect("record");
+    let mut decisions: Vec<RecordedDecision> =
+        store.decisions(&DecisionFilter::default()).await.expect("decisions");
+    decisions.reverse();
+    let mut seen = Vec::new();
+    for RecordedDecision { decision, .. } in decisions {
+        let case = store.case(&decision.id).await.expect("case").expect("kept");
+        let verdict = store.verdict(&decision.id).await.expect("verdict").expect("kept");
+        let again = replay(&case, &recorded).expect("replays");
+        assert_eq!(
+            String::from_utf8_lossy(&again),
+            String::from_utf8_lossy(&verdict),
+            "decision {}",
+            decision.id
+        );
+        seen.push((decision.outcome.as_str().to_owned(), decision.codes));
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_decision_of_a_site_re_derives_byte_for_byte() {
+    let tpm = booted(Swtpm::start(SwtpmOptions::default()).expect("swtpm")).expect("boot");
+    let cluster = Cluster::start().await.expect("verifier");
+    cluster.trust(tpm.manufacturer()).await.expect("root");
+    let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await.expect("ek");
+    cluster.add_node("w1", "linux", ek).await.expect("node");
+    let tools = Tools::new().expect("tools");
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    // No golden set.
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    cluster.golden_from("w1", |text| text).await.expect("golden");
+    // Admission, steady renewal, a tool that changes and comes back.
+    worker.admitted().await;
+    worker.admitted().await;
+    tools.write("cc1", b"compiler proper 12.2.0 with a gift").expect("tamper");
+    worker.denied(&["POLICY_TOOL_NOT_ALLOWED"]).await;
+    tools.write("cc1", b"compiler proper 12.2.0").expect("restore");
+    worker.admitted().await;
+    // Somebody extends the tool PCR behind the log's back: an integrity denial.
+    let pcr = cluster.verifier().settings().tool_pcr.get();
+    tpm.raw().pcr_extend_data(pcr, &[Bank::Sha256], b"behind the log's back").expect("extend");
+    worker.denied(&["TOOL_LOG_REPLAY_MISMATCH"]).await;
+    // A new boot.
+    tpm.reset().expect("reset");
+    Firmware::default().boot_swtpm(&tpm).expect("boot");
+    worker.admitted().await;
+    let seen = replay_all(cluster.store()).await;
+    let codes: Vec<String> = seen.iter().map(|(_, codes)| codes.join(" ")).collect();
+    for wanted in
+        ["", "POLICY_NO_REFERENCE_VALUES", "POLICY_TOOL_NOT_ALLOWED", "TOOL_LOG_REPLAY_MISMATCH"]
+    {
+        assert!(codes.iter().any(|code| code == wanted), "{wanted:?} in {seen:?}");
+    }
+    assert!(seen.iter().filter(|(outcome, _)| outcome == "admitted").count() >= 4, "{seen:?}");
+    worker.stop().await;
+}
+
+/// A case that is damaged, or whose objects are gone, gives no verdict.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_gives_no_verdict() {
+    let tpm = booted(Swtpm::start(SwtpmOptions::default()).expect("swtpm")).expect("boot");
+    let cluster = Cluster::start().await.expect("verifier");
+    cluster.trust(tpm.manufacturer()).await.expect("root");
+    let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await.expect("ek");
+    cluster.add_node("w1", "linux", ek).await.expect("node");
+    let tools = Tools::new().expect("tools");
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    cluster.golden_from("w1", |text| text).await.expect("golden");
+    let admitted = worker.admitted().await.result.decision_id;
+    let case = cluster.store().case(&admitted).await.expect("case").expect("kept");
+    let mut recorded = Recorded::of(cluster.store()).await.expect("record");
+    replay(&case, &recorded).expect("replays");
+    recorded.golden.clear();
+    let missing = replay(&case, &recorded).expect_err("no golden set");
+    assert!(matches!(missing, ReplayError::Missing { what: "golden set", .. }), "{missing}");
+    let cut = replay(&case[..case.len() / 2], &recorded).expect_err("damaged");
+    assert!(matches!(cut, ReplayError::Damaged(_)), "{cut}");
+    assert!(matches!(replay(&[], &recorded), Err(ReplayError::Damaged(_))));
+    worker.stop().await;
+}
