@@ -180,7 +180,7 @@ pub async fn enrol(
 ) -> Result<Attempt, AnyError> {
     let channel = site.channel.clone();
     if m.has("flood") {
-        return Ok(flood(&channel).await?.into());
+        return Ok(flood(site).await?.into());
     }
     let mut answerer = Answerer::new(site, m, known)?;
     let hello = answerer.hello()?;
@@ -313,20 +313,28 @@ pub async fn silence(
     })
 }
 
-/// As many streams as one address may have, and one more.
-async fn flood(channel: &Channel) -> Result<Observed, AnyError> {
+/// As many streams as one address may have, over several connections, and one more.
+async fn flood(site: &Site) -> Result<Observed, AnyError> {
+    let port = site.cluster.running().address.port();
+    let bundle = site.cluster.folder().join("state/bundle.pem");
     let mut held = Vec::new();
-    for _ in 0..=proto::limits::MAX_STREAMS_PER_PEER {
+    let mut refused = None;
+    for index in 0..=proto::limits::MAX_STREAMS_PER_PEER {
+        if index % 16 == 0 {
+            held.push((stream::connect(port, &bundle, None).await?, Vec::new()));
+        }
+        let (channel, streams) = held.last_mut().ok_or("no connection")?;
         match Stream::open(channel).await {
-            Ok(stream) => held.push(stream),
+            Ok(stream) => streams.push(stream),
             Err(status) => {
-                drop(held);
-                wait_until_served(channel).await?;
-                return Ok(Observed::status(&status, Layer::Wire));
+                refused = Some(Observed::status(&status, Layer::Wire));
+                break;
             }
         }
     }
-    Err("every stream was opened".into())
+    drop(held);
+    wait_until_served(&site.channel).await?;
+    refused.ok_or_else(|| "every stream was opened".into())
 }
 
 /// Waits until the places that a flood held are free again.

@@ -160,7 +160,7 @@ async fn judge(site: &Site, row: &Attack, observed: &Observed) -> Vec<String> {
         let expected = finding["expected"].as_str().unwrap_or_default();
         let observed = finding["observed"].as_str().unwrap_or_default();
         let digest = |text: &str| text.len() >= 64 && text.contains(|c: char| c.is_ascii_digit());
-        if digest(expected) && expected != observed && answer.contains(expected) {
+        if digest(expected) && !observed.contains(expected) && answer.contains(expected) {
             problems.push(format!("the worker was told what was expected: {expected}"));
         }
     }

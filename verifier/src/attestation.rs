@@ -270,7 +270,13 @@ impl Verifier {
             tokio::task::spawn_blocking(move || this.judge(session, message, evidence, now_unix_s))
                 .await
                 .map_err(|_| AttestError::Task)??;
-        self.conclude(judged, now_unix_s).await
+        match self.conclude(judged, now_unix_s).await {
+            // Revoked while it was being appraised: the store has the last word, and wrote nothing.
+            Err(AttestError::Store(StoreError::NodeNotActive { name, .. })) => {
+                Ok(denied(&revoked(&name), String::new()))
+            }
+            other => other,
+        }
     }
 
     /// Appraises and prepares what will be written: everything of [`Verifier::finish`] that computes or blocks.

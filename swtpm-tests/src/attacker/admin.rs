@@ -128,6 +128,14 @@ pub async fn attack(site: &mut Site, verb: &str) -> Result<Observed, AnyError> {
             let toml = site.oldest_golden()?;
             outcome(client.apply_golden(pb::GoldenText { toml, ..Default::default() }).await)?
         }
+        "golden-set-of-zeros" => {
+            let certificate = administrator(site, "security4", Role::Security).await?;
+            let mut client = client(site, Some(certificate)).await?;
+            let mut golden = site.forged_golden("zeros")?;
+            golden.version = 1_000_000;
+            let toml = toml::to_string(&golden)?;
+            outcome(client.apply_golden(pb::GoldenText { toml, ..Default::default() }).await)?
+        }
         other => return Err(format!("admin:{other}").into()),
     };
     let still = site.cluster.store().node("w1").await?.ok_or("w1 is gone")?;

@@ -207,7 +207,8 @@ fn certificate(site: &mut Site, verb: &str, hello: &mut pb::Hello) -> Result<(),
     Ok(())
 }
 
-fn set_attributes(public: &mut [u8], change: impl Fn(u32) -> u32) {
+/// Changes `TPMA_OBJECT` of a `TPMT_PUBLIC`.
+pub(crate) fn set_attributes(public: &mut [u8], change: impl Fn(u32) -> u32) {
     if let Some(bits) = public.get_mut(4..8).and_then(|bits| bits.first_chunk_mut::<4>()) {
         *bits = change(u32::from_be_bytes(*bits)).to_be_bytes();
     }
@@ -227,15 +228,12 @@ fn even(bytes: usize) -> Vec<u8> {
     out
 }
 
-/// 65537 to the power of 127, filled up: by every prime that tells, its residue is a power of 65537.
-///
-/// 65537^127 has 2033 bits; times 65537^k would exceed 2048, so the top bit comes from adding a multiple
-/// of the product of the telling primes.
+/// A modulus with the fingerprint of CVE-2017-15361: its residue by every prime that tells is a power of
+/// 65537, namely 1, being one more than a multiple of their product.
 fn roca() -> Vec<u8> {
     const PRIMES: [u32; 17] =
         [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
-    // A multiple of the product (even, so that the sum stays odd), shifted to the top, plus one:
-    // its residue is 1 = 65537^0 everywhere.
+    // Twice the product; shifted to the top below.
     let mut product = vec![2_u8];
     for prime in PRIMES {
         let mut carry = 0;

@@ -271,23 +271,26 @@ impl<'s> Answerer<'s> {
         let parent = tpm::primary(raw, hierarchy, &tpm::storage_template())?;
         let attributes = match verb {
             "exportable" => tpm::NODE_KEY & !(A::FIXED_TPM | A::FIXED_PARENT),
-            "admin-with-policy" => tpm::NODE_KEY | A::ADMIN_WITH_POLICY,
             "restricted" => tpm::NODE_KEY | A::RESTRICTED,
             _ => tpm::NODE_KEY,
         };
         let curve = if verb == "p384" { tpm::P384 } else { tpm::P256 };
+        let other = if verb == "swapped" {
+            let template = tpm::node_key_template(tpm::NODE_KEY, tpm::P256);
+            let other = tpm::child(raw, parent.handle, &template)?;
+            raw.flush(other.handle)?;
+            Some(other)
+        } else {
+            None
+        };
         let key = tpm::child(raw, parent.handle, &tpm::node_key_template(attributes, curve))?;
         self.site.last_node_key = Some(key.clone());
         let mut shown = key.public.clone();
         match verb {
-            "swapped" => {
-                let other = tpm::child(
-                    raw,
-                    parent.handle,
-                    &tpm::node_key_template(tpm::NODE_KEY, tpm::P256),
-                )?;
-                raw.flush(other.handle)?;
-                shown = other.public;
+            "swapped" => shown = other.ok_or("no other key")?.public,
+            // No TPM certifies such a key without its policy: what is shown is not what it has.
+            "admin-with-policy" => {
+                super::ek::set_attributes(&mut shown, |bits| bits | A::ADMIN_WITH_POLICY);
             }
             "software" => shown = SoftKey::new(tpm::NODE_KEY, None)?.public,
             "off-curve" => {
@@ -485,7 +488,7 @@ impl<'s> Answerer<'s> {
                 forged.selection = vec![(alg, size, bits & 0xff), (alg, size, bits & !0xff)];
             }
             Some("select-size") => forged.selection[0].1 = 4,
-            Some("banks-many") => forged.selection = vec![(0x000b, 3, 1); 2000 / 6],
+            Some("banks-many") => forged.selection = vec![(0x000b, 3, 1); 100],
             Some("tail") => forged.tail = vec![0],
             Some("cut") => {
                 let mut bytes = forged.encode();

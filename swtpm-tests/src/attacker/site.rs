@@ -114,6 +114,10 @@ impl Site {
         let limits = text.entry("limits").or_insert_with(|| toml::Table::new().into());
         let limits = limits.as_table_mut().ok_or("limits is no table")?;
         limits.insert("challenge_lifetime".to_owned(), "15s".into());
+        // Whoever is not in the inventory stays out.
+        let inventory = text.entry("inventory").or_insert_with(|| toml::Table::new().into());
+        let inventory = inventory.as_table_mut().ok_or("inventory is no table")?;
+        inventory.insert("allow_pending".to_owned(), false.into());
         std::fs::write(&config, toml::to_string(&text)?)?;
         cluster.start_verifier().await?;
 
@@ -400,7 +404,11 @@ impl Site {
         }
     }
 
-    fn forged_golden(&self, verb: &str) -> Result<GoldenDocument, AnyError> {
+    /// `golden:…`: the pool's golden set, changed.
+    ///
+    /// # Errors
+    /// An unknown verb.
+    pub fn forged_golden(&self, verb: &str) -> Result<GoldenDocument, AnyError> {
         let mut golden = self.golden.clone();
         let evil = tool("cc", b"with a gift")?.digest();
         let accept = |digest: Digest| {
@@ -420,8 +428,8 @@ impl Site {
             }),
             "closed" => golden.tools.closed = true,
             "denies-gift" => golden.tools.deny.push(evil),
-            "wants-reset-pcrs" => {
-                // A captured machine whose firmware measured nothing, as a careless set would have it.
+            "zeros" => {
+                // A machine whose firmware measured nothing, as a careless set would have it.
                 for rule in &mut golden.pcr {
                     for value in &mut rule.accept {
                         value.value = "0".repeat(64);

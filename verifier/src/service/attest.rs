@@ -226,7 +226,16 @@ async fn next(
             ReasonCode::ServiceDeadlineExceeded,
             ReasonCode::ServiceDeadlineExceeded.meaning(),
         )
-    })??;
+    })?;
+    let message = message.map_err(|status| match status.code() {
+        // What tonic says of a message beyond MAX_MESSAGE_BYTES.
+        Code::OutOfRange => status::with_reason(
+            Code::ResourceExhausted,
+            ReasonCode::EvidenceLimitExceeded,
+            status.message(),
+        ),
+        _ => status,
+    })?;
     message.and_then(|request| request.message).ok_or_else(|| {
         status::with_reason(
             Code::FailedPrecondition,
