@@ -102,11 +102,7 @@ pub async fn attack(site: &mut Site, verb: &str) -> Result<Observed, AnyError> {
         "as-operator-of-reference-values" => {
             let certificate = administrator(site, "operator", Role::Operator).await?;
             let mut client = client(site, Some(certificate)).await?;
-            outcome(
-                client
-                    .apply_golden(pb::GoldenText { toml: String::new(), ..Default::default() })
-                    .await,
-            )?
+            outcome(client.apply_golden(pb::GoldenText { toml: String::new() }).await)?
         }
         "unregistered" => {
             let certificate = certificate(site, "nobody")?;
@@ -120,13 +116,13 @@ pub async fn attack(site: &mut Site, verb: &str) -> Result<Observed, AnyError> {
             let certificate = administrator(site, "security2", Role::Security).await?;
             let mut client = client(site, Some(certificate)).await?;
             let toml = "schema = 1".to_owned();
-            outcome(client.apply_golden(pb::GoldenText { toml, ..Default::default() }).await)?
+            outcome(client.apply_golden(pb::GoldenText { toml }).await)?
         }
         "golden-set-rolled-back" => {
             let certificate = administrator(site, "security3", Role::Security).await?;
             let mut client = client(site, Some(certificate)).await?;
             let toml = site.oldest_golden()?;
-            outcome(client.apply_golden(pb::GoldenText { toml, ..Default::default() }).await)?
+            outcome(client.apply_golden(pb::GoldenText { toml }).await)?
         }
         "golden-set-of-zeros" => {
             let certificate = administrator(site, "security4", Role::Security).await?;
@@ -134,7 +130,7 @@ pub async fn attack(site: &mut Site, verb: &str) -> Result<Observed, AnyError> {
             let mut golden = site.forged_golden("zeros")?;
             golden.version = 1_000_000;
             let toml = toml::to_string(&golden)?;
-            outcome(client.apply_golden(pb::GoldenText { toml, ..Default::default() }).await)?
+            outcome(client.apply_golden(pb::GoldenText { toml }).await)?
         }
         other => return Err(format!("admin:{other}").into()),
     };
