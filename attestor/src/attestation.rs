@@ -83,6 +83,14 @@ pub enum AttestError {
     /// PCR values and quote never agreed.
     #[error("PCR values kept changing while they were quoted ({QUOTE_ATTEMPTS} attempts)")]
     PcrsMoving,
+    /// The verifier asked for the log from beyond its end: it knows another boot.
+    #[error("the verifier asked for the tool log from byte {wanted}, and it has {have}")]
+    OtherLog {
+        /// From where it was asked for.
+        wanted: u64,
+        /// Bytes there are.
+        have: u64,
+    },
     /// A blocking task ended.
     #[error("a measuring task ended without an answer")]
     Task,
@@ -189,6 +197,11 @@ impl Attester {
             }
             Err(AttestError::Tpm(error)) if renewal && error.needs_enrollment() => {
                 tracing::info!(%error, "the TPM lost our keys; proving this boot anew");
+                self.forget_boot();
+                self.try_attest().await
+            }
+            Err(error @ AttestError::OtherLog { .. }) if renewal => {
+                tracing::info!(%error, "proving this boot anew");
                 self.forget_boot();
                 self.try_attest().await
             }
@@ -319,9 +332,11 @@ impl Attester {
         let mut logs = Vec::new();
         for (kind, from) in &challenge.logs_wanted {
             if *kind == LogKind::Tools {
-                // A verifier that asks beyond our end knows another boot's log: the whole one tells it.
-                let from = if *from <= local.log.state().bytes { *from } else { 0 };
-                logs.push((kind.to_pb(), from, local.log.read_from(from)?));
+                let have = local.log.state().bytes;
+                if *from > have {
+                    return Err(AttestError::OtherLog { wanted: *from, have });
+                }
+                logs.push((kind.to_pb(), *from, local.log.read_from(*from)?));
             }
         }
         Ok((local.log.head(), local.log.state().pcr_values.clone(), logs))

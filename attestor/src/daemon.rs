@@ -87,9 +87,8 @@ pub fn keep(
 
 /// Runs until SIGTERM or SIGINT.
 ///
-/// # Errors
-/// [`OutputError`] if the output folder cannot be written at the start; later failures are logged and tried again.
-pub async fn run(mut attester: Attester, output: Output, plan: Plan) -> Result<(), OutputError> {
+/// A file that cannot be written (a full disk) is logged and written again at the next attestation.
+pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
     let mut ends = pin!(ended());
     let (changed, mut changes) = mpsc::channel(1);
     let mut watch = Watch::new(changed);
@@ -109,13 +108,21 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) -> Result<(
                     DENIED_RETRY
                 };
                 watch.follow(answered.measured.directories());
-                report(&keep(&output, &answered, Some(&plan), Some(wait))?);
-                wait
+                match keep(&output, &answered, Some(&plan), Some(wait)) {
+                    Ok(status) => {
+                        report(&status);
+                        wait
+                    }
+                    Err(error) => {
+                        tracing::error!("the result could not be kept: {}", crate::chain(&error));
+                        wait.min(DENIED_RETRY)
+                    }
+                }
             }
             Err(error) => {
                 let wait = renewal_delay(backoff, random());
                 backoff = (backoff * 2).min(MAX_BACKOFF);
-                failed(&output, &error, wait)?;
+                failed(&output, &error, wait);
                 wait
             }
         };
@@ -127,7 +134,7 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) -> Result<(
                 () = &mut ends => {
                     sd_notify(&[sd_notify::NotifyState::Stopping]);
                     tracing::info!("ending: told to stop");
-                    return Ok(());
+                    return;
                 }
                 () = sleep_until(renew) => break,
                 () = sleep_until(measure_at) => {}
@@ -183,12 +190,12 @@ fn report(status: &Status) {
     sd_notify(&[sd_notify::NotifyState::Status("denied")]);
 }
 
-fn failed(output: &Output, error: &AttestError, wait: Duration) -> Result<(), OutputError> {
+fn failed(output: &Output, error: &AttestError, wait: Duration) {
     let text = crate::chain(error);
     tracing::error!(again_in_s = wait.as_secs(), "no verdict: {text}");
     sd_notify(&[sd_notify::NotifyState::Status("no verdict")]);
     let now = now_unix_s();
-    output.status(&Status {
+    let status = Status {
         outcome: "failed".to_owned(),
         at_unix_s: now,
         spiffe_id: String::new(),
@@ -196,7 +203,10 @@ fn failed(output: &Output, error: &AttestError, wait: Duration) -> Result<(), Ou
         next_unix_s: Some(now + wait.as_secs()),
         reasons: Vec::new(),
         error: text,
-    })
+    };
+    if let Err(error) = output.status(&status) {
+        tracing::error!("the status could not be written: {}", crate::chain(&error));
+    }
 }
 
 fn sd_notify(state: &[sd_notify::NotifyState<'_>]) {

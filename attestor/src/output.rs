@@ -10,7 +10,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -192,6 +192,8 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), OutputError> {
         .mode(mode)
         .open(&temporary)
         .and_then(|mut file| {
+            // Whatever the umask says.
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
             file.write_all(content)?;
             file.sync_all()
         })

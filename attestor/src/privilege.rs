@@ -1,6 +1,10 @@
 //! Giving up root once everything that needs it is open.
 
-use std::ffi::CString;
+use std::{
+    ffi::CString,
+    os::unix::fs::{chown, lchown},
+    path::Path,
+};
 
 /// Why the user could not be changed; nothing goes on as root then.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +16,39 @@ pub struct PrivilegeError {
     pub what: String,
 }
 
+/// Gives folders that root made to `user`, with what is directly in them.
+///
+/// # Errors
+/// [`PrivilegeError`] for an unknown user or a folder that cannot be given away.
+pub fn hand_over(user: &str, folders: &[&Path]) -> Result<(), PrivilegeError> {
+    let fail = |what: String| PrivilegeError { user: user.to_owned(), what };
+    let (uid, gid) = ids(user)?;
+    for folder in folders {
+        let at = |error: std::io::Error| fail(format!("{}: {error}", folder.display()));
+        chown(folder, Some(uid), Some(gid)).map_err(at)?;
+        for entry in std::fs::read_dir(folder).map_err(at)? {
+            lchown(entry.map_err(at)?.path(), Some(uid), Some(gid)).map_err(at)?;
+        }
+    }
+    Ok(())
+}
+
+/// User and primary group of a name.
+fn ids(user: &str) -> Result<(u32, u32), PrivilegeError> {
+    let fail = |what: &str| PrivilegeError { user: user.to_owned(), what: what.to_owned() };
+    let name = CString::new(user).map_err(|_| fail("has a NUL"))?;
+    #[expect(unsafe_code, reason = "libc has the only look-up that knows every user database")]
+    // SAFETY: `name` is NUL-terminated and outlives the call; the result is read before any other call
+    // could overwrite it.
+    unsafe {
+        let entry = libc::getpwnam(name.as_ptr());
+        if entry.is_null() {
+            return Err(fail("no such user"));
+        }
+        Ok(((*entry).pw_uid, (*entry).pw_gid))
+    }
+}
+
 /// Becomes `user` with its primary and supplementary groups, in every thread, for good.
 ///
 /// # Errors
@@ -19,16 +56,11 @@ pub struct PrivilegeError {
 pub fn become_user(user: &str) -> Result<(), PrivilegeError> {
     let fail = |what: String| PrivilegeError { user: user.to_owned(), what };
     let os = |step: &str| fail(format!("{step}: {}", std::io::Error::last_os_error()));
+    let (uid, gid) = ids(user)?;
     let name = CString::new(user).map_err(|_| fail("has a NUL".to_owned()))?;
     #[expect(unsafe_code, reason = "libc has the only calls that change every thread's user")]
-    // SAFETY: `name` is a NUL-terminated string that outlives the calls; getpwnam's result is read before any
-    // other call could overwrite it; the set*id calls take plain numbers.
+    // SAFETY: `name` is a NUL-terminated string that outlives the call; the set*id calls take plain numbers.
     unsafe {
-        let entry = libc::getpwnam(name.as_ptr());
-        if entry.is_null() {
-            return Err(fail("no such user".to_owned()));
-        }
-        let (uid, gid) = ((*entry).pw_uid, (*entry).pw_gid);
         if libc::initgroups(name.as_ptr(), gid) != 0 {
             return Err(os("initgroups"));
         }

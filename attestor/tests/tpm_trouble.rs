@@ -175,8 +175,9 @@ async fn inspect_shows_keys_certificates_and_logs() {
     assert!(tpm.curves.iter().any(|curve| curve == "p256"));
     assert!(tpm.algorithms.iter().any(|alg| alg == "ecdsa"));
     let templates: Vec<&str> = seen.endorsement_keys.iter().map(|key| key.template).collect();
-    assert_eq!(templates, ["L-2", "H-3", "L-1"]);
-    let [p256, p384, rsa] = seen.endorsement_keys.as_slice() else { panic!("three keys") };
+    // First the key that attests, last the one without a certificate.
+    assert_eq!(templates, ["H-3", "L-1", "L-2"]);
+    let [p384, rsa, p256] = seen.endorsement_keys.as_slice() else { panic!("three keys") };
     assert!(p256.certificate.is_none());
     for key in [p384, rsa] {
         let certificate = key.certificate.as_ref().expect("in NV");

@@ -45,7 +45,7 @@ pub const MAX_TOOLS: usize = 1_000;
 pub const MAX_PATH_BYTES: usize = 4096;
 /// Free text from a worker (tool name, version, package).
 pub const MAX_TEXT_BYTES: usize = 256;
-/// Findings in one verdict; the rest is counted, not listed.
+/// Findings that a worker is told; the recorded verdict has all.
 pub const MAX_FINDINGS: usize = 256;
 /// A fresh challenge lives this long: hardware TPMs need up to 10 s for EK creation, activation and quote.
 pub const CHALLENGE_LIFETIME: Duration = Duration::from_secs(60);

@@ -98,7 +98,7 @@ reasons! {
     EkCertificateAlgorithmUnsupported "EK_CERTIFICATE_ALGORITHM_UNSUPPORTED" Ek "A certificate of the EK's chain is signed with an algorithm that is not accepted." "Ask the manufacturer for a newer chain, or allow-list the EK by its digest.";
     EkCertificateKeyMismatch "EK_CERTIFICATE_KEY_MISMATCH" Ek "The EK certificate certifies another key than the EK presented." "Check which EK template the TPM's certificate belongs to.";
     EkCertificateMalformed "EK_CERTIFICATE_MALFORMED" Ek "A certificate of the EK's chain is not well-formed DER X.509." "Read the certificate again from the TPM's NV index.";
-    EkCertificateMissing "EK_CERTIFICATE_MISSING" Ek "The TPM has no EK certificate and its EK is not allow-listed by digest." "Run `verifier nodes add --ek-digest` with the digest printed by `attestor inspect`.";
+    EkCertificateMissing "EK_CERTIFICATE_MISSING" Ek "The TPM has no EK certificate and its EK is not allow-listed by digest." "Run `verifier nodes add --allow-listed --ek-digest` with the digest printed by `attestor inspect`.";
     EkCertificateProfileViolation "EK_CERTIFICATE_PROFILE_VIOLATION" Ek "The certificate is not an EK certificate by the TCG profile." "Check that the certificate is the EK's and not an AK's or a platform certificate.";
     EkChainCaInvalid "EK_CHAIN_CA_INVALID" Ek "An issuer in the chain may not issue certificates (CA flag, key usage or path length)." "Import the manufacturer's proper intermediates.";
     EkChainCriticalExtension "EK_CHAIN_CRITICAL_EXTENSION" Ek "A certificate has a critical extension that is not understood." "Report the certificate; it can be allow-listed by EK digest meanwhile.";

@@ -158,6 +158,7 @@ pub fn server_config(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminIdentity {
     name: Segment,
+    spki_sha256: proto::digest::Digest,
     serial: Vec<u8>,
     not_after_unix_s: u64,
 }
@@ -167,6 +168,12 @@ impl AdminIdentity {
     #[must_use]
     pub const fn name(&self) -> &Segment {
         &self.name
+    }
+
+    /// SHA-256 of the certificate's `SubjectPublicKeyInfo`: what the store registered.
+    #[must_use]
+    pub const fn spki_sha256(&self) -> proto::digest::Digest {
+        self.spki_sha256
     }
 
     /// Serial number of the certificate, big-endian.
@@ -271,8 +278,11 @@ impl AdminAuthority {
             return Err(E::NotValidNow { not_before_unix_s, not_after_unix_s });
         }
         let name = self.name(tbs.extensions().map(Vec::as_slice).unwrap_or_default())?;
+        let spki = tbs.subject_public_key_info().to_der();
+        let spki = spki.map_err(|error| E::Profile(error.to_string()))?;
         Ok(AdminIdentity {
             name,
+            spki_sha256: proto::digest::HashAlg::Sha256.hash(&[&spki]),
             serial: tbs.serial_number().as_bytes().to_vec(),
             not_after_unix_s,
         })

@@ -9,7 +9,7 @@ use attestor::{
     inspect::LogPaths,
     measure::{self, Cache, Options, Progress, ToolList, render_text},
     output::{BUNDLE_FILE, Output, Status, read_bundle},
-    privilege::become_user,
+    privilege::{become_user, hand_over},
     tpm::{Tcti, TpmConfig, TpmHandle, TpmThread},
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,9 +31,10 @@ pub(super) fn run(args: &ConfigArgs) -> Done {
             bundle_path: config.state_dir.join(BUNDLE_FILE),
         };
         if let Some(user) = &config.user {
+            hand_over(user, &[&config.output_dir, &config.state_dir])?;
             become_user(user)?;
         }
-        daemon::run(attester, output, plan).await?;
+        daemon::run(attester, output, plan).await;
         thread.ended().await;
         Ok(ExitCode::SUCCESS)
     })

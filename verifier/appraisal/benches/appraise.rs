@@ -105,8 +105,11 @@ impl Raw {
     }
 }
 
+/// A name and what it does.
+type Contestant<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+
 /// Microseconds of one call, the fastest of all rounds: what the code costs without neighbours.
-fn fastest(contestants: &mut [(&str, Box<dyn FnMut() + '_>)]) -> Vec<f64> {
+fn fastest(contestants: &mut [Contestant<'_>]) -> Vec<f64> {
     let mut best = vec![f64::INFINITY; contestants.len()];
     for _ in 0..ROUNDS {
         for ((_, run), best) in contestants.iter_mut().zip(&mut best) {
@@ -123,7 +126,7 @@ fn fastest(contestants: &mut [(&str, Box<dyn FnMut() + '_>)]) -> Vec<f64> {
 fn ratio(_: &mut Criterion) {
     let renewal = renewal();
     let raw = Raw::of(&renewal);
-    let mut contestants: [(&str, Box<dyn FnMut()>); 3] = [
+    let mut contestants: [Contestant<'_>; 3] = [
         ("raw verification, parsed key", Box::new(|| raw.parsed())),
         ("raw verification, key parsed each time", Box::new(|| raw.unparsed())),
         ("renewal appraisal", Box::new(|| renewal.appraise())),

@@ -34,7 +34,7 @@ pub(super) enum InspectCommand {
     /// Show a tool log: what was measured, event by event. Exits with 3 if it is damaged.
     ///
     /// Example:
-    ///   verifier inspect tools /var/lib/attestor/tools.cel
+    ///   verifier inspect tools /var/lib/assay-attestor/tool.log
     #[command(verbatim_doc_comment)]
     Tools {
         /// The log; `-` for the standard input.

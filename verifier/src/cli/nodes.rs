@@ -75,7 +75,7 @@ pub(super) enum NodesCommand {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub(super) struct EkArgs {
-    /// EK certificate, PEM or DER, as `attestor inspect` saves it.
+    /// EK certificate, PEM or DER, as read from the TPM or given by its manufacturer.
     #[arg(long, value_name = "FILE")]
     ek_certificate: Option<PathBuf>,
     /// EK digest, `sha256:…`, as `attestor inspect` prints it.

@@ -83,11 +83,17 @@ impl AdminService {
         let identity = self.identify(request.extensions().get::<Peer>())?;
         let name = identity.name().as_str();
         let admins = self.verifier.store().admins().await.map_err(|error| store(&error))?;
-        // Revoking a name revokes every certificate with it.
+        // Name and key as registered: another certificate of the same name is not the administrator.
         let admin = admins
             .iter()
-            .find(|admin| admin.name == name && admin.revoked_at.is_none())
-            .ok_or_else(|| required(format!("{name:?} is not an administrator, or was revoked")))?;
+            .find(|admin| {
+                admin.name == name
+                    && admin.spki_sha256 == identity.spki_sha256()
+                    && admin.revoked_at.is_none()
+            })
+            .ok_or_else(|| {
+                required(format!("{name:?} with this key is not an administrator, or was revoked"))
+            })?;
         if admin.role < needed {
             return Err(with_reason(
                 Code::PermissionDenied,

@@ -224,7 +224,9 @@ async fn change(
             check_name("pool", &pool)?;
             node.pool = pool;
         }
-        NodeChange::ReplaceEk { ek_digest, allow_listed, reason: _ } => {
+        NodeChange::ReplaceEk { ek_digest, allow_listed, reason } => {
+            // Keys of the old TPM are not this node's any more.
+            certificates::revoke_of_node(tx, name, &reason, by).await?;
             if ek_digest != node.ek_digest {
                 refuse_known_ek(tx, &ek_digest).await?;
             }
