@@ -3,10 +3,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=attest");
-    let descriptors = protox::compile(
-        ["attest/v1/service.proto", "attest/v1/admin.proto"],
-        ["."],
-    )?;
+    let descriptors = protox::compile(["attest/v1/service.proto", "attest/v1/admin.proto"], ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // The reflection service of the verifier serves these bytes.
     fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;

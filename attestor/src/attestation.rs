@@ -27,8 +27,12 @@ use crate::{
 const QUOTE_ATTEMPTS: usize = 5;
 
 /// Codes after which the boot has to be proven anew: new AK, activation, whole logs, new node key.
-const PROVE_AGAIN: [&str; 4] =
-    ["QUOTE_BOOT_CHANGED", "QUOTE_FIRMWARE_CHANGED", "TOOL_LOG_OFFSET_INVALID", "AK_ACTIVATION_FAILED"];
+const PROVE_AGAIN: [&str; 4] = [
+    "QUOTE_BOOT_CHANGED",
+    "QUOTE_FIRMWARE_CHANGED",
+    "TOOL_LOG_OFFSET_INVALID",
+    "AK_ACTIVATION_FAILED",
+];
 
 /// What stays the same while the daemon runs.
 #[derive(Clone, Debug)]
@@ -122,10 +126,8 @@ impl Attester {
         bundle: Vec<Vec<u8>>,
     ) -> Result<Self, AttestError> {
         let facts = tpm.facts().await?;
-        let start: Vec<Digest> = facts
-            .appraised_banks()
-            .map(|bank| settings.tool_pcr.reset_value(bank))
-            .collect();
+        let start: Vec<Digest> =
+            facts.appraised_banks().map(|bank| settings.tool_pcr.reset_value(bank)).collect();
         let log = ToolLog::open(directory, settings.tool_pcr, &start)?;
         Ok(Self {
             settings,
@@ -144,7 +146,8 @@ impl Attester {
     /// # Errors
     /// [`AttestError::Log`] where a tool's state is unknown, the PCR is not ours, or the disk is full.
     pub async fn measure(&mut self, fresh: bool) -> Result<Measured, AttestError> {
-        let (local, list, tpm) = (Arc::clone(&self.local), Arc::clone(&self.list), self.tpm.clone());
+        let (local, list, tpm) =
+            (Arc::clone(&self.local), Arc::clone(&self.list), self.tpm.clone());
         let pcr = self.settings.tool_pcr;
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
@@ -161,9 +164,14 @@ impl Attester {
                 match local.log.reconcile(&values, extend)? {
                     LogState::InSync => {}
                     LogState::AheadBy { events } => {
-                        tracing::info!(events, "extended tool events that an earlier run had only logged");
+                        tracing::info!(
+                            events,
+                            "extended tool events that an earlier run had only logged"
+                        );
                     }
-                    LogState::NewBoot => tracing::info!("the tool log begins anew: this is another boot"),
+                    LogState::NewBoot => {
+                        tracing::info!("the tool log begins anew: this is another boot")
+                    }
                     LogState::Foreign => return Err(LogError::Foreign { pcr }.into()),
                 }
                 local.reconciled = true;
@@ -295,8 +303,7 @@ impl Attester {
         let certified = if challenge.node_key_wanted {
             let data =
                 QualifyingData::for_node_key(&challenge.challenge, &challenge.verifier_id, &name);
-            let certify =
-                self.tpm.certify_node_key(node_key.clone(), *data.as_bytes()).await?;
+            let certify = self.tpm.certify_node_key(node_key.clone(), *data.as_bytes()).await?;
             Some(pb::NodeKey {
                 public: node_key.public().as_bytes().to_vec(),
                 parent_public: node_key.parent_public().as_bytes().to_vec(),
@@ -306,12 +313,8 @@ impl Attester {
             None
         };
         let (head, log_values, logs) = self.logs(challenge)?;
-        let data = QualifyingData::for_quote(
-            &challenge.challenge,
-            &challenge.verifier_id,
-            &name,
-            &head,
-        );
+        let data =
+            QualifyingData::for_quote(&challenge.challenge, &challenge.verifier_id, &name, &head);
         let quote = self.quote(&data, &challenge.pcr_selection, &log_values).await?;
         let evidence = pb::Evidence {
             activation_secret,

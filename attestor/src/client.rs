@@ -172,8 +172,7 @@ impl Conversation {
         for (kind, from, bytes) in logs {
             let mut offset_bytes = from;
             for data in bytes.chunks(MAX_LOG_CHUNK_BYTES) {
-                let chunk =
-                    pb::LogChunk { kind: kind.into(), offset_bytes, data: data.to_vec() };
+                let chunk = pb::LogChunk { kind: kind.into(), offset_bytes, data: data.to_vec() };
                 self.send(Outgoing::LogChunk(chunk)).await?;
                 offset_bytes += data.len() as u64;
             }

@@ -121,11 +121,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let fail = |at: &str, what: String| ConfigError {
-            path: path.to_owned(),
-            at: at.to_owned(),
-            what,
-        };
+        let fail =
+            |at: &str, what: String| ConfigError { path: path.to_owned(), at: at.to_owned(), what };
         let text = read_bounded(path).map_err(|what| fail("file", what))?;
         let text = std::str::from_utf8(&text).map_err(|error| fail("file", error.to_string()))?;
         Self::parse(text).map_err(|(at, what)| fail(&at, what))
@@ -284,8 +281,12 @@ mod tests {
 
     #[test]
     fn each_problem_names_its_key() {
-        assert!(problem(&format!("{GOOD}[tools]\npcrs = 3\n")).starts_with("line 5: unknown field"));
-        assert!(problem(&format!("{GOOD}pin = \"sha256:00\"\n")).starts_with("verifier: exactly one"));
+        assert!(
+            problem(&format!("{GOOD}[tools]\npcrs = 3\n")).starts_with("line 5: unknown field")
+        );
+        assert!(
+            problem(&format!("{GOOD}pin = \"sha256:00\"\n")).starts_with("verifier: exactly one")
+        );
         assert!(problem("[verifier]\nurl = \"http://v\"\n").starts_with("verifier.url: "));
         assert!(problem(&format!("{GOOD}[tools]\npcr = 16\n")).starts_with("tools.pcr: 16"));
         assert!(

@@ -225,9 +225,7 @@ mod tests {
         let output = Output::open(folder.path()).expect("open");
         output.credentials(&[vec![0x30, 0]], &[vec![0x30, 0]], "key").expect("write");
         output.credentials(&[vec![0x30, 0]], &[vec![0x30, 0]], "key").expect("write again");
-        let mode = |name| {
-            output.path(name).metadata().expect("there").permissions().mode() & 0o777
-        };
+        let mode = |name| output.path(name).metadata().expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(KEY_FILE), mode(CERTIFICATE_FILE)), (0o600, 0o644));
         output.withdraw().expect("withdraw");
         assert!(!output.path(CERTIFICATE_FILE).exists() && !output.path(KEY_FILE).exists());

@@ -97,11 +97,7 @@ impl Trust {
         for der in bundle {
             roots.add(CertificateDer::from(der.clone()))?;
         }
-        let known = if roots.is_empty() {
-            None
-        } else {
-            Some(web_pki(roots, &provider)?)
-        };
+        let known = if roots.is_empty() { None } else { Some(web_pki(roots, &provider)?) };
         let verifier = PinnedVerifier { known, pin, provider: Arc::clone(&provider) };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
@@ -145,7 +141,9 @@ struct PinnedVerifier {
 
 impl fmt::Debug for PinnedVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PinnedVerifier").field("pinned", &self.pin.is_some()).finish_non_exhaustive()
+        f.debug_struct("PinnedVerifier")
+            .field("pinned", &self.pin.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -177,7 +175,8 @@ impl ServerCertVerifier for PinnedVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let mut last = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        for verifier in [self.known.clone(), self.pinned_root(intermediates)].into_iter().flatten() {
+        for verifier in [self.known.clone(), self.pinned_root(intermediates)].into_iter().flatten()
+        {
             match verifier.verify_server_cert(
                 end_entity,
                 intermediates,

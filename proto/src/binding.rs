@@ -88,12 +88,7 @@ impl QualifyingData {
     /// For `TPM2_Certify` of the node key.
     #[must_use]
     pub fn for_node_key(challenge: &Challenge, verifier: &VerifierId, node_key: &Name) -> Self {
-        Self::hash(&[
-            DOMAIN_NODE_KEY,
-            &challenge.0,
-            &verifier.0,
-            node_key.as_bytes(),
-        ])
+        Self::hash(&[DOMAIN_NODE_KEY, &challenge.0, &verifier.0, node_key.as_bytes()])
     }
 
     fn hash(fields: &[&[u8]]) -> Self {
@@ -133,10 +128,7 @@ mod tests {
         let key = Name::of(HashAlg::Sha256, b"key");
         let head = Digest::zero(HashAlg::Sha256);
         let quote = QualifyingData::for_quote(&challenge, &verifier, &key, &head);
-        assert_ne!(
-            quote,
-            QualifyingData::for_node_key(&challenge, &verifier, &key)
-        );
+        assert_ne!(quote, QualifyingData::for_node_key(&challenge, &verifier, &key));
         let swapped = QualifyingData::for_quote(
             &Challenge::new([2; 32]),
             &VerifierId::new([1; 32]),

@@ -108,10 +108,7 @@ impl Digest {
     /// All zeros: the reset value of PCR 0–16 and 23.
     #[must_use]
     pub const fn zero(alg: HashAlg) -> Self {
-        Self {
-            alg,
-            bytes: [0; 64],
-        }
+        Self { alg, bytes: [0; 64] }
     }
 
     /// All ones: the reset value of PCR 17–22.
@@ -128,10 +125,7 @@ impl Digest {
     /// [`DigestParseError::Length`] for any other length: nothing is padded or cut.
     pub fn new(alg: HashAlg, bytes: &[u8]) -> Result<Self, DigestParseError> {
         if bytes.len() != alg.len_bytes() {
-            return Err(DigestParseError::Length {
-                alg,
-                found: bytes.len(),
-            });
+            return Err(DigestParseError::Length { alg, found: bytes.len() });
         }
         let mut out = Self::zero(alg);
         out.bytes[..bytes.len()].copy_from_slice(bytes);
@@ -272,11 +266,7 @@ impl PcrIndex {
     /// The PCR with this index; `None` above 23.
     #[must_use]
     pub const fn new(index: u8) -> Option<Self> {
-        if (index as usize) < PCR_COUNT {
-            Some(Self(index))
-        } else {
-            None
-        }
+        if (index as usize) < PCR_COUNT { Some(Self(index)) } else { None }
     }
 
     /// The index.
@@ -291,11 +281,7 @@ impl PcrIndex {
     /// PC Client Platform TPM Profile, "PCR initial and reset values".
     #[must_use]
     pub fn reset_value(self, alg: HashAlg) -> Digest {
-        if (17..=22).contains(&self.0) {
-            Digest::ones(alg)
-        } else {
-            Digest::zero(alg)
-        }
+        if (17..=22).contains(&self.0) { Digest::ones(alg) } else { Digest::zero(alg) }
     }
 }
 
@@ -332,11 +318,7 @@ impl PcrSet {
     /// Bits 0–23; `None` if a higher bit is set.
     #[must_use]
     pub const fn from_bits(bits: u32) -> Option<Self> {
-        if bits >> PCR_COUNT == 0 {
-            Some(Self(bits))
-        } else {
-            None
-        }
+        if bits >> PCR_COUNT == 0 { Some(Self(bits)) } else { None }
     }
 
     /// Bit i set means PCR i.
@@ -370,9 +352,7 @@ impl PcrSet {
 
     /// PCRs ascending.
     pub fn iter(self) -> impl Iterator<Item = PcrIndex> {
-        (0..PCR_COUNT as u8)
-            .map(PcrIndex)
-            .filter(move |index| self.contains(*index))
+        (0..PCR_COUNT as u8).map(PcrIndex).filter(move |index| self.contains(*index))
     }
 }
 
@@ -415,17 +395,11 @@ impl PcrSelection {
     /// The set of one bank; empty where the bank is not selected.
     #[must_use]
     pub fn bank(&self, alg: HashAlg) -> PcrSet {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == alg)
-            .map(|(_, set)| *set)
-            .unwrap_or_default()
+        self.0.iter().find(|(known, _)| *known == alg).map(|(_, set)| *set).unwrap_or_default()
     }
 
     /// Every (bank, PCR), ascending.
     pub fn iter(&self) -> impl Iterator<Item = (HashAlg, PcrIndex)> {
-        self.0
-            .iter()
-            .flat_map(|(alg, set)| set.iter().map(move |index| (*alg, index)))
+        self.0.iter().flat_map(|(alg, set)| set.iter().map(move |index| (*alg, index)))
     }
 }

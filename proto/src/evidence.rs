@@ -35,11 +35,7 @@ pub struct EvidenceError {
 impl EvidenceError {
     /// An error at a field.
     pub fn new(code: ReasonCode, at: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            at: at.into(),
-            detail: detail.into(),
-        }
+        Self { code, at: at.into(), detail: detail.into() }
     }
 
     fn structure(at: &str, error: &DecodeError) -> Self {
@@ -132,31 +128,16 @@ impl TryFrom<pb::Hello> for Hello {
             return Err(EvidenceError::new(
                 ReasonCode::EvidenceVersionUnsupported,
                 "hello.protocol_version",
-                format!(
-                    "{} found, {PROTOCOL_VERSION} expected",
-                    message.protocol_version
-                ),
+                format!("{} found, {PROTOCOL_VERSION} expected", message.protocol_version),
             ));
         }
-        bounded(
-            "hello.ek_certificate",
-            message.ek_certificate.len(),
-            MAX_CERTIFICATE_BYTES,
-        )?;
-        bounded(
-            "hello.ek_chain",
-            message.ek_chain.len(),
-            MAX_CHAIN_CERTIFICATES,
-        )?;
+        bounded("hello.ek_certificate", message.ek_certificate.len(), MAX_CERTIFICATE_BYTES)?;
+        bounded("hello.ek_chain", message.ek_chain.len(), MAX_CHAIN_CERTIFICATES)?;
         for certificate in &message.ek_chain {
             bounded("hello.ek_chain[]", certificate.len(), MAX_CERTIFICATE_BYTES)?;
         }
         bounded("hello.logs", message.logs.len(), MAX_LOG_KINDS)?;
-        bounded(
-            "hello.attestor_version",
-            message.attestor_version.len(),
-            MAX_TEXT_BYTES,
-        )?;
+        bounded("hello.attestor_version", message.attestor_version.len(), MAX_TEXT_BYTES)?;
         let mut logs = Vec::with_capacity(message.logs.len());
         for log in &message.logs {
             let kind = LogKind::from_pb("hello.logs[].kind", log.kind)?;
@@ -171,11 +152,7 @@ impl TryFrom<pb::Hello> for Hello {
                 return Err(EvidenceError::new(
                     ReasonCode::EvidenceLimitExceeded,
                     "hello.logs[].size_bytes",
-                    format!(
-                        "{} bytes, at most {} are allowed",
-                        log.size_bytes,
-                        kind.max_bytes()
-                    ),
+                    format!("{} bytes, at most {} are allowed", log.size_bytes, kind.max_bytes()),
                 ));
             }
             logs.push((kind, log.size_bytes));
@@ -203,22 +180,11 @@ pub struct SignedAttest {
 impl SignedAttest {
     fn from_pb(at: &str, message: Option<pb::SignedAttest>) -> Result<Self> {
         let message = message.ok_or_else(|| missing(at))?;
-        bounded(
-            &format!("{at}.attest"),
-            message.attest.len(),
-            MAX_ATTEST_BYTES,
-        )?;
-        bounded(
-            &format!("{at}.signature"),
-            message.signature.len(),
-            MAX_SIGNATURE_BYTES,
-        )?;
+        bounded(&format!("{at}.attest"), message.attest.len(), MAX_ATTEST_BYTES)?;
+        bounded(&format!("{at}.signature"), message.signature.len(), MAX_SIGNATURE_BYTES)?;
         let signature = Signature::decode(&message.signature)
             .map_err(|error| EvidenceError::structure(&format!("{at}.signature"), &error))?;
-        Ok(Self {
-            untrusted_attest: message.attest,
-            signature,
-        })
+        Ok(Self { untrusted_attest: message.attest, signature })
     }
 }
 
@@ -282,17 +248,10 @@ impl TryFrom<pb::Evidence> for Evidence {
     fn try_from(message: pb::Evidence) -> Result<Self> {
         let activation_secret = match message.activation_secret.len() {
             0 => None,
-            _ => Some(array32(
-                "evidence.activation_secret",
-                &message.activation_secret,
-            )?),
+            _ => Some(array32("evidence.activation_secret", &message.activation_secret)?),
         };
         let quote = SignedAttest::from_pb("evidence.quote", message.quote)?;
-        bounded(
-            "evidence.pcr_values",
-            message.pcr_values.len(),
-            MAX_PCR_VALUES,
-        )?;
+        bounded("evidence.pcr_values", message.pcr_values.len(), MAX_PCR_VALUES)?;
         let mut pcr_values = Vec::with_capacity(message.pcr_values.len());
         for value in &message.pcr_values {
             pcr_values.push(pcr_value(value)?);
@@ -318,13 +277,7 @@ impl TryFrom<pb::Evidence> for Evidence {
                 })
             })
             .transpose()?;
-        Ok(Self {
-            activation_secret,
-            quote,
-            pcr_values,
-            node_key,
-            logs: Vec::new(),
-        })
+        Ok(Self { activation_secret, quote, pcr_values, node_key, logs: Vec::new() })
     }
 }
 
@@ -353,11 +306,7 @@ impl LogCollector {
         let index = match self.logs.iter().position(|log| log.kind == kind) {
             Some(index) => index,
             None => {
-                self.logs.push(LogSuffix {
-                    kind,
-                    from_bytes: *from,
-                    bytes: Vec::new(),
-                });
+                self.logs.push(LogSuffix { kind, from_bytes: *from, bytes: Vec::new() });
                 self.logs.len() - 1
             }
         };
@@ -415,9 +364,7 @@ impl TryFrom<pb::Challenge> for ChallengeParts {
     fn try_from(message: pb::Challenge) -> Result<Self> {
         let mut banks = Vec::with_capacity(message.pcr_selection.len());
         for bank in &message.pcr_selection {
-            let alg = u16::try_from(bank.hash_alg)
-                .ok()
-                .and_then(HashAlg::from_tpm);
+            let alg = u16::try_from(bank.hash_alg).ok().and_then(HashAlg::from_tpm);
             match (alg, PcrSet::from_bits(bank.pcr_bits)) {
                 (Some(alg), Some(set)) => banks.push((alg, set)),
                 _ => {
@@ -433,18 +380,13 @@ impl TryFrom<pb::Challenge> for ChallengeParts {
             .logs_wanted
             .iter()
             .map(|log| {
-                Ok((
-                    LogKind::from_pb("challenge.logs_wanted[].kind", log.kind)?,
-                    log.from_bytes,
-                ))
+                Ok((LogKind::from_pb("challenge.logs_wanted[].kind", log.kind)?, log.from_bytes))
             })
             .collect::<Result<_>>()?;
         Ok(Self {
             challenge: Challenge::new(array32("challenge.challenge", &message.challenge)?),
             verifier_id: VerifierId::new(array32("challenge.verifier_id", &message.verifier_id)?),
-            credential: message
-                .credential
-                .map(|parts| (parts.id_object, parts.encrypted_secret)),
+            credential: message.credential.map(|parts| (parts.id_object, parts.encrypted_secret)),
             pcr_selection: PcrSelection::new(banks),
             logs_wanted,
             deadline_ms: message.deadline_ms,
@@ -488,26 +430,20 @@ fn public(at: &str, bytes: &[u8]) -> Result<Public> {
 
 fn pcr_value(value: &pb::PcrValue) -> Result<PcrValue> {
     let at = "evidence.pcr_values[]";
-    let alg = u16::try_from(value.hash_alg)
-        .ok()
-        .and_then(HashAlg::from_tpm)
-        .ok_or_else(|| {
-            EvidenceError::new(
-                ReasonCode::EvidenceFieldInvalid,
-                format!("{at}.hash_alg"),
-                format!("{:#06x} is not an accepted bank", value.hash_alg),
-            )
-        })?;
-    let index = u8::try_from(value.index)
-        .ok()
-        .and_then(PcrIndex::new)
-        .ok_or_else(|| {
-            EvidenceError::new(
-                ReasonCode::EvidenceFieldInvalid,
-                format!("{at}.index"),
-                format!("{} is not in 0..=23", value.index),
-            )
-        })?;
+    let alg = u16::try_from(value.hash_alg).ok().and_then(HashAlg::from_tpm).ok_or_else(|| {
+        EvidenceError::new(
+            ReasonCode::EvidenceFieldInvalid,
+            format!("{at}.hash_alg"),
+            format!("{:#06x} is not an accepted bank", value.hash_alg),
+        )
+    })?;
+    let index = u8::try_from(value.index).ok().and_then(PcrIndex::new).ok_or_else(|| {
+        EvidenceError::new(
+            ReasonCode::EvidenceFieldInvalid,
+            format!("{at}.index"),
+            format!("{} is not in 0..=23", value.index),
+        )
+    })?;
     let digest = Digest::new(alg, &value.digest).map_err(|error| {
         EvidenceError::new(
             ReasonCode::EvidenceFieldInvalid,
@@ -515,8 +451,5 @@ fn pcr_value(value: &pb::PcrValue) -> Result<PcrValue> {
             error.to_string(),
         )
     })?;
-    Ok(PcrValue {
-        index,
-        value: digest,
-    })
+    Ok(PcrValue { index, value: digest })
 }

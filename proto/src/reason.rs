@@ -211,9 +211,7 @@ mod tests {
     #[test]
     fn codes_are_upper_snake_unique_and_sorted_within_their_stage() {
         for pair in ReasonCode::ALL.windows(2) {
-            let [a, b] = pair else {
-                unreachable!("windows of two")
-            };
+            let [a, b] = pair else { unreachable!("windows of two") };
             assert!(a.stage() <= b.stage(), "{a} and {b}: stages in order");
             if a.stage() == b.stage() {
                 assert!(a.as_str() < b.as_str(), "{a} and {b}: alphabetical, unique");
@@ -221,11 +219,7 @@ mod tests {
         }
         for code in ReasonCode::ALL {
             assert!(code.as_str().len() <= 63);
-            assert!(
-                code.as_str()
-                    .chars()
-                    .all(|c| c.is_ascii_uppercase() || c == '_')
-            );
+            assert!(code.as_str().chars().all(|c| c.is_ascii_uppercase() || c == '_'));
             assert_eq!(ReasonCode::from_wire(code.as_str()), Some(*code));
         }
     }

@@ -14,9 +14,8 @@ const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 
 /// `AlgorithmIdentifier` of rsaEncryption (1.2.840.113549.1.1.1) with NULL parameters.
-const RSA_ENCRYPTION: &[u8] = &[
-    0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
-];
+const RSA_ENCRYPTION: &[u8] =
+    &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 /// `AlgorithmIdentifier` of id-ecPublicKey (1.2.840.10045.2.1) on prime256v1 (1.2.840.10045.3.1.7).
 const EC_P256: &[u8] = &[
     0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
@@ -50,14 +49,8 @@ pub fn canonical_spki(public: &Public) -> Vec<u8> {
 #[must_use]
 pub fn spki_of_key(key: &KeyKind) -> Vec<u8> {
     let (algorithm, key) = match key {
-        KeyKind::Rsa {
-            exponent, modulus, ..
-        } => {
-            let exponent = if *exponent == 0 {
-                DEFAULT_EXPONENT
-            } else {
-                *exponent
-            };
+        KeyKind::Rsa { exponent, modulus, .. } => {
+            let exponent = if *exponent == 0 { DEFAULT_EXPONENT } else { *exponent };
             let mut inner = unsigned_integer(modulus);
             inner.extend(unsigned_integer(&exponent.to_be_bytes()));
             (RSA_ENCRYPTION, tlv(SEQUENCE, &inner))
@@ -107,10 +100,7 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
 
 /// A non-negative DER `INTEGER` from big-endian bytes.
 fn unsigned_integer(bytes: &[u8]) -> Vec<u8> {
-    let start = bytes
-        .iter()
-        .position(|byte| *byte != 0)
-        .unwrap_or(bytes.len());
+    let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
     let digits = bytes.get(start..).unwrap_or_default();
     let mut content = Vec::with_capacity(digits.len().saturating_add(1));
     if digits.first().is_none_or(|first| *first >= 0x80) {
@@ -142,9 +132,7 @@ mod tests {
 
     /// `TPMT_PUBLIC` of a P-256 key with the given coordinates.
     fn ecc(curve: u16, x: &[u8], y: &[u8]) -> Public {
-        let mut out = vec![
-            0x00, 0x23, 0x00, 0x0b, 0, 0, 0, 0, 0, 0, 0x00, 0x10, 0x00, 0x10,
-        ];
+        let mut out = vec![0x00, 0x23, 0x00, 0x0b, 0, 0, 0, 0, 0, 0, 0x00, 0x10, 0x00, 0x10];
         out.extend(curve.to_be_bytes());
         out.extend([0x00, 0x10]);
         for part in [x, y] {
@@ -154,9 +142,7 @@ mod tests {
     }
 
     fn rsa(bits: u16, exponent: u32, modulus: &[u8]) -> Public {
-        let mut out = vec![
-            0x00, 0x01, 0x00, 0x0b, 0, 0, 0, 0, 0, 0, 0x00, 0x10, 0x00, 0x10,
-        ];
+        let mut out = vec![0x00, 0x01, 0x00, 0x0b, 0, 0, 0, 0, 0, 0, 0x00, 0x10, 0x00, 0x10];
         out.extend(bits.to_be_bytes());
         out.extend(exponent.to_be_bytes());
         out.extend(crate::tpm::credential::sized(modulus));
@@ -179,12 +165,7 @@ mod tests {
             }
             Err(error) => panic!("openssl: {error}"),
         };
-        child
-            .stdin
-            .take()
-            .expect("piped")
-            .write_all(input)
-            .expect("written");
+        child.stdin.take().expect("piped").write_all(input).expect("written");
         let output = child.wait_with_output().expect("ended");
         assert!(output.status.success());
         Some(output.stdout)
@@ -195,10 +176,7 @@ mod tests {
         let mut all = vec!["genpkey", "-outform", "DER"];
         all.extend(args);
         let key = openssl(&all, &[])?;
-        openssl(
-            &["pkey", "-inform", "DER", "-pubout", "-outform", "DER"],
-            &key,
-        )
+        openssl(&["pkey", "-inform", "DER", "-pubout", "-outform", "DER"], &key)
     }
 
     #[test]

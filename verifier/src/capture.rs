@@ -16,12 +16,12 @@ use appraisal::{
         reference::path_key,
     },
 };
+use prost::Message as _;
 use proto::{
     digest::{Digest, HashAlg, PcrIndex},
     pb,
     tool_log::{ToolLogReader, ToolMeasurement, ToolState},
 };
-use prost::Message as _;
 use serde::Deserialize;
 
 use crate::store::{DecisionFilter, Node, RecordedDecision, Store, StoreError};
@@ -47,7 +47,9 @@ pub struct LastClaims {
 #[non_exhaustive]
 pub enum CaptureError {
     /// No evidence of the node passed the integrity stages, or retention dropped it.
-    #[error("node {0} has proven nothing yet: let it attest once (it will be denied, and recorded)")]
+    #[error(
+        "node {0} has proven nothing yet: let it attest once (it will be denied, and recorded)"
+    )]
     NothingProven(String),
     /// Every quoted PCR stands at its reset value.
     #[error("every PCR of node {0} stands at its reset value: its firmware measures nothing")]

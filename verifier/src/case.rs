@@ -14,13 +14,13 @@ use appraisal::{
     policy::ReferenceValues,
     verdict::{Denial, Finding, Verdict},
 };
+use prost::Message;
 use proto::{
     binding::{Challenge, VerifierId},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{Evidence, Hello, LogKind, LogSuffix},
     pb,
 };
-use prost::Message;
 use serde::Serialize;
 
 use crate::endorsements::EndorsementSet;
@@ -170,7 +170,9 @@ pub enum ReplayError {
     #[error("the recorded case is damaged: {0}")]
     Damaged(String),
     /// Something it refers to is gone.
-    #[error("{what} {digest} is not there any more: retention dropped it, or the store is incomplete")]
+    #[error(
+        "{what} {digest} is not there any more: retention dropped it, or the store is incomplete"
+    )]
     Missing {
         /// What.
         what: &'static str,
@@ -262,7 +264,8 @@ fn evidence(case: &pb::Case, objects: &impl CaseObjects) -> Result<Evidence, Rep
         .try_into()
         .map_err(|e: proto::evidence::EvidenceError| damaged(e.to_string()))?;
     for log in &case.logs {
-        let kind = LogKind::from_pb("case.logs[].kind", log.kind).map_err(|e| damaged(e.to_string()))?;
+        let kind =
+            LogKind::from_pb("case.logs[].kind", log.kind).map_err(|e| damaged(e.to_string()))?;
         let bytes = if log.object.is_empty() {
             log.data.clone()
         } else {

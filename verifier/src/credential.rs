@@ -73,9 +73,10 @@ fn wrap_seed(ek: &Public) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), CredentialErr
                 HashAlg::Sha384 => &OAEP_SHA384_MGF1SHA384,
                 HashAlg::Sha512 => &OAEP_SHA512_MGF1SHA512,
             };
-            let key: PublicEncryptingKey = PublicKeyComponents { n: modulus.clone(), e: vec![1, 0, 1] }
-                .try_into()
-                .map_err(|_| CredentialError)?;
+            let key: PublicEncryptingKey =
+                PublicKeyComponents { n: modulus.clone(), e: vec![1, 0, 1] }
+                    .try_into()
+                    .map_err(|_| CredentialError)?;
             let key = OaepPublicEncryptingKey::new(key).map_err(|_| CredentialError)?;
             let mut out = vec![0; key.ciphertext_size()];
             let len = key

@@ -8,12 +8,12 @@ use appraisal::{
         RootsBuilder,
     },
 };
+use prost::Message;
 use proto::{
     digest::{Digest, HashAlg},
     evidence::Hello,
     pb,
 };
-use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Endorsement, EndorsementKind};
@@ -67,8 +67,7 @@ impl EndorsementSet {
     /// [`EndorsementObjectError`] if the bytes are not such a set.
     pub fn from_object(bytes: &[u8]) -> Result<Self, EndorsementObjectError> {
         let message = pb::EndorsementObject::decode(bytes).map_err(|_| EndorsementObjectError)?;
-        let rules =
-            serde_json::from_str(&message.rules).map_err(|_| EndorsementObjectError)?;
+        let rules = serde_json::from_str(&message.rules).map_err(|_| EndorsementObjectError)?;
         Ok(Self::from_message(&message, rules))
     }
 

@@ -10,7 +10,8 @@ use tonic::Status;
 use crate::{attestation::Outcome, service::status::reason_of};
 
 /// Upper bounds of the latency histogram, seconds: a renewal takes a few milliseconds, a slow hardware TPM seconds.
-const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+const SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
 
 /// Counts an attestation that ended.
 pub fn attestation(answer: &Result<Outcome, Status>, took: Duration) {
@@ -19,8 +20,10 @@ pub fn attestation(answer: &Result<Outcome, Status>, took: Duration) {
         Ok(Outcome { code: Some(code), .. }) => ("deny", code.as_str()),
         Err(status) => ("error", reason_of(status).map_or("", |code| code.as_str())),
     };
-    metrics::counter!("assay_attestations_total", "outcome" => outcome, "reason" => reason).increment(1);
-    metrics::histogram!("assay_attestation_seconds", "outcome" => outcome).record(took.as_secs_f64());
+    metrics::counter!("assay_attestations_total", "outcome" => outcome, "reason" => reason)
+        .increment(1);
+    metrics::histogram!("assay_attestation_seconds", "outcome" => outcome)
+        .record(took.as_secs_f64());
 }
 
 /// Counts a stream that was turned away.

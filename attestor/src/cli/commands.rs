@@ -54,11 +54,7 @@ pub(super) fn once(args: &ConfigArgs, json: bool) -> Done {
         drop(attester);
         thread.ended().await;
         print_outcome(&status, &answered, &output, json)?;
-        Ok(if status.outcome == "admitted" {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(REFUSED)
-        })
+        Ok(if status.outcome == "admitted" { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
     })
 }
 
@@ -152,7 +148,10 @@ pub(super) fn inspect(tcti: Option<Tcti>, config: Option<&Path>, json: bool) -> 
 
 pub(super) fn status(folder: &Path, json: bool) -> Done {
     let Some(status) = Output::open(folder)?.read_status()? else {
-        eprintln!("attestor: {}: no status; has `attestor run` or `attestor once` run?", folder.display());
+        eprintln!(
+            "attestor: {}: no status; has `attestor run` or `attestor once` run?",
+            folder.display()
+        );
         return Ok(ExitCode::FAILURE);
     };
     if json {
@@ -185,7 +184,12 @@ pub(super) fn check_config(args: &ConfigArgs) -> Done {
     let config = load(args)?;
     let list = ToolList::read(&config.tools)?;
     config.trust.client_config(&[])?;
-    println!("{}: fine; {} tools in {}", args.config.display(), list.tools().len(), config.tools.display());
+    println!(
+        "{}: fine; {} tools in {}",
+        args.config.display(),
+        list.tools().len(),
+        config.tools.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

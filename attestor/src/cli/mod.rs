@@ -131,9 +131,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(config) => commands::run(&config),
         Command::Once { config, json } => commands::once(&config, json),
         Command::Measure { tools, json } => commands::measure(&tools, json),
-        Command::Inspect { tcti, config, json } => {
-            commands::inspect(tcti, config.as_deref(), json)
-        }
+        Command::Inspect { tcti, config, json } => commands::inspect(tcti, config.as_deref(), json),
         Command::Status { output_dir, json } => commands::status(&output_dir, json),
         Command::Tcti { tcti } => commands::tcti(&tcti),
         Command::CheckConfig(config) => commands::check_config(&config),

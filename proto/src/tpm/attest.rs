@@ -117,10 +117,7 @@ impl<'a> Attest<'a> {
             ST_ATTEST_QUOTE => {
                 let selection = pcr_selection(&mut reader)?;
                 let pcr_digest = reader.sized("pcrDigest", 64)?;
-                Attested::Quote {
-                    selection,
-                    pcr_digest,
-                }
+                Attested::Quote { selection, pcr_digest }
             }
             ST_ATTEST_CERTIFY => Attested::Certify {
                 name: reader.sized("name", MAX_NAME_BYTES)?,
@@ -138,14 +135,7 @@ impl<'a> Attest<'a> {
             }
         };
         reader.finish()?;
-        Ok(Self {
-            magic,
-            qualified_signer,
-            extra_data,
-            clock_info,
-            firmware_version,
-            attested,
-        })
+        Ok(Self { magic, qualified_signer, extra_data, clock_info, firmware_version, attested })
     }
 }
 
@@ -157,10 +147,7 @@ fn yes_no(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
         1 => Ok(true),
         found => Err(DecodeError {
             at,
-            kind: DecodeErrorKind::Unsupported {
-                what: "TPMI_YES_NO",
-                found: found.into(),
-            },
+            kind: DecodeErrorKind::Unsupported { what: "TPMI_YES_NO", found: found.into() },
         }),
     }
 }
@@ -184,18 +171,12 @@ fn pcr_selection(reader: &mut Reader<'_>) -> Result<Vec<QuotedBank>, DecodeError
         let at = reader.offset();
         let hash_alg = reader.u16()?;
         if banks.iter().any(|bank| bank.hash_alg == hash_alg) {
-            return Err(DecodeError {
-                at,
-                kind: DecodeErrorKind::BankRepeated(hash_alg),
-            });
+            return Err(DecodeError { at, kind: DecodeErrorKind::BankRepeated(hash_alg) });
         }
         let at = reader.offset();
         let size = reader.u8()?;
         if size != 3 {
-            return Err(DecodeError {
-                at,
-                kind: DecodeErrorKind::SelectSize(size),
-            });
+            return Err(DecodeError { at, kind: DecodeErrorKind::SelectSize(size) });
         }
         let [b0, b1, b2] = reader.array()?;
         let bits = u32::from_le_bytes([b0, b1, b2, 0]);

@@ -17,9 +17,7 @@ impl IdObject {
     pub fn new(integrity_hmac: &[u8], encrypted_identity: &[u8]) -> Self {
         let mut inner = sized(integrity_hmac);
         inner.extend_from_slice(encrypted_identity);
-        Self {
-            bytes: sized(&inner),
-        }
+        Self { bytes: sized(&inner) }
     }
 
     /// With the outer size prefix, as the wire and the TPM want it.

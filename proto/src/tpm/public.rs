@@ -175,23 +175,12 @@ impl Public {
             found => {
                 return Err(DecodeError {
                     at: 0,
-                    kind: DecodeErrorKind::Unsupported {
-                        what: "type",
-                        found: found.into(),
-                    },
+                    kind: DecodeErrorKind::Unsupported { what: "type", found: found.into() },
                 });
             }
         };
         reader.finish()?;
-        Ok(Self {
-            raw: bytes.to_vec(),
-            name_alg,
-            attributes,
-            auth_policy,
-            symmetric,
-            scheme,
-            key,
-        })
+        Ok(Self { raw: bytes.to_vec(), name_alg, attributes, auth_policy, symmetric, scheme, key })
     }
 
     /// The structure's bytes, as received.
@@ -250,13 +239,8 @@ pub(super) fn hash_alg(
 ) -> Result<HashAlg, DecodeError> {
     let at = reader.offset();
     let found = reader.u16()?;
-    HashAlg::from_tpm(found).ok_or(DecodeError {
-        at,
-        kind: DecodeErrorKind::Unsupported {
-            what,
-            found: found.into(),
-        },
-    })
+    HashAlg::from_tpm(found)
+        .ok_or(DecodeError { at, kind: DecodeErrorKind::Unsupported { what, found: found.into() } })
 }
 
 type Parts = (Option<AesCfb>, Scheme, KeyKind);
@@ -267,15 +251,7 @@ fn rsa(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {
     let key_bits = reader.u16()?;
     let exponent = reader.u32()?;
     let modulus = reader.sized("RSA modulus", MAX_RSA_BYTES)?.to_vec();
-    Ok((
-        symmetric,
-        scheme,
-        KeyKind::Rsa {
-            key_bits,
-            exponent,
-            modulus,
-        },
-    ))
+    Ok((symmetric, scheme, KeyKind::Rsa { key_bits, exponent, modulus }))
 }
 
 fn ecc(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {
@@ -288,10 +264,7 @@ fn ecc(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {
         found => {
             return Err(DecodeError {
                 at,
-                kind: DecodeErrorKind::Unsupported {
-                    what: "curveID",
-                    found: found.into(),
-                },
+                kind: DecodeErrorKind::Unsupported { what: "curveID", found: found.into() },
             });
         }
     };
@@ -302,10 +275,7 @@ fn ecc(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {
         found => {
             return Err(DecodeError {
                 at,
-                kind: DecodeErrorKind::Unsupported {
-                    what: "kdf scheme",
-                    found: found.into(),
-                },
+                kind: DecodeErrorKind::Unsupported { what: "kdf scheme", found: found.into() },
             });
         }
     }
@@ -335,19 +305,13 @@ fn symmetric(reader: &mut Reader<'_>) -> Result<Option<AesCfb>, DecodeError> {
                 ALG_CFB => Ok(Some(AesCfb { key_bits })),
                 found => Err(DecodeError {
                     at,
-                    kind: DecodeErrorKind::Unsupported {
-                        what: "AES mode",
-                        found: found.into(),
-                    },
+                    kind: DecodeErrorKind::Unsupported { what: "AES mode", found: found.into() },
                 }),
             }
         }
         found => Err(DecodeError {
             at,
-            kind: DecodeErrorKind::Unsupported {
-                what: "symmetric algorithm",
-                found: found.into(),
-            },
+            kind: DecodeErrorKind::Unsupported { what: "symmetric algorithm", found: found.into() },
         }),
     }
 }
@@ -367,10 +331,7 @@ fn scheme(reader: &mut Reader<'_>) -> Result<Scheme, DecodeError> {
         found => {
             return Err(DecodeError {
                 at,
-                kind: DecodeErrorKind::Unsupported {
-                    what: "scheme",
-                    found: found.into(),
-                },
+                kind: DecodeErrorKind::Unsupported { what: "scheme", found: found.into() },
             });
         }
     })

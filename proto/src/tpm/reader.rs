@@ -13,10 +13,7 @@ impl<'a> Reader<'a> {
     /// Reads `bytes` from its first byte on.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            rest: bytes,
-            offset: 0,
-        }
+        Self { rest: bytes, offset: 0 }
     }
 
     /// Offset of the next byte from the start.
@@ -37,10 +34,9 @@ impl<'a> Reader<'a> {
     /// [`DecodeErrorKind::Truncated`] if fewer are left.
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
         let Some((head, rest)) = self.rest.split_at_checked(count) else {
-            return Err(self.error(DecodeErrorKind::Truncated {
-                wanted: count,
-                left: self.rest.len(),
-            }));
+            return Err(
+                self.error(DecodeErrorKind::Truncated { wanted: count, left: self.rest.len() })
+            );
         };
         self.rest = rest;
         self.offset = self.offset.saturating_add(count);
@@ -99,11 +95,7 @@ impl<'a> Reader<'a> {
         if len > max {
             return Err(DecodeError {
                 at,
-                kind: DecodeErrorKind::TooLong {
-                    what,
-                    max,
-                    found: len,
-                },
+                kind: DecodeErrorKind::TooLong { what, max, found: len },
             });
         }
         self.bytes(len)
@@ -117,18 +109,13 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(self.error(DecodeErrorKind::Trailing {
-                left: self.rest.len(),
-            }))
+            Err(self.error(DecodeErrorKind::Trailing { left: self.rest.len() }))
         }
     }
 
     /// An error at the next byte.
     #[must_use]
     pub const fn error(&self, kind: DecodeErrorKind) -> DecodeError {
-        DecodeError {
-            at: self.offset,
-            kind,
-        }
+        DecodeError { at: self.offset, kind }
     }
 }

@@ -44,18 +44,12 @@ impl Signature {
             ALG_RSASSA => {
                 let hash = hash_alg(&mut reader, "signature hash")?;
                 let value = SignatureValue::Rsa(reader.sized("RSA signature", 512)?.to_vec());
-                Self {
-                    untrusted_scheme: SigningScheme::RsaSsa(hash),
-                    value,
-                }
+                Self { untrusted_scheme: SigningScheme::RsaSsa(hash), value }
             }
             ALG_RSAPSS => {
                 let hash = hash_alg(&mut reader, "signature hash")?;
                 let value = SignatureValue::Rsa(reader.sized("RSA signature", 512)?.to_vec());
-                Self {
-                    untrusted_scheme: SigningScheme::RsaPss(hash),
-                    value,
-                }
+                Self { untrusted_scheme: SigningScheme::RsaPss(hash), value }
             }
             ALG_ECDSA => {
                 let hash = hash_alg(&mut reader, "signature hash")?;
@@ -69,10 +63,7 @@ impl Signature {
             found => {
                 return Err(DecodeError {
                     at: 0,
-                    kind: DecodeErrorKind::Unsupported {
-                        what: "sigAlg",
-                        found: found.into(),
-                    },
+                    kind: DecodeErrorKind::Unsupported { what: "sigAlg", found: found.into() },
                 });
             }
         };

@@ -73,7 +73,9 @@ impl Demo {
     }
 
     fn run(&self) -> Result<(), AnyError> {
-        say("A worker: a software TPM with an EK certificate of a test manufacturer, firmware booted");
+        say(
+            "A worker: a software TPM with an EK certificate of a test manufacturer, firmware booted",
+        );
         let tpm = booted(Swtpm::start(SwtpmOptions::default())?)?;
         let tcti = tpm.tcti();
         let inspection: serde_json::Value = serde_json::from_str(&self.attestor(
@@ -92,7 +94,13 @@ impl Demo {
         let listen = format!("127.0.0.1:{port}");
         let metrics = format!("127.0.0.1:{}", free_port()?);
         self.verifier(&[
-            "init", "--trust-domain", "demo.example", "--name", "127.0.0.1", "--listen", &listen,
+            "init",
+            "--trust-domain",
+            "demo.example",
+            "--name",
+            "127.0.0.1",
+            "--listen",
+            &listen,
         ])?;
         let config = fs::read_to_string(self.path("verifier.toml"))?;
         fs::write(self.path("verifier.toml"), with_metrics(&config, &metrics))?;
@@ -108,9 +116,12 @@ impl Demo {
         self.show(&["roots", "import", &text(&roots)])?;
         self.show(&["nodes", "add", "worker-1", "--pool", "linux", "--ek-digest", &ek])?;
 
-        say("First attestation: genuine, but nothing says yet what is expected: denied and recorded");
+        say(
+            "First attestation: genuine, but nothing says yet what is expected: denied and recorded",
+        );
         self.write_worker_config(&listen, &tcti)?;
-        let first = self.attestor(&["once", "--config", &text(&self.path("attestor.toml"))], &[3])?;
+        let first =
+            self.attestor(&["once", "--config", &text(&self.path("attestor.toml"))], &[3])?;
         print!("{first}");
         expect(&first, "POLICY_NO_REFERENCE_VALUES")?;
 
@@ -227,7 +238,8 @@ impl Demo {
         let activation_secret = tpm.activate_credential(id_object, secret).await?.to_vec();
         let key = tpm.create_node_key().await?;
         let name = key.public().name();
-        let data = QualifyingData::for_node_key(&challenge.challenge, &challenge.verifier_id, &name);
+        let data =
+            QualifyingData::for_node_key(&challenge.challenge, &challenge.verifier_id, &name);
         let certify = tpm.certify_node_key(key.clone(), *data.as_bytes()).await?;
         let mut head = Digest::zero(HashAlg::Sha256);
         for event in proto::tool_log::ToolLogReader::new(log).flatten() {
@@ -347,7 +359,8 @@ fn text(path: &Path) -> String {
 /// Runs a program; its standard output, if it ended with one of `codes`.
 fn run(command: &mut Command, codes: &[i32]) -> Result<String, AnyError> {
     let output = command.stdin(Stdio::null()).output()?;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if output.status.code().is_some_and(|code| codes.contains(&code)) {
         return Ok(out.into_owned());
     }

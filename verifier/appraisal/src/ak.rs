@@ -50,10 +50,9 @@ impl RestrictedAk {
     /// See the type.
     pub fn verify(public: &Public) -> Result<Self, Denial> {
         let attributes = public.attributes();
-        for (bit, name) in [
-            (ObjectAttributes::RESTRICTED, "restricted"),
-            (ObjectAttributes::SIGN, "sign"),
-        ] {
+        for (bit, name) in
+            [(ObjectAttributes::RESTRICTED, "restricted"), (ObjectAttributes::SIGN, "sign")]
+        {
             if !attributes.has(bit) {
                 return Err(deny(ReasonCode::AkNotRestricted, format!("{name} set"), "clear"));
             }

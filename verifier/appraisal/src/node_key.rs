@@ -172,20 +172,12 @@ fn judge_public(public: &Public) -> Result<(), Denial> {
     let attributes = public.attributes();
     for (bit, name) in REQUIRED {
         if !attributes.has(bit) {
-            return Err(deny(
-                ReasonCode::NodeKeyAttributesInvalid,
-                format!("{name} set"),
-                "clear",
-            ));
+            return Err(deny(ReasonCode::NodeKeyAttributesInvalid, format!("{name} set"), "clear"));
         }
     }
     for (bit, name) in FORBIDDEN {
         if attributes.has(bit) {
-            return Err(deny(
-                ReasonCode::NodeKeyAttributesInvalid,
-                format!("{name} clear"),
-                "set",
-            ));
+            return Err(deny(ReasonCode::NodeKeyAttributesInvalid, format!("{name} clear"), "set"));
         }
     }
     Ok(())

@@ -80,8 +80,12 @@ impl VerificationKey {
         match public.key() {
             KeyKind::Ecc { curve, x, y } => {
                 let algorithm = match (curve, scheme) {
-                    (Curve::P256, SigningScheme::Ecdsa(HashAlg::Sha256)) => &ECDSA_P256_SHA256_FIXED,
-                    (Curve::P384, SigningScheme::Ecdsa(HashAlg::Sha384)) => &ECDSA_P384_SHA384_FIXED,
+                    (Curve::P256, SigningScheme::Ecdsa(HashAlg::Sha256)) => {
+                        &ECDSA_P256_SHA256_FIXED
+                    }
+                    (Curve::P384, SigningScheme::Ecdsa(HashAlg::Sha384)) => {
+                        &ECDSA_P384_SHA384_FIXED
+                    }
                     _ => return Err(KeyError::Algorithm),
                 };
                 let point = uncompressed_point(*curve, x, y).ok_or(KeyError::Weak)?;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use appraisal::{
     policy::ReferenceValues,
     x509::{Certificate, Crl},
 };
+use arc_swap::ArcSwap;
 use proto::{digest::Digest, pb, reason::ReasonCode};
 use tokio::sync::Notify;
 use tonic::{Code, Request, Response, Status};
@@ -15,12 +15,11 @@ use super::status::{chain, with_reason};
 use crate::{
     attestation::Verifier,
     ca::Segment,
-    capture,
-    roots,
+    capture, roots,
     server::Peer,
     store::{
-        ALLOW_LISTED, Admin, AdmissionRule, By, DecisionFilter, EndorsementKind, NewGoldenSet, NewNode, Node,
-        NodeChange, NodeStatus, RecordedDecision, Role, StoreError,
+        ALLOW_LISTED, Admin, AdmissionRule, By, DecisionFilter, EndorsementKind, NewGoldenSet,
+        NewNode, Node, NodeChange, NodeStatus, RecordedDecision, Role, StoreError,
     },
     tls::{AdminAuthority, AdminIdentity},
 };
@@ -320,8 +319,7 @@ impl pb::admin_server::Admin for AdminService {
 
     async fn list_rules(&self, request: Request<pb::Empty>) -> Answer<pb::RuleList> {
         self.authorize(&request, Role::Viewer).await?;
-        let rules =
-            self.verifier.store().admission_rules().await.map_err(|error| store(&error))?;
+        let rules = self.verifier.store().admission_rules().await.map_err(|error| store(&error))?;
         Ok(Response::new(pb::RuleList {
             rules: rules
                 .into_iter()
@@ -360,10 +358,17 @@ impl pb::admin_server::Admin for AdminService {
                 "anchor" => EndorsementKind::Root,
                 "intermediate" => EndorsementKind::Intermediate,
                 "crl" => EndorsementKind::Crl,
-                other => return Err(invalid(format!("kind {other:?} is not anchor, intermediate or crl"))),
+                other => {
+                    return Err(invalid(format!(
+                        "kind {other:?} is not anchor, intermediate or crl"
+                    )));
+                }
             };
             if let Err(why) = readable(kind, &item.der) {
-                reply.rejected.push(pb::Root { note: why, ..root_message(kind, &item.der, &item.label, now) });
+                reply.rejected.push(pb::Root {
+                    note: why,
+                    ..root_message(kind, &item.der, &item.label, now)
+                });
                 continue;
             }
             let added = self
@@ -403,10 +408,7 @@ impl pb::admin_server::Admin for AdminService {
             .iter()
             .find(|item| item.sha256 == digest)
             .ok_or_else(|| not_found(format!("root, intermediate or CRL {digest}")))?;
-        database
-            .remove_endorsement(item.kind, digest, by)
-            .await
-            .map_err(|error| store(&error))?;
+        database.remove_endorsement(item.kind, digest, by).await.map_err(|error| store(&error))?;
         self.reload().await?;
         Ok(Response::new(pb::Empty {}))
     }
@@ -532,10 +534,9 @@ impl pb::admin_server::Admin for AdminService {
         let by = self.authorize(&request, Role::Security).await?;
         let record = request.into_inner();
         segment("name", &record.name)?;
-        let role: Role = record
-            .role
-            .parse()
-            .map_err(|_| invalid(format!("role {:?} is not viewer, operator or security", record.role)))?;
+        let role: Role = record.role.parse().map_err(|_| {
+            invalid(format!("role {:?} is not viewer, operator or security", record.role))
+        })?;
         let spki_sha256 = parse_digest(&record.spki_sha256)?;
         let admin =
             Admin { name: record.name.clone(), role, spki_sha256, created: by, revoked_at: None };

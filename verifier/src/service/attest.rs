@@ -40,7 +40,6 @@ pub struct Gate {
     peers: Mutex<HashMap<IpAddr, usize>>,
 }
 
-
 /// A place at the gate, given back on drop.
 struct Place {
     gate: Arc<Gate>,
@@ -146,7 +145,12 @@ impl pb::attestation_server::Attestation for AttestationService {
 fn log_outcome(peer: Option<IpAddr>, outcome: &Outcome) {
     let result = &outcome.result;
     match outcome.code {
-        None => tracing::info!(?peer, decision = result.decision_id, spiffe_id = result.spiffe_id, "admitted"),
+        None => tracing::info!(
+            ?peer,
+            decision = result.decision_id,
+            spiffe_id = result.spiffe_id,
+            "admitted"
+        ),
         Some(code) => tracing::info!(?peer, decision = result.decision_id, %code, "denied"),
     }
 }

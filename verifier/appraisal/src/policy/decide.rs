@@ -156,7 +156,8 @@ fn not_allowed(
     let known = rule.accept.iter().filter(|tool| !tool.files.is_empty());
     let Some(measured) = measured else { return plain };
     // Against the accepted state that is nearest, so that the words are about the real change.
-    let nearest = known.map(|tool| differences(measured, &tool.files)).min_by_key(|diff| diff.count);
+    let nearest =
+        known.map(|tool| differences(measured, &tool.files)).min_by_key(|diff| diff.count);
     match nearest {
         Some(Differences { count, first: Some((path, expected, observed)) }) => Finding::new(
             ReasonCode::PolicyToolNotAllowed,

@@ -212,7 +212,8 @@ fn pcrs(
             ));
         }
         if out.iter().any(|known| known.bank == rule.bank && known.index == index) {
-            problems.push(problem(at.clone(), format!("PCR {index} ({}) is listed twice", rule.bank)));
+            problems
+                .push(problem(at.clone(), format!("PCR {index} ({}) is listed twice", rule.bank)));
         }
         if rule.accept.is_empty() {
             problems.push(problem(format!("{at}.accept"), "empty: no value would be accepted"));
@@ -224,10 +225,8 @@ fn pcrs(
                 .map_err(|_| format!("{:?} is not hexadecimal", value.value))
                 .and_then(|bytes| Digest::new(rule.bank, &bytes).map_err(|e| e.to_string()));
             match parsed {
-                Ok(digest) if index.get() <= 7 && digest.is_reset_value() => problems.push(problem(
-                    at,
-                    "a firmware PCR at its reset value is never accepted",
-                )),
+                Ok(digest) if index.get() <= 7 && digest.is_reset_value() => problems
+                    .push(problem(at, "a firmware PCR at its reset value is never accepted")),
                 Ok(digest) => accept.push(digest),
                 Err(what) => problems.push(problem(at, what)),
             }
