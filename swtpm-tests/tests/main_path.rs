@@ -1,5 +1,10 @@
 //! The main path, end to end: real swtpm, real TLS and gRPC, real store.
 
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
 use attestor::tpm::EkPreference;
 use swtpm_tests::{
     cluster::{Cluster, Tools, assert_denied, booted, ek_of},
@@ -142,4 +147,67 @@ async fn a_change_of_endorsements_makes_a_running_boot_prove_itself_again() {
     worker.admitted().await;
     assert_eq!(counter.log(), [CommandCode::QUOTE]);
     worker.stop().await;
+}
+
+/// The `attestor` program, which `cargo test --workspace` builds beside the tests.
+fn attestor_program() -> PathBuf {
+    let here = std::env::current_exe().expect("this program");
+    let program = here.ancestors().nth(2).expect("target folder").join("attestor");
+    assert!(program.is_file(), "{} is not built; run `cargo xtask test`", program.display());
+    program
+}
+
+/// Waits until the daemon's status says `outcome`.
+async fn wait_for(status: &Path, outcome: &str) -> serde_json::Value {
+    for _ in 0..600 {
+        let text = std::fs::read(status).unwrap_or_default();
+        if let Ok(value) = serde_json::from_slice::<serde_json::Value>(&text)
+            && value["outcome"] == outcome
+        {
+            return value;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the daemon never was {outcome}: {:?}", std::fs::read_to_string(status));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_attests_notices_a_changed_tool_and_ends_cleanly() {
+    let (cluster, tpm, tools) = site().await;
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    cluster.golden_from("w1", |text| text).await.expect("golden");
+    worker.stop().await;
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(at("tools.toml"), tools.list_text()).expect("tools");
+    let config = format!(
+        "[verifier]\nurl = \"https://127.0.0.1:{}\"\nca_file = \"{}\"\n[tpm]\ntcti = \"{}\"\n\
+         [tools]\nlist = \"{}\"\n[daemon]\nstate_dir = \"{}\"\noutput_dir = \"{}\"\n",
+        cluster.running().address.port(),
+        cluster.folder().join("state/bundle.pem").display(),
+        tpm.tcti(),
+        at("tools.toml"),
+        tools.state().display(),
+        at("output"),
+    );
+    std::fs::write(at("attestor.toml"), config).expect("config");
+    let mut daemon = std::process::Command::new(attestor_program())
+        .args(["run", "--config", &at("attestor.toml")])
+        .stderr(std::fs::File::create(at("log")).expect("log"))
+        .spawn()
+        .expect("starts");
+    let status = folder.path().join("output/status.json");
+    let admitted = wait_for(&status, "admitted").await;
+    assert_eq!(admitted["spiffe_id"], "spiffe://test.example/node/w1");
+    assert!(folder.path().join("output/node.pem").is_file());
+    tools.write("cc1", b"compiler proper with a gift").expect("tamper");
+    let denied = wait_for(&status, "denied").await;
+    assert_eq!(denied["reasons"][0]["code"], "POLICY_TOOL_NOT_ALLOWED");
+    assert!(!folder.path().join("output/node.pem").exists(), "the certificate is withdrawn");
+    let pid = daemon.id().to_string();
+    let told = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+    assert!(told.success());
+    let ended = daemon.wait().expect("ends");
+    assert!(ended.success(), "{ended}: {:?}", std::fs::read_to_string(at("log")));
 }
