@@ -220,11 +220,35 @@ impl Cluster {
         tools: &Tools,
         ek: EkPreference,
     ) -> Result<Worker, AnyError> {
+        let trust = Trust::CaFile(self.folder().join("state/bundle.pem"));
+        self.start_worker(tcti, tools, ek, trust).await
+    }
+
+    /// As [`Cluster::worker`], with another trust in the verifier.
+    ///
+    /// # Errors
+    /// Whatever a part says.
+    pub async fn worker_trusting(
+        &self,
+        tcti: &str,
+        tools: &Tools,
+        trust: Trust,
+    ) -> Result<Worker, AnyError> {
+        self.start_worker(tcti, tools, EkPreference::Auto, trust).await
+    }
+
+    async fn start_worker(
+        &self,
+        tcti: &str,
+        tools: &Tools,
+        ek: EkPreference,
+        trust: Trust,
+    ) -> Result<Worker, AnyError> {
         let config = TpmConfig { tcti: tcti.parse()?, ek, ..TpmConfig::default() };
         let (tpm, thread) = TpmHandle::start(config).await?;
         let settings = Settings {
             url: format!("https://127.0.0.1:{}", self.running().address.port()),
-            trust: Trust::CaFile(self.folder().join("state/bundle.pem")),
+            trust,
             tool_pcr: self.verifier().settings().tool_pcr,
         };
         let attester =

@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use attestor::tpm::EkPreference;
+use attestor::{tpm::EkPreference, trust::Trust};
+use sha2::{Digest as _, Sha256};
 use swtpm_tests::{
     cluster::{Cluster, Tools, assert_denied, booted, ek_of},
     firmware::Firmware,
@@ -15,6 +16,7 @@ use swtpm_tests::{
     swtpm::{Swtpm, SwtpmOptions},
 };
 use verifier::store::{NodeChange, NodeStatus};
+use x509_cert::der::{Decode as _, Encode as _};
 
 /// A verifier that trusts the manufacturer, a booted TPM that is node `w1` of pool `linux`, its tools.
 async fn site() -> (Cluster, Swtpm, Tools) {
@@ -210,4 +212,25 @@ async fn the_daemon_attests_notices_a_changed_tool_and_ends_cleanly() {
     assert!(told.success());
     let ended = daemon.wait().expect("ends");
     assert!(ended.success(), "{ended}: {:?}", std::fs::read_to_string(at("log")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verifier_is_trusted_by_the_pin_that_was_given_and_by_no_other() {
+    let (cluster, tpm, tools) = site().await;
+    let bundle = std::fs::read_to_string(cluster.folder().join("state/bundle.pem")).expect("root");
+    let root = attestor::trust::certificates(&bundle).expect("PEM").remove(0);
+    let root = x509_cert::Certificate::from_der(&root).expect("DER");
+    let spki = root.tbs_certificate().subject_public_key_info().to_der().expect("SPKI");
+    let pin: [u8; 32] = Sha256::digest(spki).into();
+    let mut wrong = pin;
+    wrong[0] ^= 1;
+    let mut worker =
+        cluster.worker_trusting(&tpm.tcti(), &tools, Trust::Pin(wrong)).await.expect("worker");
+    let error = worker.attest().await.expect_err("no verdict");
+    assert!(error.to_string().contains("cannot reach the verifier"), "{error}");
+    worker.stop().await;
+    let mut worker =
+        cluster.worker_trusting(&tpm.tcti(), &tools, Trust::Pin(pin)).await.expect("worker");
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    worker.stop().await;
 }
