@@ -119,15 +119,16 @@ async fn idle(
 
 /// `attestor` as released, built beside this bench.
 fn attestor_binary() -> Result<PathBuf, AnyError> {
+    let bench = std::env::current_exe()?;
+    // TARGET/release/deps/worker-…
+    let target = bench.ancestors().nth(3).ok_or("no target folder")?;
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--package", "attestor"])
+        .args(["build", "--quiet", "--release", "--package", "attestor", "--target-dir"])
+        .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()?;
     if !built.success() {
         return Err("the attestor does not build".into());
     }
-    let deps = std::env::current_exe()?;
-    let folder = deps.parent().and_then(|deps| deps.parent()).ok_or("no target folder")?;
-    let binary = folder.join("attestor");
-    if binary.exists() { Ok(binary) } else { Err(format!("no {}", binary.display()).into()) }
+    Ok(target.join("release/attestor"))
 }
