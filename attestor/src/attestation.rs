@@ -27,12 +27,18 @@ use crate::{
 const QUOTE_ATTEMPTS: usize = 5;
 
 /// Codes after which the boot has to be proven anew: new AK, activation, whole logs, new node key.
-const PROVE_AGAIN: [&str; 4] = [
+///
+/// A qualifyingData mismatch on a renewal means that verifier and worker remember different node keys.
+const PROVE_AGAIN: [&str; 5] = [
     "QUOTE_BOOT_CHANGED",
     "QUOTE_FIRMWARE_CHANGED",
+    "QUOTE_QUALIFYING_DATA_MISMATCH",
     "TOOL_LOG_OFFSET_INVALID",
     "AK_ACTIVATION_FAILED",
 ];
+
+/// Longest time between attestations, whatever the verifier asks for.
+const MAX_RENEWAL_DELAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What stays the same while the daemon runs.
 #[derive(Clone, Debug)]
@@ -258,7 +264,8 @@ impl Attester {
         };
         let (evidence, logs) = self.evidence(&challenge).await?;
         let result = conversation.finish(evidence, logs).await?;
-        if !result.trust_bundle.is_empty() {
+        // Only an admission changes whom the worker trusts, and only to certificates that can be used.
+        if result.outcome() == pb::Outcome::Admit && usable(&result.trust_bundle) {
             self.bundle.clone_from(&result.trust_bundle);
         }
         Ok(Answered { result, node_key: self.node_key.clone(), measured })
@@ -406,6 +413,12 @@ fn hash_to(attest: &[u8], values: &[PcrValue], alg: HashAlg) -> bool {
     alg.hash(&parts).as_bytes() == pcr_digest
 }
 
+/// Whether every entry is a certificate; an empty bundle changes nothing.
+fn usable(bundle: &[Vec<u8>]) -> bool {
+    let mut roots = rustls::RootCertStore::empty();
+    !bundle.is_empty() && bundle.iter().all(|der| roots.add(der.clone().into()).is_ok())
+}
+
 fn wants_proof(result: &pb::AttestationResult) -> bool {
     result.findings.iter().any(|finding| PROVE_AGAIN.contains(&finding.code.as_str()))
 }
@@ -425,6 +438,7 @@ fn value_to_pb(value: &PcrValue) -> pb::PcrValue {
 /// How long until the next attestation: the verifier's wish, moved by up to a tenth either way.
 #[must_use]
 pub fn renewal_delay(renew_after: Duration, random: u32) -> Duration {
+    let renew_after = renew_after.min(MAX_RENEWAL_DELAY);
     // 0.9 to 1.1, so that a fleet started together does not come together.
     let factor = 0.9 + f64::from(random % 2001) / 10_000.0;
     renew_after.mul_f64(factor)

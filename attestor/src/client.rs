@@ -25,6 +25,8 @@ use crate::trust::{Trust, TrustError};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// A whole attestation: the verifier's own deadline is shorter.
 const CALL_DEADLINE: Duration = Duration::from_secs(120);
+/// Pings while an answer is awaited, and how long each may take: a dead network is noticed.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// Messages that wait to be sent.
 const OUTGOING: usize = 4;
 
@@ -55,6 +57,9 @@ pub enum ClientError {
     /// The verifier answered with an error instead of a verdict.
     #[error("the verifier gave no verdict: {}", describe(.0))]
     Status(Box<tonic::Status>),
+    /// The verifier said nothing any more.
+    #[error("the verifier did not answer within {} s", .0.as_secs())]
+    Silent(Duration),
     /// The verifier broke the protocol.
     #[error("the verifier sent {found} where {expected} was expected")]
     Protocol {
@@ -117,6 +122,8 @@ pub async fn connect(url: &str, trust: &Trust, bundle: &[Vec<u8>]) -> Result<Cha
     Endpoint::from(uri)
         .connect_timeout(CONNECT_DEADLINE)
         .timeout(CALL_DEADLINE)
+        .http2_keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1)
         .connect_with_connector(connector)
         .await
         .map_err(|source| ClientError::Connect { url: url.to_owned(), source })
@@ -186,7 +193,10 @@ impl Conversation {
     }
 
     async fn next(&mut self) -> Result<Incoming, ClientError> {
-        let message = self.incoming.message().await?;
+        // The call's own deadline ends with the response's headers, which come at once.
+        let message = tokio::time::timeout(CALL_DEADLINE, self.incoming.message())
+            .await
+            .map_err(|_| ClientError::Silent(CALL_DEADLINE))??;
         message
             .and_then(|response| response.message)
             .ok_or(ClientError::Protocol { found: "the end of the stream", expected: "an answer" })

@@ -56,7 +56,7 @@ pub fn keep(
     match key.filter(|_| admitted) {
         Some(key) => {
             output.credentials(&result.certificate_chain, &result.trust_bundle, &key)?;
-            if let Some(plan) = plan {
+            if let Some(plan) = plan.filter(|_| !result.trust_bundle.is_empty()) {
                 write_bundle(&plan.bundle_path, &result.trust_bundle)?;
             }
         }
@@ -95,7 +95,11 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
     let mut backoff = MIN_BACKOFF;
     sd_notify(&[sd_notify::NotifyState::Ready]);
     loop {
-        let wait = match attester.attest().await {
+        let attested = tokio::select! {
+            () = &mut ends => return stopping(),
+            attested = attester.attest() => attested,
+        };
+        let wait = match attested {
             Ok(answered) => {
                 let admitted = answered.result.outcome() == pb::Outcome::Admit;
                 let wait = if admitted {
@@ -131,11 +135,7 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
         loop {
             let measure_at = (Instant::now() + plan.measure_interval).min(renew);
             tokio::select! {
-                () = &mut ends => {
-                    sd_notify(&[sd_notify::NotifyState::Stopping]);
-                    tracing::info!("ending: told to stop");
-                    return;
-                }
+                () = &mut ends => return stopping(),
                 () = sleep_until(renew) => break,
                 () = sleep_until(measure_at) => {}
                 _ = changes.recv() => {
@@ -157,6 +157,11 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
             }
         }
     }
+}
+
+fn stopping() {
+    sd_notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("ending: told to stop");
 }
 
 async fn ended() {

@@ -8,7 +8,7 @@ use crate::{
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     limits::{
         MAX_ATTEST_BYTES, MAX_CERTIFICATE_BYTES, MAX_CHAIN_CERTIFICATES, MAX_IMA_LOG_BYTES,
-        MAX_LOG_CHUNK_BYTES, MAX_LOG_KINDS, MAX_PCR_VALUES, MAX_SIGNATURE_BYTES,
+        MAX_LOG_CHUNK_BYTES, MAX_LOG_KINDS, MAX_PCR_BANKS, MAX_PCR_VALUES, MAX_SIGNATURE_BYTES,
         MAX_SYSTEMD_LOG_BYTES, MAX_TEXT_BYTES, MAX_TOOL_LOG_BYTES, MAX_TPM_PUBLIC_BYTES,
         MAX_UEFI_LOG_BYTES,
     },
@@ -362,6 +362,8 @@ impl TryFrom<pb::Challenge> for ChallengeParts {
     type Error = EvidenceError;
 
     fn try_from(message: pb::Challenge) -> Result<Self> {
+        bounded("challenge.pcr_selection", message.pcr_selection.len(), MAX_PCR_BANKS)?;
+        bounded("challenge.logs_wanted", message.logs_wanted.len(), MAX_LOG_KINDS)?;
         let mut banks = Vec::with_capacity(message.pcr_selection.len());
         for bank in &message.pcr_selection {
             let alg = u16::try_from(bank.hash_alg).ok().and_then(HashAlg::from_tpm);

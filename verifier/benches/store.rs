@@ -93,6 +93,7 @@ async fn write(store: &Store, count: u64, round: u64, with_boot: bool) -> Durati
                 let put = PutBoot { boot: boot(stream), expected_version: Some(version) };
                 let appraisal = Appraisal {
                     decision,
+                    node_version: None,
                     new_node: None,
                     boot: with_boot.then_some(put),
                     certificate: None,

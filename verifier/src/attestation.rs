@@ -54,7 +54,7 @@ use crate::{
     clock::Clock,
     credential::{RandomError, make_credential, random_bytes},
     endorsements::EkRules,
-    store::{self, AdmissionRule, By, CertificateIntent, NewDecision, NewNode, Store, StoreError},
+    store::{self, AdmissionRule, By, CertificateIntent, NewDecision, Store, StoreError},
     throttle::Throttle,
 };
 
@@ -71,6 +71,8 @@ pub struct Verifier {
     rules: ArcSwap<Vec<AdmissionRule>>,
     boots: Boots,
     denials: Throttle,
+    /// One reload at a time, so that an older snapshot never replaces a newer one.
+    reloading: tokio::sync::Mutex<()>,
     last_seen: AtomicI64,
 }
 
@@ -354,14 +356,18 @@ impl Verifier {
                 .map(|reference| format!("{}@{}", reference.name(), reference.version()))
                 .unwrap_or_default(),
         };
+        let node_version = candidate.version.filter(|_| proven.is_some());
         let new_node = candidate.new.filter(|_| proven.is_some()).map(|node| *node);
-        Ok(Judged { decided, is_proven: proven.is_some(), decision, new_node, boot })
+        let is_proven = proven.is_some();
+        let record =
+            store::Appraisal { decision, node_version, new_node, boot: None, certificate: None };
+        Ok(Judged { decided, is_proven, record, boot })
     }
 
     /// Records, signs, answers.
     async fn conclude(&self, judged: Judged, now_unix_s: i64) -> Result<Outcome, AttestError> {
-        let Judged { decided, is_proven, decision, new_node, boot } = judged;
-        let decision_id = decision.id.clone();
+        let Judged { decided, is_proven, record, boot } = judged;
+        let decision_id = record.decision.id.clone();
         let admission = match decided {
             Ok(admission) => admission,
             Err(denial) => {
@@ -369,7 +375,7 @@ impl Verifier {
                 if !is_proven && !self.denials.allow(now_unix_s) {
                     return Ok(denied(&denial, String::new()));
                 }
-                self.record(decision, new_node, boot, None).await?;
+                self.record(record, boot, None).await?;
                 return Ok(denied(&denial, decision_id));
             }
         };
@@ -377,7 +383,7 @@ impl Verifier {
         let Prepared { tbs, intent, spiffe_id } =
             self.prepare(admission, &decision_id, &issuer, now_unix_s)?;
         let serial = intent.serial.clone();
-        self.record(decision, new_node, boot, Some(intent)).await?;
+        self.record(record, boot, Some(intent)).await?;
         let signing = Arc::clone(&issuer);
         let issued = tokio::task::spawn_blocking(move || ca::sign(tbs, signing.key()))
             .await
@@ -403,14 +409,13 @@ impl Verifier {
     /// One transaction: decision, new node, boot, and the certificate that is about to be signed.
     async fn record(
         &self,
-        decision: NewDecision,
-        new_node: Option<NewNode>,
+        mut record: store::Appraisal,
         boot: Option<WrittenBoot>,
         certificate: Option<CertificateIntent>,
     ) -> Result<(), AttestError> {
-        let put = boot.as_ref().map(|boot| boot.put.clone());
-        let appraisal = store::Appraisal { decision, new_node, boot: put, certificate };
-        let recorded = self.store.record(appraisal).await?;
+        record.boot = boot.as_ref().map(|boot| boot.put.clone());
+        record.certificate = certificate;
+        let recorded = self.store.record(record).await?;
         if let (Some(boot), Some(version)) = (boot, recorded.boot_version) {
             self.boots.keep(boot, version);
         }
@@ -561,8 +566,8 @@ struct Judged {
     decided: Result<Admission, Denial>,
     /// Whether every integrity stage passed.
     is_proven: bool,
-    decision: NewDecision,
-    new_node: Option<NewNode>,
+    /// What is written besides boot and certificate.
+    record: store::Appraisal,
     boot: Option<WrittenBoot>,
 }
 

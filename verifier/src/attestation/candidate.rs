@@ -18,6 +18,8 @@ const NAME_DIGITS: usize = 12;
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) record: NodeRecord,
+    /// Version of the inventory's record; `None` for a node that is not in it yet.
+    pub(super) version: Option<u64>,
     /// To be added to the inventory once the worker proved itself.
     pub(super) new: Option<Box<NewNode>>,
     pub(super) allow_listed: bool,
@@ -37,6 +39,7 @@ impl Candidate {
                     restart_count: counters.restart_count,
                 }),
             },
+            version: Some(node.version),
             new: None,
             allow_listed: is_allow_listed(node),
         }
@@ -81,6 +84,7 @@ impl Candidate {
                 ek_digest: claims.digest,
                 highest_counters: None,
             },
+            version: None,
             new: Some(Box::new(NewNode {
                 name,
                 ek_digest: claims.digest,

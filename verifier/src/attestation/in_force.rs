@@ -85,6 +85,7 @@ impl Verifier {
             rules: ArcSwap::default(),
             boots: Boots::default(),
             denials: Throttle::new(burst, per_second),
+            reloading: tokio::sync::Mutex::default(),
             last_seen: AtomicI64::new(last),
         };
         verifier.reload().await?;
@@ -98,6 +99,7 @@ impl Verifier {
     /// # Errors
     /// [`AttestError`] if the store cannot be read; what was in force stays.
     pub async fn reload(&self) -> Result<(), AttestError> {
+        let _alone = self.reloading.lock().await;
         let set = EndorsementSet::new(&self.store.endorsements().await?.items, self.ek_rules);
         for (digest, why) in set.rejected() {
             tracing::warn!(%digest, why, "an imported endorsement is not usable");

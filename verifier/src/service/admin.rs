@@ -293,6 +293,10 @@ impl pb::admin_server::Admin for AdminService {
         let by = self.authorize(&request, Role::Security).await?;
         let rule = request.into_inner();
         segment("name", &rule.name)?;
+        if rule.name == ALLOW_LISTED {
+            // Nodes remember what admitted them by name: this one means the site's own word.
+            return Err(invalid(format!("name {ALLOW_LISTED:?} is reserved")));
+        }
         segment("pool", &rule.pool)?;
         if !rule.name_prefix.is_empty() {
             segment("name_prefix", &rule.name_prefix)?;

@@ -192,22 +192,30 @@ async fn logs(
     gate: &Gate,
     wanted: &[(LogKind, u64)],
     by: tokio::time::Instant,
-) -> Result<(Vec<LogSuffix>, Vec<OwnedSemaphorePermit>), Status> {
+) -> Result<(Vec<LogSuffix>, Option<OwnedSemaphorePermit>), Status> {
     let mut collector = LogCollector::default();
-    let mut held = Vec::new();
+    let mut bytes = 0_usize;
+    let mut held: Option<OwnedSemaphorePermit> = None;
     loop {
         match next(incoming, by).await? {
             Incoming::LogChunk(chunk) => {
-                let permits = chunk.data.len().div_ceil(LOG_PERMIT_BYTES);
+                // By bytes of the whole stream: many small pieces cost what one large one does.
+                bytes += chunk.data.len();
+                let have = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+                let permits = bytes.div_ceil(LOG_PERMIT_BYTES).saturating_sub(have);
                 let permits = u32::try_from(permits).unwrap_or(u32::MAX);
                 let permit = Arc::clone(&gate.log_bytes).try_acquire_many_owned(permits);
-                held.push(permit.map_err(|_| {
+                let permit = permit.map_err(|_| {
                     status::with_reason(
                         Code::ResourceExhausted,
                         ReasonCode::ServiceBusy,
                         "as many log bytes are under way as the verifier holds",
                     )
-                })?);
+                })?;
+                match &mut held {
+                    Some(held) => held.merge(permit),
+                    None => held = Some(permit),
+                }
                 collector.take(chunk, wanted).map_err(|error| status::evidence(&error))?;
             }
             Incoming::End(_) => return Ok((collector.finish(), held)),

@@ -141,13 +141,13 @@ impl Store {
     /// the boot, and the intent to sign a certificate. Answers when all of it is durable.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] for a boot that somebody else wrote, [`StoreError::NodeNotActive`]
+    /// [`StoreError::Conflict`] for a boot or node that somebody else wrote, [`StoreError::NodeNotActive`]
     /// for a certificate of a node that is not active at the moment of the commit,
     /// [`StoreError::AlreadyExists`], [`StoreError::NotFound`], [`StoreError::Invalid`],
     /// [`StoreError::TooLarge`], [`StoreError::DiskFull`]: nothing was recorded. After
     /// [`StoreError::Database`] the record may or may not exist; do not act on it.
     pub async fn record(&self, appraisal: Appraisal) -> Result<Recorded, StoreError> {
-        let Appraisal { decision, new_node, boot, certificate } = appraisal;
+        let Appraisal { decision, node_version, new_node, boot, certificate } = appraisal;
         let node_name = one_name([
             decision.node.as_deref(),
             new_node.as_ref().map(|node| node.name.as_str()),
@@ -171,6 +171,17 @@ impl Store {
                 {
                     let (name, status) = (node.name.clone(), node.status.as_str());
                     return Err(StoreError::NodeNotActive { name, status });
+                }
+                // What was appraised is another record by now: another TPM, pool or standing.
+                if let (Some(node), Some(expected)) = (&node, node_version)
+                    && node.version != expected
+                {
+                    return Err(StoreError::Conflict {
+                        what: "node",
+                        key: node.name.clone(),
+                        expected: Some(expected),
+                        found: Some(node.version),
+                    });
                 }
                 let decision_id = prepared.decision.id.clone();
                 let (seq, entry_hash) = insert(tx, prepared).await?;

@@ -78,7 +78,13 @@ pub(crate) fn decision(id: &str, node: &str, at: i64) -> NewDecision {
 }
 
 pub(crate) fn appraisal(id: &str, node: &str) -> Appraisal {
-    Appraisal { decision: decision(id, node, NOW), new_node: None, boot: None, certificate: None }
+    Appraisal {
+        decision: decision(id, node, NOW),
+        node_version: None,
+        new_node: None,
+        boot: None,
+        certificate: None,
+    }
 }
 
 pub(crate) fn intent(serial: &str, node: &str) -> CertificateIntent {

@@ -19,6 +19,7 @@ async fn sql(conn: &mut SqliteConnection, text: &str) {
 fn full(id: &str, node: &str, ak: u8, expected: Option<u64>) -> Appraisal {
     Appraisal {
         decision: decision(id, node, NOW),
+        node_version: None,
         new_node: None,
         boot: Some(PutBoot { boot: boot(ak, node), expected_version: expected }),
         certificate: Some(intent(&format!("00{id}"), node)),

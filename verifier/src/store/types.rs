@@ -399,6 +399,9 @@ pub struct Certificate {
 pub struct Appraisal {
     /// The decision.
     pub decision: NewDecision,
+    /// Version of the node's record that was appraised; `None` for a new node, or where nothing but the
+    /// decision is written.
+    pub node_version: Option<u64>,
     /// A node that proved itself and is not in the inventory yet.
     pub new_node: Option<NewNode>,
     /// What is known of the boot from now on.

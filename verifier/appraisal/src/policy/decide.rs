@@ -37,9 +37,12 @@ fn tpm(claims: &Claims, reference: &ReferenceValues, findings: &mut Vec<Finding>
             manufacturer.clone().unwrap_or_else(|| "not certified".into()),
         ));
     }
-    let floor = manufacturer
-        .and_then(|id| reference.firmware_floor.get(&id))
-        .or_else(|| reference.firmware_floor.get("*"));
+    let floors = &reference.firmware_floor;
+    let floor = match &manufacturer {
+        Some(id) => floors.get(id).or_else(|| floors.get("*")),
+        // Nobody certified who made it: a floor that cannot be looked up must not be passed by.
+        None => floors.get("*").or_else(|| floors.values().max()),
+    };
     if let Some(floor) = floor {
         let version = u64::from_str_radix(&claims.tpm().firmware_version, 16).unwrap_or(0);
         if version < *floor {
