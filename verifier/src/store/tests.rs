@@ -104,6 +104,11 @@ async fn a_revoked_node_gets_no_certificate_and_loses_what_it_has() {
     store.record(full("d1", "n1", 1, None)).await.expect("record");
     store.record(full("d2", "n1", 1, Some(1))).await.expect("record");
     store.certificate_signed("00d1", digest("cert"), by()).await.expect("signed");
+    // Another TPM stands in the record since the appraisal began: nothing is written, nothing signed.
+    let stale = Appraisal { node_version: Some(9), ..full("d9", "n1", 1, Some(2)) };
+    let error = store.record(stale).await.expect_err("stale");
+    assert!(matches!(error, StoreError::Conflict { what: "node", .. }), "{error}");
+    assert!(store.decision("d9").await.expect("read").is_none());
     let revoke = NodeChange::Revoke { reason: "stolen".into() };
     store.change_node("n1", Some(1), revoke.clone(), by()).await.expect("revoke");
     let revoked = store.revoked_certificates(NOW).await.expect("list");
