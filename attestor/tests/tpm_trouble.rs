@@ -195,10 +195,10 @@ async fn inspect_shows_keys_certificates_and_logs() {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     let json = serde_json::to_value(&seen).expect("serializes");
-    assert_eq!(json["endorsement_keys"][1]["template"], "H-3");
+    assert_eq!(json["endorsement_keys"][0]["template"], "H-3");
     let later = SystemTime::now() + Duration::from_secs(200 * 365 * 24 * 3600);
     let aged = inspect(&config, &paths, later).await;
-    if seen.endorsement_keys[2]
+    if seen.endorsement_keys[1]
         .certificate
         .as_ref()
         .is_some_and(|c| !c.not_after.starts_with("9999"))
