@@ -3,6 +3,7 @@
 mod site;
 
 use appraisal::{
+    boot::Boot,
     context::{Signer, Standing},
     policy::{GoldenProblem, ReferenceValues},
     verdict::{Denial, Finding, Verdict},
@@ -119,12 +120,34 @@ fn tpm_rules_read_what_the_manufacturer_signed() {
         ReasonCode::PolicyTpmFirmwareBelowFloor,
     );
     assert_eq!(finding.observed, "0001000200030004");
-    // A floor for another manufacturer says nothing about this one.
-    with("firmware_floor = { \"id:49465800\" = \"ffffffffffffffff\" }").enrol();
+    // Nobody certified who made this TPM: the strictest floor holds.
+    let one = "firmware_floor = { \"id:49465800\" = \"0001000200030005\" }";
+    let finding = only(&with(one), ReasonCode::PolicyTpmFirmwareBelowFloor);
+    assert_eq!(finding.expected, "at least 0001000200030005");
+    // A floor for one manufacturer says nothing about the TPM of another.
+    assert!(matches!(judged_as_made_by(&with(one), "id:414d4400"), Verdict::Admit(_)));
+    let denial = judged_as_made_by(&with(one), "id:49465800");
+    assert!(
+        matches!(&denial, Verdict::Deny(denial) if denial.code() == ReasonCode::PolicyTpmFirmwareBelowFloor)
+    );
     let mut site = with("require_safe_clock = true");
     site.enrol();
     site.tpm.safe = false;
     only(&site, ReasonCode::PolicyClockNotSafe);
+}
+
+/// A renewal's verdict on the TPM of a boot whose EK certificate named this manufacturer.
+fn judged_as_made_by(site: &Site, manufacturer: &str) -> Verdict {
+    let mut document = site
+        .judge(&evidence(&site.answer()), site.activating())
+        .proven
+        .expect("an honest worker")
+        .boot
+        .document();
+    document.ek.manufacturer = Some(manufacturer.to_owned());
+    let boot = Boot::assert_from_store(document).expect("a usable record");
+    let answer = site.renewal(&boot);
+    site.judge(&evidence(&answer), Signer::Known(boot)).verdict
 }
 
 /// A site of this golden text where the worker then measures these too.
