@@ -15,6 +15,7 @@ use proto::{
 
 use crate::{
     client::{Answer, ClientError, Conversation, connect},
+    logs::{EventLogError, EventLogs},
     measure::{
         self, Cache, Measured, Options, ToolList,
         log::{LogError, LogState, ToolLog},
@@ -67,11 +68,15 @@ pub struct Attester {
     bundle: Vec<Vec<u8>>,
 }
 
+/// A log's bytes from an offset on, as they are sent.
+type Suffix = (pb::LogKind, u64, Vec<u8>);
+
 #[derive(Debug)]
 struct Local {
     cache: Cache,
     log: ToolLog,
     reconciled: bool,
+    others: EventLogs,
 }
 
 /// Why there was no verdict.
@@ -84,6 +89,9 @@ pub enum AttestError {
     /// The tool log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A log of firmware, kernel or systemd.
+    #[error("a measurement log cannot be sent: {0}")]
+    EventLog(#[from] EventLogError),
     /// The verifier or the way to it.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -128,6 +136,7 @@ impl Attester {
         settings: Settings,
         tpm: TpmHandle,
         list: ToolList,
+        others: EventLogs,
         directory: &std::path::Path,
         bundle: Vec<Vec<u8>>,
     ) -> Result<Self, AttestError> {
@@ -139,7 +148,12 @@ impl Attester {
             settings,
             tpm,
             list: Arc::new(list),
-            local: Arc::new(Mutex::new(Local { cache: Cache::new(), log, reconciled: false })),
+            local: Arc::new(Mutex::new(Local {
+                cache: Cache::new(),
+                log,
+                reconciled: false,
+                others,
+            })),
             identity: None,
             node_key: None,
             pcr_values: Vec::new(),
@@ -254,7 +268,7 @@ impl Attester {
             }
         };
         let channel = connect(&self.settings.url, &self.settings.trust, &self.bundle).await?;
-        let hello = self.hello(&identity);
+        let hello = self.hello(&identity).await?;
         let (conversation, answer) = Conversation::begin(channel, hello).await?;
         let challenge = match answer {
             Answer::Challenge(challenge) => ChallengeParts::try_from(*challenge)?,
@@ -271,27 +285,47 @@ impl Attester {
         Ok(Answered { result, node_key: self.node_key.clone(), measured })
     }
 
-    fn hello(&self, identity: &Identity) -> pb::Hello {
-        let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-        pb::Hello {
+    async fn hello(&self, identity: &Identity) -> Result<pb::Hello, AttestError> {
+        let logs = self
+            .on_files(|local| {
+                let tools = (LogKind::Tools, local.log.state().bytes);
+                // How long the others are shows when they are read; that they are there is enough here.
+                let others = local.others.kinds().into_iter().map(|kind| (kind, 0));
+                Ok(std::iter::once(tools).chain(others).collect::<Vec<_>>())
+            })
+            .await?;
+        Ok(pb::Hello {
             protocol_version: PROTOCOL_VERSION,
             ek_public: identity.ek.public.as_bytes().to_vec(),
             ek_certificate: identity.ek.certificate.clone().unwrap_or_default(),
             ek_chain: identity.ek_chain.clone(),
             ak_public: identity.ak_public.as_bytes().to_vec(),
-            logs: vec![pb::LogState {
-                kind: pb::LogKind::Tools.into(),
-                size_bytes: local.log.state().bytes,
-            }],
+            logs: logs
+                .into_iter()
+                .map(|(kind, size_bytes)| pb::LogState { kind: kind.to_pb().into(), size_bytes })
+                .collect(),
             attestor_version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
+        })
+    }
+
+    /// Runs what reads or writes files where it may block.
+    async fn on_files<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Local) -> Result<T, AttestError> + Send + 'static,
+    ) -> Result<T, AttestError> {
+        let local = Arc::clone(&self.local);
+        tokio::task::spawn_blocking(move || {
+            work(&mut local.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await
+        .map_err(|_| AttestError::Task)?
     }
 
     /// Answers a challenge: activation, node key, quote, values, logs.
     async fn evidence(
         &mut self,
         challenge: &ChallengeParts,
-    ) -> Result<(pb::Evidence, Vec<(pb::LogKind, u64, Vec<u8>)>), AttestError> {
+    ) -> Result<(pb::Evidence, Vec<Suffix>), AttestError> {
         let activation_secret = match &challenge.credential {
             Some((id_object, encrypted_secret)) => self
                 .tpm
@@ -319,10 +353,11 @@ impl Attester {
         } else {
             None
         };
-        let (head, log_values, logs) = self.logs(challenge)?;
+        let (head, log_values, mut logs) = self.tool_log(challenge).await?;
         let data =
             QualifyingData::for_quote(&challenge.challenge, &challenge.verifier_id, &name, &head);
         let quote = self.quote(&data, &challenge.pcr_selection, &log_values).await?;
+        logs.extend(self.other_logs(challenge).await?);
         let evidence = pb::Evidence {
             activation_secret,
             quote: Some(signed(quote)),
@@ -332,24 +367,37 @@ impl Attester {
         Ok((evidence, logs))
     }
 
-    /// Head of the tool log, its replayed PCR values, and the suffixes asked for.
-    #[expect(clippy::type_complexity, reason = "three parts of one moment of the log")]
-    fn logs(
+    /// Head of the tool log, its replayed PCR values, and the suffix asked for.
+    async fn tool_log(
         &self,
         challenge: &ChallengeParts,
-    ) -> Result<(Digest, Vec<Digest>, Vec<(pb::LogKind, u64, Vec<u8>)>), AttestError> {
-        let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut logs = Vec::new();
-        for (kind, from) in &challenge.logs_wanted {
-            if *kind == LogKind::Tools {
+    ) -> Result<(Digest, Vec<Digest>, Vec<Suffix>), AttestError> {
+        let wanted = challenge.logs_wanted.clone();
+        self.on_files(move |local| {
+            let mut logs = Vec::new();
+            for (kind, from) in wanted.into_iter().filter(|(kind, _)| *kind == LogKind::Tools) {
                 let have = local.log.state().bytes;
-                if *from > have {
-                    return Err(AttestError::OtherLog { wanted: *from, have });
+                if from > have {
+                    return Err(AttestError::OtherLog { wanted: from, have });
                 }
-                logs.push((kind.to_pb(), *from, local.log.read_from(*from)?));
+                logs.push((kind.to_pb(), from, local.log.read_from(from)?));
             }
-        }
-        Ok((local.log.head(), local.log.state().pcr_values.clone(), logs))
+            Ok((local.log.head(), local.log.state().pcr_values.clone(), logs))
+        })
+        .await
+    }
+
+    /// Suffixes of the other logs, read after the quote: they hold at least what it covers.
+    async fn other_logs(&self, challenge: &ChallengeParts) -> Result<Vec<Suffix>, AttestError> {
+        let wanted = challenge.logs_wanted.clone();
+        self.on_files(move |local| {
+            wanted
+                .into_iter()
+                .filter(|(kind, _)| *kind != LogKind::Tools)
+                .map(|(kind, from)| Ok((kind.to_pb(), from, local.others.read_from(kind, from)?)))
+                .collect()
+        })
+        .await
     }
 
     /// Quotes until values and digest agree; in the steady state the first quote does.

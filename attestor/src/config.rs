@@ -11,6 +11,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{
+    logs::LogPaths,
     tpm::{AkAlgorithm, EkAlgorithm, EkPreference, Tcti, TpmConfig},
     trust::{Trust, certificates},
 };
@@ -53,6 +54,8 @@ pub struct Config {
     pub measure_interval: Duration,
     /// User to become once the TPM is open.
     pub user: Option<String>,
+    /// Logs that others write.
+    pub logs: LogPaths,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +66,8 @@ struct Document {
     tpm: TpmSection,
     #[serde(default)]
     tools: ToolsSection,
+    #[serde(default)]
+    logs: LogsSection,
     #[serde(default)]
     daemon: DaemonSection,
 }
@@ -93,6 +98,14 @@ struct ToolsSection {
     list: Option<PathBuf>,
     pcr: Option<u8>,
     measure_interval_s: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LogsSection {
+    uefi: Option<PathBuf>,
+    ima: Option<PathBuf>,
+    systemd: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -182,8 +195,27 @@ impl Config {
             output_dir: document.daemon.output_dir.unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into()),
             measure_interval: interval.map_or(DEFAULT_MEASURE_INTERVAL, Duration::from_secs),
             user: document.daemon.user,
+            logs: log_paths(document.logs)?,
         })
     }
+}
+
+/// Each log's path: the usual one, another one, or `none` for a log that is not to be sent.
+fn log_paths(section: LogsSection) -> Result<LogPaths, (String, String)> {
+    let usual = LogPaths::default();
+    let choose = |key: &str, given: Option<PathBuf>, usual: Option<PathBuf>| match given {
+        None => Ok(usual),
+        Some(path) if path.as_os_str() == "none" => Ok(None),
+        Some(path) if path.is_absolute() => Ok(Some(path)),
+        Some(path) => {
+            Err((key.to_owned(), format!("{}: an absolute path, or \"none\"", path.display())))
+        }
+    };
+    Ok(LogPaths {
+        uefi: choose("logs.uefi", section.uefi, usual.uefi)?,
+        ima: choose("logs.ima", section.ima, usual.ima)?,
+        systemd: choose("logs.systemd", section.systemd, usual.systemd)?,
+    })
 }
 
 fn tpm_config(section: &TpmSection) -> Result<TpmConfig, (String, String)> {
@@ -277,6 +309,16 @@ mod tests {
         let config = Config::parse(GOOD).expect("good");
         assert_eq!(config.tool_pcr.get(), 14);
         assert_eq!(config.output_dir.to_str(), Some("/run/assay"));
+        assert_eq!(config.logs.iter().count(), 3);
+    }
+
+    #[test]
+    fn a_log_is_elsewhere_or_not_sent() {
+        let text = format!("{GOOD}[logs]\nuefi = \"/log\"\nima = \"none\"\n");
+        let logs = Config::parse(&text).expect("good").logs;
+        assert_eq!(logs.uefi.as_deref(), Some(std::path::Path::new("/log")));
+        assert_eq!(logs.ima, None);
+        assert!(logs.systemd.is_some());
     }
 
     #[test]
@@ -293,6 +335,9 @@ mod tests {
             problem(&format!("{GOOD}[tpm]\ntcti = \"swtpm:path=/x\"\n")).starts_with("tpm.tcti: ")
         );
         assert!(problem(&format!("{GOOD}[tpm]\nek = \"rsa\"\n")).starts_with("tpm.ek: "));
+        assert!(
+            problem(&format!("{GOOD}[logs]\nima = \"x\"\n")).starts_with("logs.ima: x: an abs")
+        );
         assert!(
             problem(&format!("{GOOD}[tpm]\nendorsement_auth_file = \"/no/such\"\n"))
                 .starts_with("tpm.endorsement_auth_file: /no/such")

@@ -14,36 +14,19 @@ use std::{
 use der::Decode as _;
 use proto::{
     digest::{Digest, HashAlg},
+    evidence::LogKind,
     spki::ek_digest,
 };
 use serde::Serialize;
 use x509_cert::Certificate;
 
-use crate::tpm::{
-    EkPreference, EndorsementKey, EndorsementSurvey, TpmConfig, TpmError, TpmFacts, TpmHandle,
-    certificate::first_certificate,
+use crate::{
+    logs::LogPaths,
+    tpm::{
+        EkPreference, EndorsementKey, EndorsementSurvey, TpmConfig, TpmError, TpmFacts, TpmHandle,
+        certificate::first_certificate,
+    },
 };
-
-/// Where the kernel and systemd keep their measurement logs.
-#[derive(Clone, Debug)]
-pub struct LogPaths {
-    /// Firmware event log.
-    pub uefi: PathBuf,
-    /// IMA list, binary form.
-    pub ima: PathBuf,
-    /// systemd's userspace measurements.
-    pub systemd: PathBuf,
-}
-
-impl Default for LogPaths {
-    fn default() -> Self {
-        Self {
-            uefi: "/sys/kernel/security/tpm0/binary_bios_measurements".into(),
-            ima: "/sys/kernel/security/ima/binary_runtime_measurements".into(),
-            systemd: "/run/log/systemd/tpm2-measure.log".into(),
-        }
-    }
-}
 
 /// Everything that was found.
 #[derive(Clone, Debug, Serialize)]
@@ -281,9 +264,18 @@ fn certificate_report(source: String, bytes: &[u8]) -> CertificateReport {
 }
 
 fn logs(paths: &LogPaths) -> Vec<LogReport> {
-    [("uefi", &paths.uefi), ("ima", &paths.ima), ("systemd", &paths.systemd)]
-        .into_iter()
-        .map(|(name, path)| LogReport { name, path: path.clone(), state: log_state(path) })
+    paths
+        .iter()
+        .map(|(kind, path)| LogReport {
+            name: match kind {
+                LogKind::Uefi => "uefi",
+                LogKind::Ima => "ima",
+                LogKind::Systemd => "systemd",
+                LogKind::Tools => "tools",
+            },
+            path: path.to_owned(),
+            state: log_state(path),
+        })
         .collect()
 }
 

@@ -3,7 +3,8 @@
 mod common;
 
 use attestor::{
-    inspect::{Level, LogPaths, LogState, inspect},
+    inspect::{Level, LogState, inspect},
+    logs::LogPaths,
     tpm::{EkTemplate, Tcti, Tpm as _, TpmConfig, TpmError, TpmHandle, esapi::EsapiTpm},
 };
 use common::{Swtpm, loaded_sessions, lock_out, make_credential, tcti, transient_objects};
@@ -164,7 +165,11 @@ async fn inspect_shows_keys_certificates_and_logs() {
     let swtpm = Swtpm::manufactured();
     let uefi = swtpm.path().join("uefi.log");
     std::fs::write(&uefi, b"log").expect("written");
-    let paths = LogPaths { uefi, ima: "/no/ima".into(), systemd: "/no/systemd".into() };
+    let paths = LogPaths {
+        uefi: Some(uefi),
+        ima: Some("/no/ima".into()),
+        systemd: Some("/no/systemd".into()),
+    };
     let config = swtpm.config();
     let seen = inspect(&config, &paths, SystemTime::now()).await;
     assert!(!seen.has_errors(), "{seen}");

@@ -7,6 +7,7 @@ use std::{
 
 use attestor::{
     attestation::{Answered, Attester, Settings},
+    logs::{EventLogs, LogPaths},
     measure::ToolList,
     tpm::{EkPreference, TpmConfig, TpmHandle, TpmThread},
     trust::Trust,
@@ -251,8 +252,9 @@ impl Cluster {
             trust,
             tool_pcr: self.verifier().settings().tool_pcr,
         };
-        let attester =
-            Attester::open(settings, tpm.clone(), tools.list()?, tools.state(), Vec::new()).await?;
+        let logs = EventLogs::open(tools.logs());
+        let (list, state) = (tools.list()?, tools.state());
+        let attester = Attester::open(settings, tpm.clone(), list, logs, state, Vec::new()).await?;
         Ok(Worker { attester, tpm, thread })
     }
 
@@ -332,6 +334,7 @@ pub fn assert_denied(result: &pb::AttestationResult, codes: &[&str]) {
 pub struct Tools {
     folder: TempDir,
     state: PathBuf,
+    logs: LogPaths,
 }
 
 impl Tools {
@@ -345,7 +348,7 @@ impl Tools {
             std::fs::create_dir(folder.path().join(name))?;
         }
         let state = folder.path().join("state");
-        let tools = Self { folder, state };
+        let tools = Self { folder, state, logs: LogPaths::none() };
         tools.write("cc", b"compiler 12.2.0")?;
         tools.write("cc1", b"compiler proper 12.2.0")?;
         tools.write("ld", b"linker 2.40")?;
@@ -358,6 +361,23 @@ impl Tools {
     /// The file system.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), AnyError> {
         Ok(std::fs::write(self.path(name), content)?)
+    }
+
+    /// The worker also has this firmware event log: written now, sent when it is asked for.
+    ///
+    /// # Errors
+    /// The file system.
+    pub fn firmware_log(&mut self, log: &[u8]) -> Result<(), AnyError> {
+        let path = self.folder.path().join("binary_bios_measurements");
+        std::fs::write(&path, log)?;
+        self.logs.uefi = Some(path);
+        Ok(())
+    }
+
+    /// Logs that the worker has besides its tool log.
+    #[must_use]
+    pub const fn logs(&self) -> &LogPaths {
+        &self.logs
     }
 
     /// Path of a tool's file.

@@ -185,7 +185,7 @@ async fn the_daemon_attests_notices_a_changed_tool_and_ends_cleanly() {
     std::fs::write(at("tools.toml"), tools.list_text()).expect("tools");
     let config = format!(
         "[verifier]\nurl = \"https://127.0.0.1:{}\"\nca_file = \"{}\"\n[tpm]\ntcti = \"{}\"\n\
-         [tools]\nlist = \"{}\"\n[daemon]\nstate_dir = \"{}\"\noutput_dir = \"{}\"\n",
+         [tools]\nlist = \"{}\"\n[logs]\nuefi = \"none\"\nima = \"none\"\nsystemd = \"none\"\n[daemon]\nstate_dir = \"{}\"\noutput_dir = \"{}\"\n",
         cluster.running().address.port(),
         cluster.folder().join("state/bundle.pem").display(),
         tpm.tcti(),

@@ -6,7 +6,7 @@ use attestor::{
     attestation::{Answered, Attester, Settings},
     config::Config,
     daemon::{self, Plan},
-    inspect::LogPaths,
+    logs::{EventLogs, LogPaths},
     measure::{self, Cache, Options, Progress, ToolList, render_text},
     output::{BUNDLE_FILE, Output, Status, read_bundle},
     privilege::{become_user, hand_over},
@@ -220,7 +220,8 @@ async fn open(config: &Config) -> Result<(Attester, TpmThread), Box<dyn Error>> 
         trust: config.trust.clone(),
         tool_pcr: config.tool_pcr,
     };
-    let attester = Attester::open(settings, tpm, list, &config.state_dir, bundle).await?;
+    let logs = EventLogs::open(&config.logs);
+    let attester = Attester::open(settings, tpm, list, logs, &config.state_dir, bundle).await?;
     Ok((attester, thread))
 }
 

@@ -23,7 +23,8 @@ use proto::{
     pb,
 };
 use swtpm_tests::{
-    cluster::{AnyError, Tools, booted},
+    cluster::{AnyError, Tools},
+    firmware::Firmware,
     swtpm::{Swtpm, SwtpmOptions},
 };
 
@@ -76,7 +77,9 @@ impl Demo {
         say(
             "A worker: a software TPM with an EK certificate of a test manufacturer, firmware booted",
         );
-        let tpm = booted(Swtpm::start(SwtpmOptions::default())?)?;
+        let tpm = Swtpm::start(SwtpmOptions::default())?;
+        let firmware_log = Firmware::default().boot_swtpm(&tpm)?;
+        fs::write(self.path("binary_bios_measurements"), firmware_log)?;
         let tcti = tpm.tcti();
         let inspection: serde_json::Value = serde_json::from_str(&self.attestor(
             &["inspect", "--json", "--tcti", &tcti],
@@ -303,9 +306,11 @@ impl Demo {
         fs::write(self.path("tools.toml"), self.tools.list_text())?;
         let config = format!(
             "[verifier]\nurl = \"https://{listen}\"\nca_file = \"{ca}\"\n\n[tpm]\ntcti = \"{tcti}\"\n\n\
-             [tools]\nlist = \"{tools}\"\n\n[daemon]\nstate_dir = \"{state}\"\noutput_dir = \"{output}\"\n",
+             [tools]\nlist = \"{tools}\"\n\n[logs]\nuefi = \"{uefi}\"\nima = \"none\"\nsystemd = \"none\"\n\n\
+             [daemon]\nstate_dir = \"{state}\"\noutput_dir = \"{output}\"\n",
             ca = self.path("state/bundle.pem").display(),
             tools = self.path("tools.toml").display(),
+            uefi = self.path("binary_bios_measurements").display(),
             state = self.path("worker-state").display(),
             output = self.path("output").display(),
         );
