@@ -407,6 +407,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Ser
         pages,
         tokio::spawn(upkeep::revocation_lists(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::retention_task(Arc::clone(&parts), stopping.clone())),
+        tokio::spawn(upkeep::denials_task(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::metrics_task(upkeep_handle, stopping)),
     ];
     tracing::info!(
