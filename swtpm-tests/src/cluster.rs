@@ -9,7 +9,7 @@ use attestor::{
     attestation::{Answered, Attester, Settings},
     measure::ToolList,
     tpm::{EkPreference, TpmConfig, TpmHandle, TpmThread},
-    trust::Trust,
+    trust::{Learned, Trust},
 };
 use proto::{digest::Digest, pb, spki::ek_digest};
 use tempfile::TempDir;
@@ -252,7 +252,8 @@ impl Cluster {
             tool_pcr: self.verifier().settings().tool_pcr,
         };
         let attester =
-            Attester::open(settings, tpm.clone(), tools.list()?, tools.state(), Vec::new()).await?;
+            Attester::open(settings, tpm.clone(), tools.list()?, tools.state(), Learned::default())
+                .await?;
         Ok(Worker { attester, tpm, thread })
     }
 
