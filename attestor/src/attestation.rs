@@ -14,14 +14,14 @@ use proto::{
 };
 
 use crate::{
-    client::{Answer, ClientError, Conversation, connect},
+    client::{Answer, ClientError, Conversation, DEADLINES, connect},
     logs::{EventLogError, EventLogs},
     measure::{
         self, Cache, Measured, Options, ToolList,
         log::{LogError, LogState, ToolLog},
     },
     tpm::{Identity, NodeKey, PcrValue, SignedAttest, TpmError, TpmHandle},
-    trust::Trust,
+    trust::{Learned, Trust},
 };
 
 /// Quotes tried until values and digest agree: PCRs move while a machine boots, and then rest.
@@ -64,8 +64,8 @@ pub struct Attester {
     node_key: Option<NodeKey>,
     /// PCR values as last read, so that a steady renewal costs one TPM command.
     pcr_values: Vec<PcrValue>,
-    /// Roots from the last result.
-    bundle: Vec<Vec<u8>>,
+    /// Roots from the last admission.
+    bundle: Learned,
 }
 
 /// A log's bytes from an offset on, as they are sent.
@@ -123,12 +123,14 @@ pub struct Answered {
     pub node_key: Option<NodeKey>,
     /// Tools as measured for this attestation.
     pub measured: Measured,
+    /// Roots to trust from now on; changed by an admission only.
+    pub bundle: Learned,
 }
 
 impl Attester {
     /// Opens the tool log for the TPM's banks.
     ///
-    /// `directory` must exist. `bundle` is the trust bundle of an earlier run, empty if there is none.
+    /// `directory` must exist. `bundle` is what an earlier run learned, empty if there was none.
     ///
     /// # Errors
     /// [`AttestError::Tpm`], [`AttestError::Log`].
@@ -138,7 +140,7 @@ impl Attester {
         list: ToolList,
         others: EventLogs,
         directory: &std::path::Path,
-        bundle: Vec<Vec<u8>>,
+        bundle: Learned,
     ) -> Result<Self, AttestError> {
         let facts = tpm.facts().await?;
         let start: Vec<Digest> =
@@ -245,7 +247,7 @@ impl Attester {
 
     /// Roots that the verifier named last.
     #[must_use]
-    pub fn bundle(&self) -> &[Vec<u8>] {
+    pub const fn bundle(&self) -> &Learned {
         &self.bundle
     }
 
@@ -267,22 +269,31 @@ impl Attester {
                 identity
             }
         };
-        let channel = connect(&self.settings.url, &self.settings.trust, &self.bundle).await?;
+        let given = self.settings.trust.read().map_err(ClientError::from)?;
+        if !self.bundle.is_empty() && !self.bundle.holds_under(&given) {
+            tracing::warn!(
+                "another CA file or pin is given: the roots learned before count no more"
+            );
+            self.bundle = Learned::default();
+        }
+        let channel = connect(&self.settings.url, &given, &self.bundle, &DEADLINES).await?;
         let hello = self.hello(&identity).await?;
-        let (conversation, answer) = Conversation::begin(channel, hello).await?;
+        let (conversation, answer) = Conversation::begin(channel, hello, &DEADLINES).await?;
         let challenge = match answer {
             Answer::Challenge(challenge) => ChallengeParts::try_from(*challenge)?,
             Answer::Result(result) => {
-                return Ok(Answered { result: *result, node_key: None, measured });
+                let bundle = self.bundle.clone();
+                return Ok(Answered { result: *result, node_key: None, measured, bundle });
             }
         };
         let (evidence, logs) = self.evidence(&challenge).await?;
         let result = conversation.finish(evidence, logs).await?;
         // Only an admission changes whom the worker trusts, and only to certificates that can be used.
         if result.outcome() == pb::Outcome::Admit && usable(&result.trust_bundle) {
-            self.bundle.clone_from(&result.trust_bundle);
+            self.bundle = given.learned(result.trust_bundle.clone());
         }
-        Ok(Answered { result, node_key: self.node_key.clone(), measured })
+        let (node_key, bundle) = (self.node_key.clone(), self.bundle.clone());
+        Ok(Answered { result, node_key, measured, bundle })
     }
 
     async fn hello(&self, identity: &Identity) -> Result<pb::Hello, AttestError> {

@@ -19,14 +19,29 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-use crate::trust::{Trust, TrustError};
+use crate::trust::{Given, Learned, TrustError};
 
-/// Connecting and the TLS handshake.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// A whole attestation: the verifier's own deadline is shorter.
-const CALL_DEADLINE: Duration = Duration::from_secs(120);
-/// Pings while an answer is awaited, and how long each may take: a dead network is noticed.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// How long the worker waits for a verifier.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// Connecting and the TLS handshake.
+    pub connect: Duration,
+    /// The answer to a Hello; then all of the evidence and the result: the verifier's own deadlines
+    /// are shorter.
+    pub call: Duration,
+    /// Pings while an answer is awaited: a dead network is noticed.
+    pub ping_every: Duration,
+    /// How long the answer to a ping may take.
+    pub ping_within: Duration,
+}
+
+/// Those of the daemon.
+pub const DEADLINES: Deadlines = Deadlines {
+    connect: Duration::from_secs(10),
+    call: Duration::from_secs(120),
+    ping_every: Duration::from_secs(20),
+    ping_within: Duration::from_secs(10),
+};
 /// Messages that wait to be sent.
 const OUTGOING: usize = 4;
 
@@ -94,13 +109,19 @@ pub enum Answer {
 pub struct Conversation {
     outgoing: mpsc::Sender<pb::AttestRequest>,
     incoming: Streaming<pb::AttestResponse>,
+    within: Duration,
 }
 
-/// Connects, trusting what was given and the last bundle.
+/// Connects, trusting what was given and what was learned under it.
 ///
 /// # Errors
 /// [`ClientError::Address`], [`ClientError::Trust`], [`ClientError::Connect`].
-pub async fn connect(url: &str, trust: &Trust, bundle: &[Vec<u8>]) -> Result<Channel, ClientError> {
+pub async fn connect(
+    url: &str,
+    given: &Given,
+    learned: &Learned,
+    deadlines: &Deadlines,
+) -> Result<Channel, ClientError> {
     let bad = |why: String| ClientError::Address { url: url.to_owned(), why };
     let uri: Uri = url.parse().map_err(|error| bad(format!("{error}")))?;
     if uri.scheme_str() != Some("https") {
@@ -110,7 +131,7 @@ pub async fn connect(url: &str, trust: &Trust, bundle: &[Vec<u8>]) -> Result<Cha
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = uri.port_u16().unwrap_or(8443);
     let name = ServerName::try_from(host.clone()).map_err(|error| bad(error.to_string()))?;
-    let tls = TlsConnector::from(Arc::new(trust.client_config(bundle)?));
+    let tls = TlsConnector::from(Arc::new(given.client_config(learned)?));
     let connector = tower::service_fn(move |_: Uri| {
         let (tls, host, name) = (tls.clone(), host.clone(), name.clone());
         async move {
@@ -120,29 +141,34 @@ pub async fn connect(url: &str, trust: &Trust, bundle: &[Vec<u8>]) -> Result<Cha
         }
     });
     Endpoint::from(uri)
-        .connect_timeout(CONNECT_DEADLINE)
-        .timeout(CALL_DEADLINE)
-        .http2_keep_alive_interval(KEEP_ALIVE.0)
-        .keep_alive_timeout(KEEP_ALIVE.1)
+        .connect_timeout(deadlines.connect)
+        .timeout(deadlines.call)
+        .http2_keep_alive_interval(deadlines.ping_every)
+        .keep_alive_timeout(deadlines.ping_within)
         .connect_with_connector(connector)
         .await
         .map_err(|source| ClientError::Connect { url: url.to_owned(), source })
 }
 
 impl Conversation {
-    /// Says Hello.
+    /// Says Hello. The answer, and later evidence and result, may take [`Deadlines::call`] each.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn begin(channel: Channel, hello: pb::Hello) -> Result<(Self, Answer), ClientError> {
+    pub async fn begin(
+        channel: Channel,
+        hello: pb::Hello,
+        deadlines: &Deadlines,
+    ) -> Result<(Self, Answer), ClientError> {
+        let within = deadlines.call;
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         let mut client =
             AttestationClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let first = pb::AttestRequest { message: Some(Outgoing::Hello(hello)) };
         outgoing.send(first).await.map_err(|_| closed())?;
         let incoming = client.attest(ReceiverStream::new(queue)).await?.into_inner();
-        let mut conversation = Self { outgoing, incoming };
-        let answer = match conversation.next().await? {
+        let mut conversation = Self { outgoing, incoming, within };
+        let answer = match awaited(within, conversation.next()).await? {
             Incoming::Challenge(challenge) => Answer::Challenge(Box::new(challenge)),
             Incoming::Result(result) => Answer::Result(Box::new(result)),
         };
@@ -158,11 +184,15 @@ impl Conversation {
         evidence: pb::Evidence,
         logs: Vec<(pb::LogKind, u64, Vec<u8>)>,
     ) -> Result<pb::AttestationResult, ClientError> {
-        // The verifier may refuse in the middle: its answer says more than a closed channel.
-        if self.send_all(evidence, logs).await.is_err() {
-            tracing::debug!("the verifier stopped listening before everything was sent");
-        }
-        match self.next().await? {
+        let (within, conversation) = (self.within, &mut self);
+        let answer = async move {
+            // The verifier may refuse in the middle: its answer says more than a closed channel.
+            if conversation.send_all(evidence, logs).await.is_err() {
+                tracing::debug!("the verifier stopped listening before everything was sent");
+            }
+            conversation.next().await
+        };
+        match awaited(within, answer).await? {
             Incoming::Result(result) => Ok(result),
             Incoming::Challenge(_) => {
                 Err(ClientError::Protocol { found: "a challenge", expected: "the result" })
@@ -193,14 +223,20 @@ impl Conversation {
     }
 
     async fn next(&mut self) -> Result<Incoming, ClientError> {
-        // The call's own deadline ends with the response's headers, which come at once.
-        let message = tokio::time::timeout(CALL_DEADLINE, self.incoming.message())
-            .await
-            .map_err(|_| ClientError::Silent(CALL_DEADLINE))??;
+        let message = self.incoming.message().await?;
         message
             .and_then(|response| response.message)
             .ok_or(ClientError::Protocol { found: "the end of the stream", expected: "an answer" })
     }
+}
+
+/// The call's own deadline ends with the response's headers, which come at once; and a verifier that
+/// reads nothing lets the sender wait as long as it likes.
+async fn awaited<T>(
+    within: Duration,
+    answer: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    tokio::time::timeout(within, answer).await.map_err(|_| ClientError::Silent(within))?
 }
 
 const fn closed() -> ClientError {

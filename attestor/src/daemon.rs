@@ -56,8 +56,8 @@ pub fn keep(
     match key.filter(|_| admitted) {
         Some(key) => {
             output.credentials(&result.certificate_chain, &result.trust_bundle, &key)?;
-            if let Some(plan) = plan.filter(|_| !result.trust_bundle.is_empty()) {
-                write_bundle(&plan.bundle_path, &result.trust_bundle)?;
+            if let Some(plan) = plan.filter(|_| !answered.bundle.is_empty()) {
+                write_bundle(&plan.bundle_path, &answered.bundle)?;
             }
         }
         None => output.withdraw()?,

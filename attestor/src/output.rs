@@ -17,6 +17,8 @@ use std::{
 use der::pem::LineEnding;
 use serde::{Deserialize, Serialize};
 
+use crate::trust::Learned;
+
 /// Certificate chain.
 pub const CERTIFICATE_FILE: &str = "node.pem";
 /// Trust bundle.
@@ -155,23 +157,24 @@ impl Output {
     }
 }
 
-/// Writes a trust bundle.
+/// Keeps what was learned for the next start.
 ///
 /// # Errors
 /// [`OutputError`].
-pub fn write_bundle(path: &Path, bundle: &[Vec<u8>]) -> Result<(), OutputError> {
-    replace(path, pem(bundle).as_bytes(), 0o644)
+pub fn write_bundle(path: &Path, bundle: &Learned) -> Result<(), OutputError> {
+    replace(path, bundle.to_text().as_bytes(), 0o644)
 }
 
-/// Reads a trust bundle; empty if there is none.
+/// Reads what was learned; empty if there is nothing.
 ///
 /// # Errors
 /// [`OutputError`].
-pub fn read_bundle(path: &Path) -> Result<Vec<Vec<u8>>, OutputError> {
+pub fn read_bundle(path: &Path) -> Result<Learned, OutputError> {
     match fs::read_to_string(path) {
-        Ok(text) => crate::trust::certificates(&text)
-            .map_err(|why| failed("read", path)(io::Error::other(why))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Ok(text) => {
+            Learned::parse(&text).map_err(|why| failed("read", path)(io::Error::other(why)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Learned::default()),
         Err(error) => Err(failed("read", path)(error)),
     }
 }

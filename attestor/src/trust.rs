@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use der::{Decode as _, Encode as _};
+use der::{Decode as _, Encode as _, pem::LineEnding};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -22,6 +22,24 @@ pub enum Trust {
     CaFile(PathBuf),
     /// SHA-256 of the SubjectPublicKeyInfo of the verifier's root.
     Pin([u8; 32]),
+}
+
+/// What was given, as it stands in the file now.
+#[derive(Clone, Debug)]
+pub struct Given {
+    roots: Vec<Vec<u8>>,
+    pin: Option<[u8; 32]>,
+    digest: [u8; 32],
+}
+
+/// Roots of a trust bundle, and what the verifier that named them was trusted by.
+///
+/// They carry the worker over a rotation of the verifier's root, and count only while the same CA
+/// file or pin is given: who changes that says whom to trust from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    under: [u8; 32],
+    roots: Vec<Vec<u8>>,
 }
 
 /// Why the verifier cannot be trusted as configured.
@@ -68,18 +86,12 @@ impl Trust {
         Ok(Self::Pin(pin))
     }
 
-    /// TLS 1.3 configuration that trusts what was given and the roots of the last trust bundle.
-    ///
-    /// `bundle` came from a verifier that was trusted at that time: it carries the worker over a rotation of the
-    /// verifier's root.
+    /// Reads what was given.
     ///
     /// # Errors
     /// [`TrustError`].
-    pub fn client_config(&self, bundle: &[Vec<u8>]) -> Result<ClientConfig, TrustError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        let mut pin = None;
-        match self {
+    pub fn read(&self) -> Result<Given, TrustError> {
+        let (roots, pin) = match self {
             Self::CaFile(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| TrustError::Io { path: path.clone(), source })?;
@@ -88,17 +100,43 @@ impl Trust {
                 if ders.is_empty() {
                     return Err(TrustError::Empty(path.clone()));
                 }
-                for der in ders {
-                    roots.add(CertificateDer::from(der))?;
-                }
+                (ders, None)
             }
-            Self::Pin(expected) => pin = Some(*expected),
+            Self::Pin(pin) => (Vec::new(), Some(*pin)),
+        };
+        // Of the certificates, not of the file: another order or a comment is the same trust.
+        let mut parts: Vec<[u8; 32]> = roots.iter().map(|der| Sha256::digest(der).into()).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        let kind: &[u8] = if pin.is_some() { b"pin" } else { b"roots" };
+        let mut hash = Sha256::new_with_prefix(b"assay/v1/given-trust\0").chain_update(kind);
+        for part in parts.iter().chain(&pin) {
+            hash.update(part);
         }
-        for der in bundle {
+        Ok(Given { roots, pin, digest: hash.finalize().into() })
+    }
+}
+
+impl Given {
+    /// Roots that a verifier trusted by this named.
+    #[must_use]
+    pub const fn learned(&self, roots: Vec<Vec<u8>>) -> Learned {
+        Learned { under: self.digest, roots }
+    }
+
+    /// TLS 1.3 configuration that trusts what was given, and what was learned under it.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn client_config(&self, learned: &Learned) -> Result<ClientConfig, TrustError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        let learned = if learned.holds_under(self) { learned.roots.as_slice() } else { &[] };
+        for der in self.roots.iter().chain(learned) {
             roots.add(CertificateDer::from(der.clone()))?;
         }
         let known = if roots.is_empty() { None } else { Some(web_pki(roots, &provider)?) };
-        let verifier = PinnedVerifier { known, pin, provider: Arc::clone(&provider) };
+        let verifier = PinnedVerifier { known, pin: self.pin, provider: Arc::clone(&provider) };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
@@ -107,6 +145,56 @@ impl Trust {
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(config)
+    }
+}
+
+/// First line of a stored bundle, before the digest of what it was learned under.
+const LEARNED_UNDER: &str = "# learned under sha256:";
+
+impl Learned {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+    }
+
+    /// The roots, DER.
+    #[must_use]
+    pub fn roots(&self) -> &[Vec<u8>] {
+        &self.roots
+    }
+
+    /// Whether it counts beside what is given now.
+    #[must_use]
+    pub fn holds_under(&self, given: &Given) -> bool {
+        self.under == given.digest
+    }
+
+    /// As it is stored: PEM after a line that says what it was learned under.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let pem = self
+            .roots
+            .iter()
+            .filter_map(|der| der::pem::encode_string("CERTIFICATE", LineEnding::LF, der).ok());
+        let under = hex::encode(self.under);
+        std::iter::once(format!("{LEARNED_UNDER}{under}\n")).chain(pem).collect()
+    }
+
+    /// What was stored. A bundle that does not say what it was learned under holds under nothing.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some((under, pem)) =
+            text.strip_prefix(LEARNED_UNDER).and_then(|rest| rest.split_once('\n'))
+        else {
+            return Ok(Self::default());
+        };
+        let mut learned = Self { under: [0; 32], roots: certificates(pem)? };
+        hex::decode_to_slice(under, &mut learned.under)
+            .map_err(|_| "its first line does not say what it was learned under")?;
+        Ok(learned)
     }
 }
 

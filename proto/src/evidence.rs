@@ -7,10 +7,10 @@ use crate::{
     binding::{Challenge, VerifierId},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     limits::{
-        MAX_ATTEST_BYTES, MAX_CERTIFICATE_BYTES, MAX_CHAIN_CERTIFICATES, MAX_IMA_LOG_BYTES,
-        MAX_LOG_CHUNK_BYTES, MAX_LOG_KINDS, MAX_PCR_BANKS, MAX_PCR_VALUES, MAX_SIGNATURE_BYTES,
-        MAX_SYSTEMD_LOG_BYTES, MAX_TEXT_BYTES, MAX_TOOL_LOG_BYTES, MAX_TPM_PUBLIC_BYTES,
-        MAX_UEFI_LOG_BYTES,
+        MAX_ATTEST_BYTES, MAX_CERTIFICATE_BYTES, MAX_CHAIN_CERTIFICATES, MAX_EVIDENCE_BYTES,
+        MAX_IMA_LOG_BYTES, MAX_LOG_CHUNK_BYTES, MAX_LOG_KINDS, MAX_PCR_BANKS, MAX_PCR_VALUES,
+        MAX_SIGNATURE_BYTES, MAX_SYSTEMD_LOG_BYTES, MAX_TEXT_BYTES, MAX_TOOL_LOG_BYTES,
+        MAX_TPM_PUBLIC_BYTES, MAX_UEFI_LOG_BYTES,
     },
     pb,
     reason::ReasonCode,
@@ -279,6 +279,16 @@ impl TryFrom<pb::Evidence> for Evidence {
             .transpose()?;
         Ok(Self { activation_secret, quote, pcr_values, node_key, logs: Vec::new() })
     }
+}
+
+/// Whether an Evidence message is small enough to be kept until its logs have come. All else is left
+/// to the conversion.
+///
+/// # Errors
+/// `EVIDENCE_LIMIT_EXCEEDED`.
+pub fn may_be_held(message: &pb::Evidence) -> Result<()> {
+    bounded("evidence.pcr_values", message.pcr_values.len(), MAX_PCR_VALUES)?;
+    bounded("evidence", prost::Message::encoded_len(message), MAX_EVIDENCE_BYTES)
 }
 
 /// Collects [`pb::LogChunk`]s into suffixes: one log after the other or mixed, no gaps, bounded.

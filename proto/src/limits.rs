@@ -27,6 +27,9 @@ pub const MAX_PCR_VALUES: usize = MAX_PCR_BANKS * PCR_COUNT;
 pub const MAX_LOG_CHUNK_BYTES: usize = 256 * 1024;
 /// One gRPC message of the attestation service.
 pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
+/// One encoded Evidence message, kept until the logs are complete: 96 PCR values and two signed
+/// structures, each at its limit, have 13 kB.
+pub const MAX_EVIDENCE_BYTES: usize = 32 * 1024;
 /// Tool log of one boot: 30 000 files with 200-byte records.
 pub const MAX_TOOL_LOG_BYTES: usize = 8 * 1024 * 1024;
 /// Firmware log: real ones have 5 to 60 kB, some kernels pad up to 1 MB.
@@ -58,6 +61,44 @@ pub const MAX_STREAMS: usize = 1024;
 /// Streams under way at once from one peer address.
 pub const MAX_STREAMS_PER_PEER: usize = 64;
 /// Connections open at once.
-pub const MAX_CONNECTIONS: usize = 4096;
+pub const MAX_CONNECTIONS: usize = 2048;
+/// Streams of one connection, whatever they are for; a worker opens one.
+pub const MAX_STREAMS_PER_CONNECTION: usize = 32;
+/// Header fields of one request; a worker sends 300 bytes.
+pub const MAX_HEADER_BYTES: usize = 4 * 1024;
+/// HTTP/2 window of a connection: bytes that came and that nobody has read yet.
+pub const CONNECTION_WINDOW_BYTES: usize = 128 * 1024;
+/// HTTP/2 window of one stream.
+pub const STREAM_WINDOW_BYTES: usize = 64 * 1024;
+/// Buffers of TLS and HTTP/2 for one connection, roughly.
+const CONNECTION_BUFFER_BYTES: usize = 64 * 1024;
+/// What one attestation holds besides logs: Hello and Evidence, decoded, in which a list element of
+/// two bytes takes up to 32.
+const DECODED_BYTES: usize = 128 * 1024 + 4 * MAX_EVIDENCE_BYTES;
 /// Log bytes held for all streams together before new ones are told to come later.
 pub const MAX_PENDING_LOG_BYTES: usize = 256 * 1024 * 1024;
+
+/// Most bytes that callers who proved nothing can make the verifier hold at once, under limits as
+/// configured.
+///
+/// ```text
+/// connections × (window + streams × headers + buffers) + attestations × (one message + decoded) + 2 × logs
+/// ```
+/// Logs count twice because a growing buffer is copied. Administration does not count: without an
+/// administrator's certificate no byte of a request is read.
+#[must_use]
+pub const fn max_held_bytes(connections: usize, streams: usize, log_bytes: usize) -> usize {
+    let connection = CONNECTION_WINDOW_BYTES
+        .saturating_add(MAX_STREAMS_PER_CONNECTION.saturating_mul(MAX_HEADER_BYTES))
+        .saturating_add(CONNECTION_BUFFER_BYTES);
+    let stream = MAX_MESSAGE_BYTES.saturating_add(DECODED_BYTES);
+    connections
+        .saturating_mul(connection)
+        .saturating_add(streams.saturating_mul(stream))
+        .saturating_add(log_bytes.saturating_mul(2))
+}
+
+/// A machine of 4 GiB holds the worst case.
+const _: () = assert!(
+    max_held_bytes(MAX_CONNECTIONS, MAX_STREAMS, MAX_PENDING_LOG_BYTES) < 2 * 1024 * 1024 * 1024
+);

@@ -16,8 +16,8 @@ use std::{
 };
 
 use attestor::{
-    client::{Answer, Conversation, connect},
-    trust::Trust,
+    client::{Answer, Conversation, DEADLINES, connect},
+    trust::{Learned, Trust},
 };
 use proto::{evidence::ChallengeParts, pb, spki::ek_digest};
 use soft_tpm::{Algorithm, EkKind, SoftTpm};
@@ -70,13 +70,13 @@ struct Fleet {
 
 impl Fleet {
     async fn channel(&self) -> Result<Channel, AnyError> {
-        Ok(connect(&self.url, &self.trust, &[]).await?)
+        Ok(connect(&self.url, &self.trust.read()?, &Learned::default(), &DEADLINES).await?)
     }
 
     /// One attestation of one worker.
     async fn attest(&self, channel: Channel, at: usize) -> Result<pb::AttestationResult, AnyError> {
         let tpm = self.workers[at].lock().await;
-        let (conversation, answer) = Conversation::begin(channel, tpm.hello()).await?;
+        let (conversation, answer) = Conversation::begin(channel, tpm.hello(), &DEADLINES).await?;
         let challenge = match answer {
             Answer::Challenge(challenge) => ChallengeParts::try_from(*challenge)?,
             Answer::Result(result) => return Ok(*result),

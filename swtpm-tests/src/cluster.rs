@@ -10,7 +10,7 @@ use attestor::{
     logs::{EventLogs, LogPaths},
     measure::ToolList,
     tpm::{EkPreference, TpmConfig, TpmHandle, TpmThread},
-    trust::Trust,
+    trust::{Learned, Trust},
 };
 use proto::{digest::Digest, pb, spki::ek_digest};
 use tempfile::TempDir;
@@ -253,8 +253,8 @@ impl Cluster {
             tool_pcr: self.verifier().settings().tool_pcr,
         };
         let logs = EventLogs::open(tools.logs());
-        let (list, state) = (tools.list()?, tools.state());
-        let attester = Attester::open(settings, tpm.clone(), list, logs, state, Vec::new()).await?;
+        let (list, state, bundle) = (tools.list()?, tools.state(), Learned::default());
+        let attester = Attester::open(settings, tpm.clone(), list, logs, state, bundle).await?;
         Ok(Worker { attester, tpm, thread })
     }
 

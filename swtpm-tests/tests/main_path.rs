@@ -5,7 +5,12 @@ use std::{
     time::Duration,
 };
 
-use attestor::{tpm::EkPreference, trust::Trust};
+use attestor::{
+    daemon::{Plan, keep},
+    output::{Output, read_bundle},
+    tpm::EkPreference,
+    trust::Trust,
+};
 use sha2::{Digest as _, Sha256};
 use swtpm_tests::{
     cluster::{Cluster, Tools, assert_denied, booted, ek_of},
@@ -233,4 +238,67 @@ async fn a_verifier_is_trusted_by_the_pin_that_was_given_and_by_no_other() {
         cluster.worker_trusting(&tpm.tcti(), &tools, Trust::Pin(pin)).await.expect("worker");
     worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
     worker.stop().await;
+}
+
+/// Only an admission says whom to trust besides, and only while the same CA file is given.
+#[tokio::test(flavor = "multi_thread")]
+async fn roots_are_learned_on_admission_and_forgotten_with_another_ca_file() {
+    let (cluster, tpm, tools) = site().await;
+    let folder = tempfile::tempdir().expect("folder");
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::copy(cluster.folder().join("state/bundle.pem"), &ca_file).expect("copy");
+    let trust = Trust::CaFile(ca_file.clone());
+    let plan = Plan {
+        measure_interval: Duration::from_secs(600),
+        bundle_path: folder.path().join("learned.pem"),
+    };
+    let output = Output::open(&folder.path().join("output")).expect("output");
+
+    let mut worker = cluster.worker_trusting(&tpm.tcti(), &tools, trust).await.expect("worker");
+    let denied = worker.attest().await.expect("a verdict");
+    assert_denied(&denied.result, &["POLICY_NO_REFERENCE_VALUES"]);
+    keep(&output, &denied, Some(&plan), None).expect("kept");
+    assert!(worker.attester.bundle().is_empty() && !plan.bundle_path.exists());
+
+    cluster.golden_from("w1", |text| text).await.expect("golden");
+    let admitted = worker.admitted().await;
+    keep(&output, &admitted, Some(&plan), None).expect("kept");
+    let learned = worker.attester.bundle().clone();
+    assert_eq!(learned.roots(), admitted.result.trust_bundle);
+    assert_eq!(read_bundle(&plan.bundle_path).expect("read"), learned, "for the next start");
+
+    // A file of another CA: what was learned under the former one must not keep it trusted.
+    let other = tpm.manufacturer().root_der().expect("a CA");
+    let pem = der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &other);
+    std::fs::write(&ca_file, pem.expect("PEM")).expect("write");
+    let error = worker.attest().await.expect_err("no verdict");
+    assert!(error.to_string().contains("cannot reach the verifier"), "{error}");
+    assert!(worker.attester.bundle().is_empty());
+    worker.stop().await;
+}
+
+/// A stored bundle that does not say what it was learned under counts under nothing.
+#[test]
+fn a_bundle_of_before_holds_under_nothing() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("bundle.pem");
+    let tpm = Manufacturer::new("IFX").expect("a manufacturer");
+    let root = tpm.root_der().expect("a CA");
+    let pem = der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &root);
+    let pem = pem.expect("PEM");
+    std::fs::write(&path, &pem).expect("write");
+    assert!(read_bundle(&path).expect("read").is_empty());
+    // With the line it is read, and holds under what the line says.
+    let given = Trust::Pin([7; 32]).read().expect("a pin");
+    let learned = given.learned(vec![root]);
+    std::fs::write(&path, learned.to_text()).expect("write");
+    let read = read_bundle(&path).expect("read");
+    assert!(read == learned && read.holds_under(&given));
+    assert!(!read.holds_under(&Trust::Pin([8; 32]).read().expect("a pin")));
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, &pem).expect("write");
+    let given = Trust::CaFile(file.clone()).read().expect("a file");
+    let learned = given.learned(Vec::new());
+    std::fs::write(&file, format!("# the same\n{pem}{pem}")).expect("write");
+    assert!(learned.holds_under(&Trust::CaFile(file).read().expect("a file")));
 }

@@ -10,6 +10,7 @@
 mod answer;
 mod boots;
 mod candidate;
+mod denials;
 mod in_force;
 
 use std::{
@@ -47,6 +48,7 @@ use self::{
     answer::{codes, revoked},
     boots::{Boots, ParsedBoot, WrittenBoot},
     candidate::{Candidate, is_allow_listed},
+    denials::{Denials, ProvenDenial},
 };
 use crate::{
     ca::{self, CaError, Issuer, NodeSubject, Segment, Terms},
@@ -54,8 +56,7 @@ use crate::{
     clock::Clock,
     credential::{RandomError, make_credential, random_bytes},
     endorsements::EkRules,
-    store::{self, AdmissionRule, By, CertificateIntent, NewDecision, Store, StoreError},
-    throttle::Throttle,
+    store::{self, AdmissionRule, By, CertificateIntent, Ground, NewDecision, Store, StoreError},
 };
 
 /// Everything an attestation needs besides what the worker sends.
@@ -70,7 +71,7 @@ pub struct Verifier {
     references: ArcSwap<References>,
     rules: ArcSwap<Vec<AdmissionRule>>,
     boots: Boots,
-    denials: Throttle,
+    denials: Denials,
     /// One reload at a time, so that an older snapshot never replaces a newer one.
     reloading: tokio::sync::Mutex<()>,
     last_seen: AtomicI64,
@@ -277,6 +278,11 @@ impl Verifier {
             Err(AttestError::Store(StoreError::NodeNotActive { name, .. })) => {
                 Ok(denied(&revoked(&name), String::new()))
             }
+            // Judged by what is retired by now: nothing was written, and the worker comes again.
+            Err(error @ AttestError::Store(StoreError::Superseded { .. })) => {
+                self.catch_up().await;
+                Err(error)
+            }
             other => other,
         }
     }
@@ -321,16 +327,42 @@ impl Verifier {
             Verdict::Admit(admission) => Ok(admission),
             Verdict::Deny(denial) => Err(denial),
         };
+        let policy_version = reference
+            .map(|reference| format!("{}@{}", reference.name(), reference.version()))
+            .unwrap_or_default();
+        let is_large = |log: &&LogSuffix| log.bytes.len() > MAX_INLINE_LOG_BYTES;
+        let large_logs = || evidence.logs.iter().filter(is_large);
+        let is_recorded = match (&decided, &proven) {
+            (Ok(_), proven) => {
+                if let Some(proven) = proven {
+                    self.denials.admitted(&proven.boot.ek().digest);
+                }
+                true
+            }
+            // Whoever proved nothing may fill the record only slowly, and never a node's history.
+            (Err(_), None) => self.denials.records_unproven(now_unix_s),
+            (Err(denial), Some(proven)) => {
+                let logs: usize = large_logs().map(|log| log.bytes.len()).sum();
+                let denied = ProvenDenial {
+                    proven,
+                    node: &candidate.record.name,
+                    policy_version: &policy_version,
+                    denial,
+                    bytes: case.len().saturating_add(verdict.len()).saturating_add(logs),
+                };
+                self.denials.records_proven(&denied, now_unix_s)
+            }
+        };
         let mut objects = vec![endorsements.object.clone()];
         objects.extend(known.as_ref().map(|known| known.record.clone()));
-        for log in evidence.logs.iter().filter(|log| log.bytes.len() > MAX_INLINE_LOG_BYTES) {
-            // Whoever proved nothing leaves no large objects behind.
-            if proven.is_some() {
+        // Whoever proved nothing leaves no large objects behind.
+        let written = proven.as_ref().filter(|_| is_recorded);
+        if written.is_some() {
+            for log in large_logs() {
                 objects.push(self.store.objects().put(&log.bytes)?);
             }
         }
-        let boot = proven
-            .as_ref()
+        let boot = written
             .map(|proven| {
                 let node = &candidate.record.name;
                 let (known, denied) = (known.as_deref(), decided.is_err());
@@ -352,27 +384,38 @@ impl Verifier {
             verdict,
             case,
             objects,
-            policy_version: reference
-                .map(|reference| format!("{}@{}", reference.name(), reference.version()))
-                .unwrap_or_default(),
+            policy_version,
         };
         let node_version = candidate.version.filter(|_| proven.is_some());
         let new_node = candidate.new.filter(|_| proven.is_some()).map(|node| *node);
-        let is_proven = proven.is_some();
-        let record =
-            store::Appraisal { decision, node_version, new_node, boot: None, certificate: None };
-        Ok(Judged { decided, is_proven, record, boot })
+        let mut grounds = Vec::new();
+        if decided.is_ok() {
+            grounds.push(Ground::Endorsements);
+            grounds.push(Ground::GoldenSet(candidate.record.pool));
+        }
+        if new_node.as_ref().is_some_and(|node| node.admitted_by.is_some()) {
+            grounds.push(Ground::AdmissionRules);
+        }
+        let record = store::Appraisal {
+            decision,
+            node_version,
+            new_node,
+            boot: None,
+            certificate: None,
+            grounds,
+            seen: endorsements.seen,
+        };
+        Ok(Judged { decided, is_recorded, record, boot })
     }
 
     /// Records, signs, answers.
     async fn conclude(&self, judged: Judged, now_unix_s: i64) -> Result<Outcome, AttestError> {
-        let Judged { decided, is_proven, record, boot } = judged;
+        let Judged { decided, is_recorded, record, boot } = judged;
         let decision_id = record.decision.id.clone();
         let admission = match decided {
             Ok(admission) => admission,
             Err(denial) => {
-                // Whoever proved nothing may fill the record only slowly, and never a node's history.
-                if !is_proven && !self.denials.allow(now_unix_s) {
+                if !is_recorded {
                     return Ok(denied(&denial, String::new()));
                 }
                 self.record(record, boot, None).await?;
@@ -564,8 +607,8 @@ enum Recognised {
 /// What an appraisal left to be recorded.
 struct Judged {
     decided: Result<Admission, Denial>,
-    /// Whether every integrity stage passed.
-    is_proven: bool,
+    /// Whether the decision is recorded: every admission is, of denials what their bounds let pass.
+    is_recorded: bool,
     /// What is written besides boot and certificate.
     record: store::Appraisal,
     boot: Option<WrittenBoot>,

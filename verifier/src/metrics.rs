@@ -31,6 +31,12 @@ pub fn refused_busy() {
     metrics::counter!("assay_streams_refused_total").increment(1);
 }
 
+/// Counts a denial that was answered and, by the bounds on records, not recorded.
+pub fn denial_unrecorded(proven: bool) {
+    let caller = if proven { "proven" } else { "unproven" };
+    metrics::counter!("assay_denials_unrecorded_total", "caller" => caller).increment(1);
+}
+
 /// Starts counting, once for the process: several verifiers in one process count together.
 ///
 /// # Errors

@@ -15,7 +15,10 @@ use arc_swap::ArcSwap;
 use proto::{
     binding::VerifierId,
     digest::{Digest, HashAlg},
-    limits::MAX_MESSAGE_BYTES,
+    limits::{
+        CONNECTION_WINDOW_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, MAX_STREAMS_PER_CONNECTION,
+        STREAM_WINDOW_BYTES, max_held_bytes,
+    },
     pb::{self, admin_server::AdminServer, attestation_server::AttestationServer},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
@@ -29,7 +32,7 @@ use crate::{
     attestation::{AttestError, Settings, Verifier},
     ca::{CaDir, CaError, CaRole, Segment},
     clock::Clock,
-    config::{Config, EkProfile, Revocation},
+    config::{Config, EkProfile, Limits, Revocation},
     endorsements::EkRules,
     metrics,
     server::{self, Peer},
@@ -50,13 +53,11 @@ pub const MAX_ADMIN_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// A connection that answers no ping is closed.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
-/// Streams of one connection: a gateway may carry several workers.
-const STREAMS_PER_CONNECTION: u32 = 64;
 /// Connections end after this long, so that idle ones do not hold their places for ever, and a
 /// client certificate that expired meanwhile is not used on.
 const CONNECTION_AGE: Duration = Duration::from_secs(3600);
-/// Header lists of gRPC have a few hundred bytes.
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// Health: the name of a service.
+const MAX_HEALTH_MESSAGE_BYTES: usize = 1024;
 
 /// The service could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -407,12 +408,14 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Ser
         pages,
         tokio::spawn(upkeep::revocation_lists(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::retention_task(Arc::clone(&parts), stopping.clone())),
+        tokio::spawn(upkeep::denials_task(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::metrics_task(upkeep_handle, stopping)),
     ];
     tracing::info!(
         %address, %metrics_address,
         trust_domain = %parts.config.trust_domain,
         state = %parts.config.state_dir.display(),
+        held_at_most_mib = held_bytes(&parts.config.limits) >> 20,
         "serving"
     );
     Ok(Running { address, metrics_address, parts, stop, server, tasks })
@@ -445,23 +448,39 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
         .build_v1()
         .map_err(|error| ServeError::Reflection(error.to_string()))?;
     // Nobody unknown calls anything but attestation and health.
-    let gate = Arc::clone(&parts.admin);
-    let reflection = InterceptedService::new(reflection, move |request: Request<()>| {
-        gate.identify(request.extensions().get::<Peer>())?;
-        Ok::<_, Status>(request)
-    });
+    let gate = |admin: Arc<AdminService>| {
+        move |request: Request<()>| {
+            admin.identify(request.extensions().get::<Peer>())?;
+            Ok::<_, Status>(request)
+        }
+    };
+    let reflection = InterceptedService::new(reflection, gate(Arc::clone(&parts.admin)));
+    // Before the request is read: one of administration may be large.
+    let admin = InterceptedService::new(admin, gate(Arc::clone(&parts.admin)));
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(bytes(MAX_STREAMS_PER_CONNECTION))
+        .initial_connection_window_size(bytes(CONNECTION_WINDOW_BYTES))
+        .initial_stream_window_size(bytes(STREAM_WINDOW_BYTES))
         .max_connection_age(CONNECTION_AGE)
         .max_connection_age_grace(STOP_DEADLINE)
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_header_list_size(bytes(MAX_HEADER_BYTES))
         .add_service(attestation)
         .add_service(admin)
-        .add_service(health)
+        .add_service(health.max_decoding_message_size(MAX_HEALTH_MESSAGE_BYTES))
         .add_service(reflection);
     Ok(router)
+}
+
+/// What callers who proved nothing can make this verifier hold.
+fn held_bytes(limits: &Limits) -> usize {
+    max_held_bytes(limits.connections, limits.streams, limits.pending_log_bytes)
+}
+
+/// A limit as HTTP/2 has it.
+fn bytes(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
 }
 
 /// Serves until `shutdown` resolves, and stops as [`Running::stop`] does. `SIGHUP` reloads. Tells

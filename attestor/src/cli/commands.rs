@@ -11,6 +11,7 @@ use attestor::{
     output::{BUNDLE_FILE, Output, Status, read_bundle},
     privilege::{become_user, hand_over},
     tpm::{Tcti, TpmConfig, TpmHandle, TpmThread},
+    trust::Learned,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -183,7 +184,7 @@ pub(super) fn tcti(tcti: &Tcti) -> Done {
 pub(super) fn check_config(args: &ConfigArgs) -> Done {
     let config = load(args)?;
     let list = ToolList::read(&config.tools)?;
-    config.trust.client_config(&[])?;
+    config.trust.read()?.client_config(&Learned::default())?;
     println!(
         "{}: fine; {} tools in {}",
         args.config.display(),

@@ -174,6 +174,12 @@ impl<'s> Answerer<'s> {
         if m.has("meanwhile:revoke") {
             self.site.revoke("w1").await?;
         }
+        if m.has("meanwhile:golden-set") {
+            self.site.apply_again().await?;
+        }
+        if m.has("meanwhile:import-crl") {
+            self.site.import_crl().await?;
+        }
         // The tool log, as shown.
         let machine = self.machine();
         let shown = match m.arg("log") {

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use attestor::trust::Trust;
+use attestor::trust::{Learned, Trust};
 use hyper_util::rt::TokioIo;
 use proto::pb::{
     self, attest_request::Message as Outgoing, attest_response::Message as Incoming,
@@ -65,7 +65,7 @@ pub async fn connect(
     bundle: &Path,
     client: Option<ClientCertificate>,
 ) -> Result<Channel, AnyError> {
-    let mut config = Trust::CaFile(bundle.to_owned()).client_config(&[])?;
+    let mut config = Trust::CaFile(bundle.to_owned()).read()?.client_config(&Learned::default())?;
     if let Some(client) = client {
         let certified = CertifiedKey::new(client.chain, client.key);
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));

@@ -12,9 +12,9 @@ use std::{
 };
 
 use attestor::{
-    client::{Answer, Conversation, connect},
+    client::{Answer, Conversation, DEADLINES, connect},
     tpm::{TpmConfig, TpmHandle},
-    trust::Trust,
+    trust::{Learned, Trust},
 };
 use proto::{
     binding::QualifyingData,
@@ -205,8 +205,9 @@ impl Demo {
         let mut kept = None;
         let mut result = pb::AttestationResult::default();
         for _ in 0..2 {
-            let channel = connect(&url, &trust, &[]).await?;
-            let (conversation, answer) = Conversation::begin(channel, hello.clone()).await?;
+            let channel = connect(&url, &trust.read()?, &Learned::default(), &DEADLINES).await?;
+            let (conversation, answer) =
+                Conversation::begin(channel, hello.clone(), &DEADLINES).await?;
             let Answer::Challenge(challenge) = answer else {
                 return Err("the hostile worker was refused before its challenge".into());
             };

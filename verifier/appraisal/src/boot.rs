@@ -77,7 +77,8 @@ impl Boot {
         &self.tool_log
     }
 
-    /// Whether a renewal may stand on this record: same endorsements, no certificate of the EK's path expired.
+    /// Whether a renewal may stand on this record: same endorsements, no certificate of the EK's path expired, and
+    /// no CRL stale that the path needed.
     ///
     /// Otherwise the verifier treats the boot as new and everything is proven again.
     #[must_use]
@@ -147,7 +148,7 @@ pub struct BootDocument {
     pub ek: EkClaims,
     /// Digest of the endorsement roots, CRLs and EK policy it was judged under.
     pub endorsements: Digest,
-    /// Earliest notAfter on the EK's path.
+    /// Earliest notAfter on the EK's path, or nextUpdate of the CRLs that it needed.
     pub ek_valid_until_unix_s: Option<i64>,
     /// Counters.
     pub counters: Counters,

@@ -168,8 +168,8 @@ impl TrustedEk {
         }
     }
 
-    /// When the earliest certificate of the path ends, seconds since 1970; `None` for an
-    /// allow-listed EK, which ends when it is taken off the list.
+    /// Until when the path holds ([`ValidPath::valid_until_unix_s`]), seconds since 1970; `None` for
+    /// an allow-listed EK, which ends when it is taken off the list.
     #[must_use]
     pub const fn valid_until_unix_s(&self) -> Option<i64> {
         match &self.trust {

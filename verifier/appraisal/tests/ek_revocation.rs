@@ -83,6 +83,34 @@ fn stale_lists_say_nothing_good_but_still_revoke() {
 }
 
 #[test]
+fn where_revocation_is_required_trust_ends_with_the_first_list_that_runs_out() {
+    let until = |next_update: &str, of: &str| {
+        let mut spec = crl(of, &[]);
+        spec.next_update = Some(next_update.to_owned());
+        spec
+    };
+    // 2027-03-01 and 2027-02-01: NOW is 2027-01-15.
+    let (march, february) = (1_803_859_200, 1_801_440_000);
+    let pki = Pki::new();
+    let of_ca = until("270301000000Z", "CA");
+    let of_root = until("270201000000Z", "Root");
+    let mut world = world_with(&pki, &of_ca, &of_root);
+    world.revocation = RevocationRequirement::Required;
+    assert_eq!(world.trusted().valid_until_unix_s(), Some(february));
+    world.now = february;
+    assert_eq!(world.trusted().revocation(), RevocationState::Good);
+    world.now = february + 1;
+    world.assert_refused(ReasonCode::EkRevocationUnknown);
+    // A later list of the same issuer carries on.
+    world.now = NOW;
+    world.crls.push(until("270401000000Z", "Root").sign(&pki.root_key));
+    assert_eq!(world.trusted().valid_until_unix_s(), Some(march));
+    // Where unknown is accepted, a stale list changes nothing.
+    world.revocation = RevocationRequirement::IfKnown;
+    assert_eq!(world.trusted().valid_until_unix_s(), Some(2_208_988_800), "2040-01-01");
+}
+
+#[test]
 fn a_list_counts_only_for_its_issuer_s_key() {
     let pki = Pki::new();
     // Another CA of the same name lists the serial.

@@ -13,18 +13,14 @@ use proto::{
     digest::{PcrIndex, PcrSelection},
 };
 
-use super::{AttestError, Verifier, boots::Boots};
+use super::{AttestError, Verifier, boots::Boots, denials::Denials};
 use crate::{
     ca::{Issuer, TrustDomain},
     clock::Clock,
     endorsements::{EkRules, EndorsementSet},
     objects::StoredObject,
-    store::{DecisionFilter, GoldenState, Store},
-    throttle::Throttle,
+    store::{DecisionFilter, GoldenState, Seen, Store},
 };
-
-/// Denials of callers that proved nothing which are recorded at once, and per second after that.
-const UNPROVEN_DENIALS: (u32, u32) = (200, 5);
 
 /// What stays the same while the verifier runs.
 #[derive(Clone, Debug)]
@@ -53,6 +49,8 @@ pub type References = HashMap<String, Arc<ReferenceValues>>;
 pub struct Endorsements {
     pub(super) set: EndorsementSet,
     pub(super) object: StoredObject,
+    /// Taken before anything that is in force together with these was read.
+    pub(super) seen: Seen,
 }
 
 impl Verifier {
@@ -70,7 +68,7 @@ impl Verifier {
     ) -> Result<Self, AttestError> {
         let newest = DecisionFilter { limit: 1, ..Default::default() };
         let last = store.decisions(&newest).await?.first().map_or(0, |last| last.decision.at);
-        let (burst, per_second) = UNPROVEN_DENIALS;
+        let seen = store.seen();
         let set = EndorsementSet::new(&store.endorsements().await?.items, rules);
         let object = store.put_object(set.object().to_vec()).await?;
         let verifier = Self {
@@ -80,11 +78,11 @@ impl Verifier {
             clock,
             issuer: ArcSwap::from_pointee(issuer),
             trust_bundle: ArcSwap::from_pointee(trust_bundle),
-            endorsements: ArcSwap::from_pointee(Endorsements { set, object }),
+            endorsements: ArcSwap::from_pointee(Endorsements { set, object, seen }),
             references: ArcSwap::default(),
             rules: ArcSwap::default(),
             boots: Boots::default(),
-            denials: Throttle::new(burst, per_second),
+            denials: Denials::default(),
             reloading: tokio::sync::Mutex::default(),
             last_seen: AtomicI64::new(last),
         };
@@ -94,12 +92,14 @@ impl Verifier {
 
     /// Puts in force what the store holds now: endorsements, rules, golden sets.
     ///
-    /// Attestations under way keep what they began with.
+    /// Attestations under way keep what they began with; the store then refuses a certificate that
+    /// rests on what is retired.
     ///
     /// # Errors
     /// [`AttestError`] if the store cannot be read; what was in force stays.
     pub async fn reload(&self) -> Result<(), AttestError> {
         let _alone = self.reloading.lock().await;
+        let seen = self.store.seen();
         let set = EndorsementSet::new(&self.store.endorsements().await?.items, self.ek_rules);
         for (digest, why) in set.rejected() {
             tracing::warn!(%digest, why, "an imported endorsement is not usable");
@@ -124,10 +124,22 @@ impl Verifier {
                 }
             }
         }
-        self.endorsements.store(Arc::new(Endorsements { set, object }));
         self.rules.store(Arc::new(rules));
         self.references.store(Arc::new(references));
+        // Last, because an attestation reads them first: whoever has this `seen` has at least these
+        // rules and golden sets.
+        self.endorsements.store(Arc::new(Endorsements { set, object, seen }));
         Ok(())
+    }
+
+    /// Reloads unless what is in force is what the store holds: after a reload that failed.
+    pub(super) async fn catch_up(&self) {
+        if self.endorsements.load().seen == self.store.seen() {
+            return;
+        }
+        if let Err(error) = self.reload().await {
+            tracing::error!(%error, "what is in force could not be read again");
+        }
     }
 
     /// Issues under another CA, and hands out another trust bundle, from now on.

@@ -32,6 +32,8 @@ const MODE_PUBLIC_DIR: u32 = 0o755;
 /// Lists live for 36 hours, so that 35 hourly failures in a row harm nobody.
 const PUBLISH_EVERY: Duration = Duration::from_secs(3600);
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
+/// Denials that were not recorded are summed up in one audit entry for so long.
+const REPORT_EVERY: Duration = Duration::from_secs(600);
 /// Histograms keep what was recorded since the last upkeep in memory.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
 /// Several revocations in a row make one list.
@@ -180,6 +182,24 @@ pub(super) async fn retention_task(parts: Arc<Parts>, stopping: watch::Receiver<
                 "dropped old evidence"
             ),
             Err(error) => tracing::error!("retention failed: {}", chain(&error)),
+        }
+    }
+}
+
+/// Tells the audit chain of denials that were not recorded, and once more at the end.
+pub(super) async fn denials_task(parts: Arc<Parts>, stopping: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(REPORT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let stop = stopped(stopping);
+    tokio::pin!(stop);
+    let mut stopping = false;
+    while !stopping {
+        tokio::select! {
+            () = &mut stop => stopping = true,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = parts.verifier.report_unrecorded().await {
+            tracing::error!("denials that were not recorded are not summed up: {}", chain(&error));
         }
     }
 }

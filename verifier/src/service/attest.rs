@@ -8,7 +8,7 @@ use std::{
 };
 
 use proto::{
-    evidence::{LogCollector, LogKind, LogSuffix},
+    evidence::{LogCollector, LogKind, LogSuffix, may_be_held},
     limits::HELLO_DEADLINE,
     pb::{self, attest_request::Message as Incoming, attest_response::Message as Outgoing},
     reason::ReasonCode,
@@ -182,6 +182,7 @@ async fn converse(
         Incoming::Evidence(evidence) => evidence,
         other => return Err(out_of_order("evidence", &other)),
     };
+    may_be_held(&evidence).map_err(|error| status::evidence(&error))?;
     let (logs, _held) = logs(&mut incoming, gate, session.logs_wanted(), answer_by).await?;
     verifier.finish(*session, evidence, logs).await.map_err(|error| status::attest(&error))
 }

@@ -52,6 +52,11 @@ pub fn attest(error: &AttestError) -> Status {
             ReasonCode::ServiceBusy,
             "another attestation of this node was recorded meanwhile; come again",
         ),
+        AttestError::Store(StoreError::Superseded { .. }) => with_reason(
+            Code::Aborted,
+            ReasonCode::ServiceBusy,
+            "what the verifier judges by was changed meanwhile; come again",
+        ),
         _ => incident(Code::Unavailable, ReasonCode::ServiceUnavailable, error),
     }
 }

@@ -85,6 +85,7 @@ impl BootCache {
                     shard.applied += 1;
                     shard.insert(Arc::new(known), self.shard_bytes);
                 }
+                Touched::Ground(_) => {}
                 Touched::Node(name) => self.remove(|known| known.node.name == name),
             }
         }

@@ -143,11 +143,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] for a boot or node that somebody else wrote, [`StoreError::NodeNotActive`]
     /// for a certificate of a node that is not active at the moment of the commit,
+    /// [`StoreError::Superseded`] where the grounds changed since they were seen,
     /// [`StoreError::AlreadyExists`], [`StoreError::NotFound`], [`StoreError::Invalid`],
     /// [`StoreError::TooLarge`], [`StoreError::DiskFull`]: nothing was recorded. After
     /// [`StoreError::Database`] the record may or may not exist; do not act on it.
     pub async fn record(&self, appraisal: Appraisal) -> Result<Recorded, StoreError> {
-        let Appraisal { decision, node_version, new_node, boot, certificate } = appraisal;
+        let Appraisal { decision, node_version, new_node, boot, certificate, grounds, seen } =
+            appraisal;
         let node_name = one_name([
             decision.node.as_deref(),
             new_node.as_ref().map(|node| node.name.as_str()),
@@ -157,6 +159,10 @@ impl Store {
         let prepared = self.prepare(decision).await?;
         self.write(move |tx| {
             Box::pin(async move {
+                if let Some(changed) = grounds.iter().find(|ground| tx.changed_since(seen, ground))
+                {
+                    return Err(StoreError::Superseded { what: changed.to_string() });
+                }
                 let by = By::new(ACTOR, prepared.decision.at);
                 let node = match (new_node, &node_name) {
                     (Some(new), _) => Some(Arc::new(nodes::insert(tx, new, &by).await?)),

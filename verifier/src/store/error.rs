@@ -188,6 +188,12 @@ pub enum StoreError {
         /// Newest version known.
         supported: i64,
     },
+    /// What was judged rests on something that changed since: read it again and judge again.
+    #[error("{what} changed while an attestation was judged by it")]
+    Superseded {
+        /// What changed.
+        what: String,
+    },
     /// A restore or backup target holds something.
     #[error("{} is not empty: nothing was written", path.display())]
     TargetNotEmpty {

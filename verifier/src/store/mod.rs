@@ -15,6 +15,7 @@ mod boots;
 mod cache;
 mod certificates;
 mod chain;
+mod changes;
 #[cfg(test)]
 mod crash_tests;
 mod decisions;
@@ -51,10 +52,12 @@ use sqlx::{
 pub(crate) use self::snapshot::{referenced_objects, schema_version};
 use self::{
     cache::BootCache,
+    changes::Changes,
     lock::FolderLock,
     writer::{Setup, Tx, TxFuture, Writer},
 };
 pub use self::{
+    changes::{Ground, Seen},
     error::StoreError,
     migrate::SCHEMA_VERSION,
     reference::EndorsementSet,
@@ -134,6 +137,7 @@ struct Inner {
     pool: SqlitePool,
     writer: Option<Writer>,
     cache: Arc<BootCache>,
+    changes: Arc<Changes>,
     objects: Objects,
     warnings: Vec<String>,
     /// One backup or retention at a time.
@@ -227,16 +231,18 @@ impl Store {
         let objects_folder = folder.join(OBJECTS_FOLDER);
         let objects =
             if read_only { Objects::at(&objects_folder) } else { Objects::open(&objects_folder)? };
+        let changes = Arc::new(Changes::default());
         let writer = match lock {
             None => None,
             Some(lock) => {
                 let (folder, cache) = (folder.clone(), Arc::clone(&cache));
-                let setup = Setup { folder, options: writing, replica, cache, lock };
+                let changes = Arc::clone(&changes);
+                let setup = Setup { folder, options: writing, replica, cache, changes, lock };
                 Some(Writer::start(setup).await?)
             }
         };
         let maintenance = tokio::sync::Mutex::new(());
-        let inner = Inner { folder, pool, writer, cache, objects, warnings, maintenance };
+        let inner = Inner { folder, pool, writer, cache, changes, objects, warnings, maintenance };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -264,6 +270,13 @@ impl Store {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.0.folder
+    }
+
+    /// How many changes of golden sets, endorsements and admission rules are committed. Taken before
+    /// these are read, it lets [`Store::record`] refuse what was judged by others since.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.0.changes.seen()
     }
 
     /// Stores evidence that is too big for the database. Give the answer to

@@ -4,12 +4,14 @@ use proto::digest::{Digest, HashAlg};
 use sqlx::sqlite::SqliteRow;
 
 use super::{
-    Store, StoreError, row,
+    Store, StoreError,
+    changes::Ground,
+    row,
     types::{
         Admin, AdmissionRule, By, Endorsement, EndorsementKind, GoldenSetVersion, GoldenState,
         NewGoldenSet,
     },
-    writer::{Event, Tx},
+    writer::{Event, Touched, Tx},
 };
 use crate::audit::AuditKind;
 
@@ -92,7 +94,9 @@ async fn apply_golden(tx: &mut Tx, set: NewGoldenSet, by: &By) -> Result<(), Sto
     let body = serde_json::json!({
         "change": "apply", "name": set.name, "version": set.version, "sha256": sha256,
     });
-    audit(tx, AuditKind::GoldenSet, &set.pool, by, body).await
+    audit(tx, AuditKind::GoldenSet, &set.pool, by, body).await?;
+    tx.touched.push(Touched::Ground(Ground::GoldenSet(set.pool)));
+    Ok(())
 }
 
 fn decode_endorsement(found: &SqliteRow) -> Result<Endorsement, StoreError> {
@@ -262,6 +266,7 @@ impl Store {
                 }
                 let body = serde_json::json!({ "change": "import", "kind": kind, "label": label });
                 audit(tx, AuditKind::Endorsement, &sha256, &by, body).await?;
+                tx.touched.push(Touched::Ground(Ground::Endorsements));
                 Ok(true)
             })
         })
@@ -291,7 +296,9 @@ impl Store {
                     return Err(StoreError::NotFound { what: kind.as_str(), key: sha256 });
                 }
                 let body = serde_json::json!({ "change": "remove", "kind": kind });
-                audit(tx, AuditKind::Endorsement, &sha256, &by, body).await
+                audit(tx, AuditKind::Endorsement, &sha256, &by, body).await?;
+                tx.touched.push(Touched::Ground(Ground::Endorsements));
+                Ok(())
             })
         })
         .await
@@ -332,7 +339,9 @@ impl Store {
                 .await
                 .map_err(StoreError::insert("admission rule", &rule.name))?;
                 let body = serde_json::json!({ "change": "add", "rule": rule });
-                audit(tx, AuditKind::AdmissionRule, &rule.name, &by, body).await
+                audit(tx, AuditKind::AdmissionRule, &rule.name, &by, body).await?;
+                tx.touched.push(Touched::Ground(Ground::AdmissionRules));
+                Ok(())
             })
         })
         .await
@@ -355,7 +364,9 @@ impl Store {
                     return Err(StoreError::NotFound { what: "admission rule", key: name });
                 }
                 let body = serde_json::json!({ "change": "remove" });
-                audit(tx, AuditKind::AdmissionRule, &name, &by, body).await
+                audit(tx, AuditKind::AdmissionRule, &name, &by, body).await?;
+                tx.touched.push(Touched::Ground(Ground::AdmissionRules));
+                Ok(())
             })
         })
         .await

@@ -4,7 +4,7 @@ use proto::digest::{Digest, HashAlg};
 
 use super::{
     Appraisal, Boot, By, CertificateIntent, Counters, NewDecision, NewNode, Node, NodeStatus,
-    Outcome, Store, StoreOptions,
+    Outcome, Seen, Store, StoreOptions,
 };
 
 pub(crate) const NOW: i64 = 1_800_000_000;
@@ -84,6 +84,8 @@ pub(crate) fn appraisal(id: &str, node: &str) -> Appraisal {
         new_node: None,
         boot: None,
         certificate: None,
+        grounds: Vec::new(),
+        seen: Seen::default(),
     }
 }
 

@@ -6,6 +6,7 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::Sqlit
 
 use super::{testing::*, *};
 use crate::audit::BreakKind;
+use proto::digest::HashAlg;
 
 async fn raw(store: &Store) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(store.folder().join(DATABASE_FILE));
@@ -18,11 +19,9 @@ async fn sql(conn: &mut SqliteConnection, text: &str) {
 
 fn full(id: &str, node: &str, ak: u8, expected: Option<u64>) -> Appraisal {
     Appraisal {
-        decision: decision(id, node, NOW),
-        node_version: None,
-        new_node: None,
         boot: Some(PutBoot { boot: boot(ak, node), expected_version: expected }),
         certificate: Some(intent(&format!("00{id}"), node)),
+        ..appraisal(id, node)
     }
 }
 
@@ -84,6 +83,88 @@ async fn a_boot_written_by_somebody_else_is_a_conflict_and_nothing_stays() {
     assert!(matches!(error, StoreError::Conflict { found: None, .. }));
     let report = store.verify_chain(|_, _| {}).await.expect("walk");
     assert_eq!((report.broken, report.entries), (None, 3));
+}
+
+/// Who judged by what is retired writes nothing; other pools go on.
+#[tokio::test]
+async fn what_rests_on_a_retired_ground_is_refused_and_nothing_stays() {
+    let (_folder, store) = store().await;
+    let golden = |pool: &str, version| NewGoldenSet {
+        pool: pool.into(),
+        version,
+        name: "base".into(),
+        document: b"a set".to_vec(),
+        envelope: None,
+    };
+    let rule = AdmissionRule {
+        name: "r".into(),
+        root_sha256: None,
+        manufacturer: None,
+        pool: "linux".into(),
+        name_template: "w-".into(),
+    };
+    let root = b"a root".to_vec();
+    let sha256 = HashAlg::Sha256.hash(&[&root]);
+    store.apply_golden_set(golden("linux", 1), by()).await.expect("apply");
+    let mut tries = 0_u8;
+    for (ground, what) in [
+        (Ground::GoldenSet("linux".into()), "the golden set of pool linux"),
+        (Ground::Endorsements, "the endorsements"),
+        (Ground::AdmissionRules, "the admission rules"),
+    ] {
+        for change in 0..2 {
+            let seen = store.seen();
+            match (&ground, change) {
+                (Ground::GoldenSet(pool), n) => {
+                    store.apply_golden_set(golden(pool, 2 + n), by()).await.expect("apply");
+                }
+                (Ground::Endorsements, 0) => {
+                    let kind = EndorsementKind::Root;
+                    store.import_endorsement(kind, root.clone(), "", by()).await.expect("import");
+                }
+                (Ground::Endorsements, _) => {
+                    let kind = EndorsementKind::Root;
+                    store.remove_endorsement(kind, sha256, by()).await.expect("remove");
+                }
+                (Ground::AdmissionRules, 0) => {
+                    store.add_admission_rule(rule.clone(), by()).await.expect("add");
+                }
+                (Ground::AdmissionRules, _) => {
+                    store.remove_admission_rule("r", by()).await.expect("remove");
+                }
+            }
+            tries += 1;
+            let id = format!("d{tries}");
+            let judged = |seen| Appraisal {
+                grounds: vec![Ground::GoldenSet("other".into()), ground.clone()],
+                seen,
+                ..full(&id, "n1", tries, None)
+            };
+            match store.record(judged(seen)).await.expect_err("superseded") {
+                StoreError::Superseded { what: found } => assert_eq!(found, what),
+                other => panic!("{other}"),
+            }
+            assert_eq!(store.decision(&id).await.expect("read"), None);
+            assert_eq!(store.boot(&boot(tries, "n1").ak_name).await.expect("read"), None);
+            assert_eq!(store.certificate(&format!("00{id}")).await.expect("read"), None);
+            store.record(judged(store.seen())).await.expect("judged again");
+        }
+    }
+}
+
+/// In the transaction that is open, too.
+#[tokio::test]
+async fn a_change_counts_before_its_commit() {
+    let (_folder, store) = store().await;
+    let seen = store.seen();
+    let root = b"a root".to_vec();
+    let imported = store.import_endorsement(EndorsementKind::Root, root, "", by());
+    let appraisal =
+        Appraisal { grounds: vec![Ground::Endorsements], seen, ..full("d1", "n1", 1, None) };
+    // Queued in this order, before the writer task runs: one group.
+    let (imported, recorded) = tokio::join!(imported, store.record(appraisal));
+    assert!(imported.expect("import"));
+    assert!(matches!(recorded, Err(StoreError::Superseded { .. })), "{recorded:?}");
 }
 
 #[tokio::test]

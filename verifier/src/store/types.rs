@@ -5,7 +5,10 @@ use std::sync::Arc;
 use proto::digest::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{
+    StoreError,
+    changes::{Ground, Seen},
+};
 use crate::objects::StoredObject;
 
 /// Declares an enum whose variants are stored as fixed words.
@@ -408,6 +411,10 @@ pub struct Appraisal {
     pub boot: Option<PutBoot>,
     /// The certificate that will be signed; needs an active node.
     pub certificate: Option<CertificateIntent>,
+    /// What all this rests on besides the node's record: none of it may have changed since `seen`.
+    pub grounds: Vec<Ground>,
+    /// [`Store::seen`](super::Store::seen), taken before the grounds were read.
+    pub seen: Seen,
 }
 
 /// What [`Store::record`](super::Store::record) committed.

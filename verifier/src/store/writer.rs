@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     StoreError,
     cache::BootCache,
+    changes::{Changes, Ground, Seen},
     lock::FolderLock,
     types::{KnownBoot, Node},
 };
@@ -34,6 +35,8 @@ pub(super) type TxFuture<'t, T> = Pin<Box<dyn Future<Output = Result<T, StoreErr
 pub(super) enum Touched {
     /// A boot was written.
     Boot(KnownBoot),
+    /// What certificates rest on changed.
+    Ground(Ground),
     /// A node changed.
     Node(String),
 }
@@ -45,6 +48,7 @@ pub(super) struct Tx {
     seq: u64,
     hash: [u8; 32],
     cache: Arc<BootCache>,
+    changes: Arc<Changes>,
     pub(super) touched: Vec<Touched>,
 }
 
@@ -63,7 +67,8 @@ impl Tx {
         let head = super::chain::head(&mut conn, &setup.replica).await?;
         let (seq, hash) = head.map_or((0, [0; 32]), |entry| (entry.seq, entry.entry_hash));
         let (replica, cache) = (setup.replica.clone(), Arc::clone(&setup.cache));
-        Ok(Self { conn, replica, seq, hash, cache, touched: Vec::new() })
+        let changes = Arc::clone(&setup.changes);
+        Ok(Self { conn, replica, seq, hash, cache, changes, touched: Vec::new() })
     }
 
     /// Appends an entry to this replica's chain.
@@ -106,6 +111,12 @@ impl Tx {
         }
         let node = Arc::clone(&self.cache.find(ak_name).ok()?.node);
         (node.name == name).then_some(node)
+    }
+
+    /// Whether this ground changed after it was read, in the open transaction too.
+    pub(super) fn changed_since(&self, seen: Seen, ground: &Ground) -> bool {
+        let changed = |touched: &Touched| matches!(touched, Touched::Ground(g) if g == ground);
+        self.changes.since(seen, ground) || self.touched.iter().any(changed)
     }
 
     fn head(&self) -> ChainHead {
@@ -182,6 +193,7 @@ pub(super) struct Setup {
     pub(super) options: SqliteConnectOptions,
     pub(super) replica: String,
     pub(super) cache: Arc<BootCache>,
+    pub(super) changes: Arc<Changes>,
     pub(super) lock: FolderLock,
 }
 
@@ -306,8 +318,14 @@ impl Task {
             drop(tx);
             // Whether the commit took effect is unknown: nothing that was cached is sure.
             self.setup.cache.clear();
+            self.setup.changes.perhaps_everything();
             answer_all(done.into_iter().map(|(job, _)| job).chain(waiting).collect(), &error);
             return;
+        }
+        for touched in &tx.touched {
+            if let Touched::Ground(ground) = touched {
+                self.setup.changes.committed(ground);
+            }
         }
         self.setup.cache.apply(tx.touched.drain(..));
         self.tx = Some(tx);

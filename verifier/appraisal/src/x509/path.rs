@@ -81,8 +81,10 @@ impl ValidPath {
         &self.intermediates
     }
 
-    /// The earliest end of validity on the path, seconds since 1970. An intermediate accepted
-    /// although expired does not count.
+    /// The last second of which the path holds without being validated again, seconds since 1970:
+    /// the earliest end of validity on it, and where revocation is
+    /// [required](RevocationRequirement::Required), the earliest end of what the CRLs say. An
+    /// intermediate accepted although expired does not count.
     #[must_use]
     pub const fn valid_until_unix_s(&self) -> i64 {
         self.valid_until_unix_s
@@ -346,8 +348,13 @@ fn finish(request: &PathRequest<'_>, path: &[Step<'_>]) -> ValidPath {
     for pair in path.windows(2) {
         if let [certificate, issuer] = pair {
             let (certificate, issuer) = (certificate.certificate, issuer.certificate);
-            revocation =
-                revocation.max(request.roots.revocation(certificate, issuer, request.now_unix_s));
+            let found = request.roots.revocation(certificate, issuer, request.now_unix_s);
+            revocation = revocation.max(found);
+            // Good becomes unknown when the lists run out; that matters where unknown denies.
+            if request.revocation == RevocationRequirement::Required {
+                let until = request.roots.good_until(certificate, issuer, request.now_unix_s);
+                valid_until_unix_s = valid_until_unix_s.min(until);
+            }
         }
     }
     let mut certificates = path.iter().skip(1).map(|step| step.certificate.clone());

@@ -292,19 +292,42 @@ impl EndorsementRoots {
         now_unix_s: i64,
     ) -> RevocationState {
         let mut state = RevocationState::Unknown;
-        let indexes = self.crls_by_issuer.get(certificate.issuer()).into_iter().flatten();
-        for verified in indexes.filter_map(|index| self.crls.get(*index)) {
-            if !verified.signers.iter().any(|signer| signer.spki() == issuer.spki()) {
-                continue;
-            }
-            if verified.crl.lists(certificate.serial()) {
+        for crl in self.crls_of(certificate, issuer) {
+            if crl.lists(certificate.serial()) {
                 return RevocationState::Revoked;
             }
-            if verified.crl.is_current(now_unix_s) {
+            if crl.is_current(now_unix_s) {
                 state = RevocationState::Good;
             }
         }
         state
+    }
+
+    /// When the last of the current CRLs that speak of `certificate` becomes stale, seconds since
+    /// 1970; `now_unix_s` where none is current.
+    pub(super) fn good_until(
+        &self,
+        certificate: &Certificate,
+        issuer: &Certificate,
+        now_unix_s: i64,
+    ) -> i64 {
+        self.crls_of(certificate, issuer)
+            .filter(|crl| crl.is_current(now_unix_s))
+            .map(|crl| crl.validity_unix_s().end)
+            .fold(now_unix_s, i64::max)
+    }
+
+    /// The CRLs that the key of `issuer` signed under the name that `certificate` gives its issuer.
+    fn crls_of<'a>(
+        &'a self,
+        certificate: &Certificate,
+        issuer: &'a Certificate,
+    ) -> impl Iterator<Item = &'a Crl> {
+        let indexes = self.crls_by_issuer.get(certificate.issuer()).into_iter().flatten();
+        indexes
+            .filter_map(|index| self.crls.get(*index))
+            .filter(|verified| verified.signers.iter().any(|ca| ca.spki() == issuer.spki()))
+            .map(|verified| &verified.crl)
     }
 
     fn crl_signers(&self, crl: &Crl) -> Vec<Certificate> {

@@ -1,0 +1,103 @@
+//! What certificates rest on besides the node's own record, and whether it changed since it was read.
+//!
+//! Golden sets, endorsements and admission rules are read ahead and kept in memory by whoever
+//! appraises. A change of one of them is committed by the writer task, as is every certificate's
+//! intent: counting the changes here lets that task refuse an intent that was judged by what is no
+//! longer in force, without a query.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
+
+/// Something that a certificate rests on and an administrator may change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Ground {
+    /// The rules that admit unknown TPMs.
+    AdmissionRules,
+    /// Roots, intermediates and CRLs.
+    Endorsements,
+    /// The golden set of a pool.
+    GoldenSet(String),
+}
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AdmissionRules => f.write_str("the admission rules"),
+            Self::Endorsements => f.write_str("the endorsements"),
+            Self::GoldenSet(pool) => write!(f, "the golden set of pool {pool}"),
+        }
+    }
+}
+
+/// How many changes had been committed when something was read. Take it before reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen(u64);
+
+/// Changes committed by this process, which is the only one that writes.
+#[derive(Debug, Default)]
+pub(super) struct Changes(Mutex<Counted>);
+
+/// Bounded by the pools that administrators name.
+#[derive(Debug, Default)]
+struct Counted {
+    count: u64,
+    last: HashMap<Ground, u64>,
+    /// Last moment at which anything may have changed.
+    unknown: u64,
+}
+
+impl Changes {
+    pub(super) fn seen(&self) -> Seen {
+        Seen(self.lock().count)
+    }
+
+    /// After the commit of a change, before it is answered.
+    pub(super) fn committed(&self, ground: &Ground) {
+        let mut counted = self.lock();
+        counted.count += 1;
+        let count = counted.count;
+        counted.last.insert(ground.clone(), count);
+    }
+
+    /// After a commit that failed in a way that may have taken effect.
+    pub(super) fn perhaps_everything(&self) {
+        let mut counted = self.lock();
+        counted.count += 1;
+        counted.unknown = counted.count;
+    }
+
+    pub(super) fn since(&self, seen: Seen, ground: &Ground) -> bool {
+        let counted = self.lock();
+        let last = counted.last.get(ground).copied().unwrap_or(0).max(counted.unknown);
+        last > seen.0
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Counted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Changes, Ground};
+
+    #[test]
+    fn each_ground_counts_alone_and_an_unknown_commit_for_all() {
+        let linux = || Ground::GoldenSet("linux".into());
+        let changes = Changes::default();
+        let before = changes.seen();
+        assert!(!changes.since(before, &linux()));
+        changes.committed(&linux());
+        assert!(changes.since(before, &linux()));
+        assert!(!changes.since(before, &Ground::GoldenSet("other".into())));
+        assert!(!changes.since(before, &Ground::Endorsements));
+        let after = changes.seen();
+        assert!(!changes.since(after, &linux()));
+        changes.perhaps_everything();
+        assert!(changes.since(after, &Ground::AdmissionRules));
+        assert!(!changes.since(changes.seen(), &Ground::AdmissionRules));
+    }
+}
