@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use proto::digest::{Digest, HashAlg};
 use tokio::runtime::Runtime;
 use verifier::store::{
-    Appraisal, Boot, By, Counters, NewDecision, NewNode, NodeStatus, Outcome, PutBoot, Store,
+    Appraisal, Boot, By, Counters, NewDecision, NewNode, NodeStatus, Outcome, PutBoot, Seen, Store,
     StoreOptions,
 };
 
@@ -97,6 +97,8 @@ async fn write(store: &Store, count: u64, round: u64, with_boot: bool) -> Durati
                     new_node: None,
                     boot: with_boot.then_some(put),
                     certificate: None,
+                    grounds: Vec::new(),
+                    seen: Seen::default(),
                 };
                 let recorded = store.record(appraisal).await.expect("record");
                 version = recorded.boot_version.unwrap_or(version);
