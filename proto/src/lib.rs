@@ -5,6 +5,7 @@
 
 pub mod binding;
 pub mod digest;
+pub mod eventlog;
 pub mod evidence;
 pub mod limits;
 pub mod reason;

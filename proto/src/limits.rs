@@ -34,6 +34,14 @@ pub const MAX_EVIDENCE_BYTES: usize = 32 * 1024;
 pub const MAX_TOOL_LOG_BYTES: usize = 8 * 1024 * 1024;
 /// Firmware log: real ones have 5 to 60 kB, some kernels pad up to 1 MB.
 pub const MAX_UEFI_LOG_BYTES: usize = 2 * 1024 * 1024;
+/// Events in a firmware log: real ones have up to 300 (GRUB measures every command).
+pub const MAX_UEFI_EVENTS: usize = 8192;
+/// Banks that a log may declare, or an event have digests of: TPMs have up to four, the registry names eight.
+pub const MAX_LOG_BANKS: usize = 16;
+/// Padding after the last event of a firmware log: kernels hand out their whole buffer.
+pub const MAX_LOG_PADDING_BYTES: usize = 1024 * 1024;
+/// Records in systemd's measurement log: a boot writes about ten.
+pub const MAX_SYSTEMD_RECORDS: usize = 4096;
 /// systemd's measurement log: a boot writes a few kB.
 pub const MAX_SYSTEMD_LOG_BYTES: usize = 1024 * 1024;
 /// IMA list: 500 000 entries of about 130 bytes.

@@ -71,6 +71,8 @@ pub enum Stage {
     Quote,
     /// PCR values against the quote.
     Pcr,
+    /// Firmware's and systemd's logs against the PCR values.
+    EventLog,
     /// The certified node key.
     NodeKey,
     /// The tool log against its PCR.
@@ -143,6 +145,18 @@ reasons! {
     PcrSelectionIncomplete "PCR_SELECTION_INCOMPLETE" Pcr "The quote does not cover what was asked for." "Check that the TPM has the banks that policy names allocated.";
     PcrSelectionInvalid "PCR_SELECTION_INVALID" Pcr "The quoted selection repeats a bank or has a wrong size." "Use an unmodified attestor.";
     PcrValuesInvalid "PCR_VALUES_INVALID" Pcr "The values presented are not one for each quoted PCR." "Use an unmodified attestor.";
+
+    EventLogAlgorithmInvalid "EVENT_LOG_ALGORITHM_INVALID" EventLog "An event has a digest of a bank that the log does not declare, or two of one bank." "Update the worker's firmware; a log that was edited looks like this too.";
+    EventLogBankMissing "EVENT_LOG_BANK_MISSING" EventLog "The log has no digests of a quoted bank." "Check which PCR banks the firmware activates, and name one of them in policy.";
+    EventLogDigestMissing "EVENT_LOG_DIGEST_MISSING" EventLog "An event of a required PCR has no digest of a quoted bank." "Name a bank in policy that firmware and operating system both measure into.";
+    EventLogLimitExceeded "EVENT_LOG_LIMIT_EXCEEDED" EventLog "The log, its events, banks or padding are more than is allowed." "See docs/EVIDENCE.md for the limits; update the worker's firmware.";
+    EventLogMalformed "EVENT_LOG_MALFORMED" EventLog "The log does not decode." "Check that the log was read whole; the offset says where decoding stopped.";
+    EventLogPcrInvalid "EVENT_LOG_PCR_INVALID" EventLog "An event names a PCR that does not exist." "Update the worker's firmware; a log that was edited looks like this too.";
+    EventLogPcrUnaccounted "EVENT_LOG_PCR_UNACCOUNTED" EventLog "A quoted PCR has a value and the log has no event for it." "Send the log that explains this PCR, or do not require it.";
+    EventLogReplayMismatch "EVENT_LOG_REPLAY_MISMATCH" EventLog "The log does not replay to a quoted PCR." "Try again; if it persists, the log was edited or something else extends this PCR.";
+    EventLogSeparatorInvalid "EVENT_LOG_SEPARATOR_INVALID" EventLog "A firmware PCR has no separator, more than one, or one that reports an error." "Update the worker's firmware; look for an error message at its start.";
+    EventLogSpecIdInvalid "EVENT_LOG_SPEC_ID_INVALID" EventLog "The log's first event is not one that is understood." "Update the worker's firmware.";
+    EventLogStartupInvalid "EVENT_LOG_STARTUP_INVALID" EventLog "The locality that the TPM was started from is impossible, late, repeated or in a wrong PCR." "Update the worker's firmware; a log that was edited looks like this too.";
 
     NodeKeyAttributesInvalid "NODE_KEY_ATTRIBUTES_INVALID" NodeKey "The node key could leave its TPM or be used beyond signing." "Use an unmodified attestor.";
     NodeKeyCertifySignatureInvalid "NODE_KEY_CERTIFY_SIGNATURE_INVALID" NodeKey "The AK did not sign the node key's certification." "Try again; if it persists, treat the worker as hostile.";

@@ -25,6 +25,7 @@
 pub mod activation;
 pub mod ak;
 pub mod boot;
+pub mod boot_log;
 pub mod claims;
 pub mod context;
 pub mod ek;

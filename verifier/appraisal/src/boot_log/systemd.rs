@@ -1,0 +1,164 @@
+//! Events that systemd measures from userspace, continued after the firmware's.
+
+use proto::{
+    digest::PcrIndex,
+    eventlog::{EventType, LogAlg, LogDigest, systemd::SystemdRecord},
+};
+
+use super::{
+    facts::UserspaceMeasurement,
+    replay::{EventSource, Replay, ReplayedEvent},
+};
+
+/// PCR of boot phases.
+const PHASE_PCR: u8 = 11;
+/// Phases that systemd measures, in order. The first two only where the initial RAM disk runs systemd.
+///
+/// # Source
+/// systemd-pcrphase.service(8).
+pub const PHASES: [&str; 6] =
+    ["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final"];
+/// Phases that are measured inside of the initial RAM disk.
+const INITRD_PHASES: usize = 2;
+
+/// Values that a TPM quoted.
+pub(super) type Quoted<'q> = &'q [(LogAlg, PcrIndex, LogDigest)];
+
+fn event(source: EventSource, index: usize, pcr: PcrIndex, data: &[u8]) -> ReplayedEvent<'_> {
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    ReplayedEvent { source, index, pcr, untrusted_type: EventType::EVENT_TAG, untrusted_data: data }
+}
+
+fn extend_record<'a>(replay: &mut Replay<'a>, index: usize, record: &'a SystemdRecord) {
+    let Some(pcr) = record.pcr else { return };
+    let text = record.untrusted_string.as_deref().unwrap_or_default().as_bytes();
+    replay.extend(event(EventSource::Systemd, index, pcr, text), &record.digests);
+}
+
+impl<'a> Replay<'a> {
+    /// Extends every record of systemd's log.
+    pub fn append_systemd(&mut self, records: &'a [SystemdRecord]) {
+        for (index, record) in records.iter().enumerate() {
+            extend_record(self, index, record);
+        }
+    }
+
+    /// Extends the longest beginning of systemd's log after which every PCR that the log touches has its quoted
+    /// value; a log read after the quote may go on. All of it where there is none: the difference is then told.
+    ///
+    /// Returns how many records were taken. One pass to find them, one to extend.
+    pub(super) fn append_systemd_until(
+        &mut self,
+        records: &'a [SystemdRecord],
+        quoted: Quoted<'_>,
+    ) -> usize {
+        let touched = |pcr: PcrIndex| records.iter().any(|record| record.pcr == Some(pcr));
+        let mut wanted: Vec<(LogAlg, PcrIndex, LogDigest, Option<LogDigest>)> = quoted
+            .iter()
+            .filter(|(_, pcr, _)| touched(*pcr))
+            .map(|(alg, pcr, value)| (*alg, *pcr, *value, self.value(*alg, *pcr)))
+            .collect();
+        let reached = |wanted: &[(LogAlg, PcrIndex, LogDigest, Option<LogDigest>)]| {
+            wanted.iter().all(|(_, _, value, now)| now.as_ref() == Some(value))
+        };
+        let mut taken = if reached(&wanted) { Some(0) } else { None };
+        for (index, record) in records.iter().enumerate() {
+            for (alg, pcr, _, now) in &mut wanted {
+                if record.pcr == Some(*pcr) {
+                    let digest = record.digest(*alg);
+                    *now = now.zip(digest).and_then(|(now, digest)| now.extended(digest.as_bytes()));
+                }
+            }
+            if reached(&wanted) {
+                taken = Some(index.saturating_add(1));
+            }
+        }
+        let taken = taken.unwrap_or(records.len());
+        for (index, record) in records.iter().enumerate().take(taken) {
+            extend_record(self, index, record);
+        }
+        taken
+    }
+
+    /// Where there is no log of systemd's: finds the phases, from "enter-initrd" or from "sysinit" on, that lead PCR
+    /// 11 to its quoted value in every quoted bank, and extends them. False, and nothing extended, if none do.
+    pub(super) fn append_phases(&mut self, quoted: Quoted<'_>) -> bool {
+        let Some(pcr) = PcrIndex::new(PHASE_PCR) else { return false };
+        let wanted: Vec<(LogAlg, LogDigest)> = quoted
+            .iter()
+            .filter(|(_, index, _)| *index == pcr)
+            .map(|(alg, _, value)| (*alg, *value))
+            .collect();
+        if wanted.is_empty() {
+            return false;
+        }
+        for first in [0, INITRD_PHASES] {
+            let phases = PHASES.get(first..).unwrap_or_default();
+            let count = wanted
+                .iter()
+                .map(|(alg, value)| self.phases_to(*alg, pcr, value, phases))
+                .reduce(|a, b| if a == b { a } else { None })
+                .flatten();
+            let Some(count) = count else { continue };
+            for (index, phase) in phases.iter().enumerate().take(count) {
+                let digests: Vec<LogDigest> =
+                    self.banks().filter_map(|alg| alg.hash(&[phase.as_bytes()])).collect();
+                self.extend(event(EventSource::Inferred, index, pcr, phase.as_bytes()), &digests);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// How many of `phases` lead a PCR to `value`.
+    fn phases_to(
+        &self,
+        alg: LogAlg,
+        pcr: PcrIndex,
+        value: &LogDigest,
+        phases: &[&str],
+    ) -> Option<usize> {
+        let mut now = self.value(alg, pcr)?;
+        for (count, phase) in phases.iter().enumerate() {
+            if now == *value {
+                return Some(count);
+            }
+            now = now.extended(alg.hash(&[phase.as_bytes()])?.as_bytes())?;
+        }
+        (now == *value).then_some(phases.len())
+    }
+}
+
+/// What systemd measured, as facts: from the records that were taken, and from phases that were inferred.
+pub(super) fn measurements(
+    replay: &Replay<'_>,
+    records: &[SystemdRecord],
+    bank: LogAlg,
+    trusted: impl Fn(PcrIndex) -> bool,
+) -> Vec<UserspaceMeasurement> {
+    let mut out = Vec::new();
+    for (position, event) in replay.events().iter().enumerate() {
+        let Some(digest) = replay.digest(position, bank).filter(|_| trusted(event.pcr)) else {
+            continue;
+        };
+        let record = match event.source {
+            EventSource::Systemd => {
+                records.get(usize::try_from(event.index).unwrap_or(usize::MAX))
+            }
+            EventSource::Inferred if event.pcr.get() == PHASE_PCR => None,
+            _ => continue,
+        };
+        let text = std::str::from_utf8(event.untrusted_data).ok().filter(|text| !text.is_empty());
+        let proven = text.filter(|text| bank.hash(&[text.as_bytes()]) == Some(digest));
+        out.push(UserspaceMeasurement {
+            source: event.source,
+            record: event.index,
+            pcr: event.pcr.get(),
+            digest,
+            text: proven.map(str::to_owned),
+            untrusted_type: record.and_then(|record| record.untrusted_event_type.clone()),
+            untrusted_text: text.filter(|_| proven.is_none()).map(str::to_owned),
+        });
+    }
+    out
+}
