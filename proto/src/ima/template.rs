@@ -98,8 +98,9 @@ impl FieldKind {
 /// A template: its name as the list has it, and its fields.
 ///
 /// # Untrusted
-/// The name is not under the template digest. What an entry says is therefore judged so that no other
-/// reading of the same bytes is judged more mildly: see `fields`.
+/// The name is not under the template digest, only the values are. What an entry says is therefore
+/// judged so that no other reading of the same values is judged more mildly, and a list that names the
+/// two kinds of digests in the other order is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template<'a> {
     untrusted_name: &'a str,
@@ -128,7 +129,21 @@ impl<'a> Template<'a> {
             *template.fields.get_mut(template.count)? = FieldKind::from_id(id)?;
             template.count = template.count.saturating_add(1);
         }
+        if template.has_modsig_digest_first() {
+            return None;
+        }
         Some(template)
+    }
+
+    /// Whether a digest that leaves out an appended signature stands before the file's own. No
+    /// kernel's template is so; the two values look alike, and a list could exchange them by naming
+    /// them so.
+    fn has_modsig_digest_first(&self) -> bool {
+        let is_digest =
+            |kind: &FieldKind| matches!(kind, FieldKind::D | FieldKind::DNg | FieldKind::DNgV2);
+        let fields = self.fields();
+        let modsig = fields.iter().position(|kind| *kind == FieldKind::DModsig);
+        modsig.is_some_and(|at| !fields.iter().take(at).any(is_digest))
     }
 
     /// The name, as the list has it.
@@ -181,7 +196,8 @@ mod tests {
         assert_eq!(fields("ima-ng"), fields("d-ng|n-ng"));
         assert_eq!(fields("ima"), Some(vec![FieldKind::D, FieldKind::N]));
         assert_eq!(fields("evm-sig").map(|fields| fields.len()), Some(9));
-        for bad in ["", "|", "d-ng|", "d-ng||n-ng", "ima-new", "d-ng,n-ng", "D-NG"] {
+        let swapped = "d-modsig|n-ng|sig|d-ng|modsig";
+        for bad in ["", "|", "d-ng|", "d-ng||n-ng", "ima-new", "d-ng,n-ng", "D-NG", swapped] {
             assert_eq!(fields(bad), None, "{bad:?}");
         }
         let widest = ["d"; MAX_FIELDS].join("|");
