@@ -7,6 +7,7 @@ pub mod binding;
 pub mod digest;
 pub mod eventlog;
 pub mod evidence;
+pub mod ima;
 pub mod limits;
 pub mod reason;
 pub mod spki;

@@ -46,6 +46,11 @@ pub const MAX_SYSTEMD_RECORDS: usize = 4096;
 pub const MAX_SYSTEMD_LOG_BYTES: usize = 1024 * 1024;
 /// IMA list: 500 000 entries of about 130 bytes.
 pub const MAX_IMA_LOG_BYTES: usize = 64 * 1024 * 1024;
+/// Name of an IMA template: 15 fields with names of up to 16 bytes.
+pub const MAX_IMA_TEMPLATE_NAME_BYTES: usize = 256;
+/// Fields of one IMA entry: kernel command lines, certificates and signatures take up to 64 kB, the
+/// kernel's critical data (a loaded SELinux policy's hash, device-mapper tables) no more.
+pub const MAX_IMA_TEMPLATE_DATA_BYTES: usize = 1024 * 1024;
 /// Events in the tool log of one boot.
 pub const MAX_TOOL_EVENTS: usize = 10_000;
 /// Files, links and libraries of one tool (a cross toolchain with its headers has about 8 000).

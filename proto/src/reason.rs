@@ -77,6 +77,8 @@ pub enum Stage {
     NodeKey,
     /// The tool log against its PCR.
     ToolLog,
+    /// The kernel's IMA list against its PCR.
+    Ima,
     /// Reference values and site policy.
     Policy,
     /// Issuing a certificate.
@@ -175,7 +177,23 @@ reasons! {
     ToolLogReplayMismatch "TOOL_LOG_REPLAY_MISMATCH" ToolLog "The tool log does not replay to its PCR." "Somebody else extended the PCR or the log lost events: restart the worker.";
     ToolLogWrongPcr "TOOL_LOG_WRONG_PCR" ToolLog "An event names another PCR or bank set than the tool log's." "Make the tool PCR of attestor and verifier equal.";
 
+    ImaBootAggregateMismatch "IMA_BOOT_AGGREGATE_MISMATCH" Ima "The list's boot_aggregate is not the hash of the firmware's PCRs." "Reboot the worker; if it persists, the list belongs to another boot: treat the worker as hostile.";
+    ImaBootAggregateMissing "IMA_BOOT_AGGREGATE_MISSING" Ima "The list does not begin with boot_aggregate." "Boot with an IMA policy (`ima_policy=tcb`) and a TPM that the kernel drives from the start.";
+    ImaLogMalformed "IMA_LOG_MALFORMED" Ima "The IMA list does not decode." "Send binary_runtime_measurements as the kernel gives it.";
+    ImaNameInvalid "IMA_NAME_INVALID" Ima "An entry's name is empty, too long, or has a NUL within." "Send binary_runtime_measurements as the kernel gives it.";
+    ImaOffsetInvalid "IMA_OFFSET_INVALID" Ima "The list's piece does not begin where it was asked for." "Restart the attestor.";
+    ImaReplayMismatch "IMA_REPLAY_MISMATCH" Ima "No prefix of the list replays to the quoted PCR." "Try again; if it persists, somebody else extended the PCR or the list was edited: reboot the worker.";
+    ImaTemplateDigestMismatch "IMA_TEMPLATE_DIGEST_MISMATCH" Ima "An entry's template digest is not the hash of its fields." "The list was edited: treat the worker as hostile.";
+    ImaTemplateUnsupported "IMA_TEMPLATE_UNSUPPORTED" Ima "An entry has a template or a field that is not known." "Boot the worker with `ima_template=ima-sig` or another template of the documentation.";
+    ImaWrongPcr "IMA_WRONG_PCR" Ima "An entry names another PCR than the list's, or that PCR is not quoted in the list's banks." "Leave `pcr=` out of the IMA policy, and the banks that are asked for as they were at the boot's first attestation.";
+
     PolicyClockNotSafe "POLICY_CLOCK_NOT_SAFE" Policy "The reference values demand a safe TPM clock and the quote says it is not." "Wait until the TPM wrote its clock (up to 70 minutes after a power cut).";
+    PolicyImaDigestWeak "POLICY_IMA_DIGEST_WEAK" Policy "A file was measured with a hash that proves nothing, such as SHA-1." "Boot the worker with `ima_hash=sha256`.";
+    PolicyImaFileDenied "POLICY_IMA_FILE_DENIED" Policy "A file with a denied digest was measured in this boot." "Remove the file and reboot the worker.";
+    PolicyImaFileNotAllowed "POLICY_IMA_FILE_NOT_ALLOWED" Policy "A measured file is neither in the manifest nor signed by a key of the policy." "Remove the file and reboot the worker, or add its digest to the manifest.";
+    PolicyImaSignatureInvalid "POLICY_IMA_SIGNATURE_INVALID" Policy "A measured file has a signature that does not verify." "Reinstall the file with its signature, then reboot the worker.";
+    PolicyImaSignatureMissing "POLICY_IMA_SIGNATURE_MISSING" Policy "The policy demands signed files and this one is not signed by a key of the policy." "Sign the file with a key of the policy, measure with the template `ima-sig`, then reboot the worker.";
+    PolicyImaViolation "POLICY_IMA_VIOLATION" Policy "The kernel recorded a violation: a file was written while it was measured." "Find the writer, exclude the file in the kernel's IMA policy, then reboot the worker.";
     PolicyNoReferenceValues "POLICY_NO_REFERENCE_VALUES" Policy "No golden set is active for the node's pool." "Capture one with `verifier golden capture` and apply it.";
     PolicyPcrNotAllowed "POLICY_PCR_NOT_ALLOWED" Policy "A PCR has a value that the golden set does not list." "See the audit record for the expected values; capture a new golden set if the change is wanted.";
     PolicyToolDenied "POLICY_TOOL_DENIED" Policy "A tool with a denied digest was measured in this boot." "Remove the tool and reboot the worker.";

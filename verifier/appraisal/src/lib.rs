@@ -29,6 +29,7 @@ pub mod boot_log;
 pub mod claims;
 pub mod context;
 pub mod ek;
+pub mod ima;
 pub mod measurement;
 pub mod node_key;
 pub mod pcr;

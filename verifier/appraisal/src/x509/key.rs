@@ -11,6 +11,8 @@ use aws_lc_rs::signature::{
     UnparsedPublicKey,
 };
 
+use proto::limits::MAX_CERTIFICATE_BYTES;
+
 use super::{
     der::{DerError, DerErrorKind, Reader, Span, dotted, strip_leading_zeros, tag, write},
     oddity::{Oddities, Oddity},
@@ -105,6 +107,17 @@ impl SubjectKey<'_> {
             Self::Unsupported(_) => None,
         }
     }
+
+    /// Content of the `subjectPublicKey`: what key identifiers are a hash of; `None` for unsupported
+    /// keys.
+    #[must_use]
+    pub(crate) fn public_key_bits(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Ec { point, .. } => Some(point.to_vec()),
+            Self::Rsa { modulus, exponent } => Some(rsa_key_der(modulus, exponent)),
+            Self::Unsupported(_) => None,
+        }
+    }
 }
 
 /// For listings: `RSA-2048`, `P-384`.
@@ -120,14 +133,14 @@ impl fmt::Display for SubjectKey<'_> {
 
 /// Where a key's parts lie in its certificate.
 #[derive(Clone, Debug)]
-pub(super) enum KeySpans {
+pub(crate) enum KeySpans {
     Ec { curve: EcCurve, point: Span },
     Rsa { modulus: Span, exponent: Span },
     Unsupported(String),
 }
 
 impl KeySpans {
-    pub(super) fn key<'a>(&self, document: &'a [u8]) -> SubjectKey<'a> {
+    pub(crate) fn key<'a>(&self, document: &'a [u8]) -> SubjectKey<'a> {
         match self {
             Self::Ec { curve, point } => {
                 SubjectKey::Ec { curve: *curve, point: point.of(document) }
@@ -139,6 +152,18 @@ impl KeySpans {
             Self::Unsupported(oid) => SubjectKey::Unsupported(oid.clone()),
         }
     }
+}
+
+/// Reads a document that is a `SubjectPublicKeyInfo` and nothing else.
+pub(crate) fn parse_spki(document: &[u8]) -> Result<KeySpans, DerError> {
+    if document.len() > MAX_CERTIFICATE_BYTES {
+        let kind = DerErrorKind::Limit(MAX_CERTIFICATE_BYTES);
+        return Err(DerError { at: 0, what: "public key", kind });
+    }
+    let mut reader = Reader::new(document);
+    let spans = read_spki(&mut reader, &mut Oddities::default())?;
+    reader.finish("public key")?;
+    Ok(spans)
 }
 
 /// Reads a `SubjectPublicKeyInfo`.
@@ -376,15 +401,21 @@ pub enum SignatureFailure {
 
 /// `SubjectPublicKeyInfo`: rsaEncryption, NULL parameters, minimal integers.
 fn rsa_spki_der(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+    let key = rsa_key_der(modulus, exponent);
+    let mut algorithm = Vec::with_capacity(16);
+    write(&mut algorithm, tag::OID, &[OID_RSA_ENCRYPTION]);
+    write(&mut algorithm, tag::NULL, &[]);
+    spki(&algorithm, &key)
+}
+
+/// `RSAPublicKey`, minimal integers.
+fn rsa_key_der(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
     let mut integers = Vec::with_capacity(modulus.len() + 16);
     super::der::write_unsigned(&mut integers, modulus);
     super::der::write_unsigned(&mut integers, exponent);
     let mut key = Vec::with_capacity(integers.len() + 4);
     write(&mut key, tag::SEQUENCE, &[&integers]);
-    let mut algorithm = Vec::with_capacity(16);
-    write(&mut algorithm, tag::OID, &[OID_RSA_ENCRYPTION]);
-    write(&mut algorithm, tag::NULL, &[]);
-    spki(&algorithm, &key)
+    key
 }
 
 /// `SubjectPublicKeyInfo`: id-ecPublicKey, named curve, uncompressed point.

@@ -34,8 +34,8 @@ pub use certificate::{
 };
 pub use crl::Crl;
 pub use der::{DerError, DerErrorKind};
-pub(crate) use key::bit_length;
 pub use key::{EcCurve, SignatureAlgorithm, SignatureFailure, SubjectKey};
+pub(crate) use key::{bit_length, parse_spki};
 pub use oddity::{Oddities, Oddity};
 pub use path::{
     MAX_PATH_CERTIFICATES, MAX_SIGNATURE_CHECKS, RevocationRequirement, RevocationState, ValidPath,
