@@ -30,7 +30,11 @@ const QUOTE_ATTEMPTS: usize = 5;
 /// Codes after which the boot has to be proven anew: new AK, activation, whole logs, new node key.
 ///
 /// A qualifyingData mismatch on a renewal means that verifier and worker remember different node keys.
-const PROVE_AGAIN: [&str; 5] = [
+const PROVE_AGAIN: [&str; 9] = [
+    "EVENT_LOG_STALE",
+    "IMA_OFFSET_INVALID",
+    "IMA_WRONG_PCR",
+    "POLICY_BOOT_LOG_MISSING",
     "QUOTE_BOOT_CHANGED",
     "QUOTE_FIRMWARE_CHANGED",
     "QUOTE_QUALIFYING_DATA_MISMATCH",

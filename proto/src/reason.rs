@@ -158,6 +158,7 @@ reasons! {
     EventLogReplayMismatch "EVENT_LOG_REPLAY_MISMATCH" EventLog "The log does not replay to a quoted PCR." "Try again; if it persists, the log was edited or something else extends this PCR.";
     EventLogSeparatorInvalid "EVENT_LOG_SEPARATOR_INVALID" EventLog "A firmware PCR has no separator, more than one, or one that reports an error." "Update the worker's firmware; look for an error message at its start.";
     EventLogSpecIdInvalid "EVENT_LOG_SPEC_ID_INVALID" EventLog "The log's first event is not one that is understood." "Update the worker's firmware.";
+    EventLogStale "EVENT_LOG_STALE" EventLog "A PCR went on since its log was read." "The attestor proves its boot again by itself.";
     EventLogStartupInvalid "EVENT_LOG_STARTUP_INVALID" EventLog "The locality that the TPM was started from is impossible, late, repeated or in a wrong PCR." "Update the worker's firmware; a log that was edited looks like this too.";
 
     NodeKeyAttributesInvalid "NODE_KEY_ATTRIBUTES_INVALID" NodeKey "The node key could leave its TPM or be used beyond signing." "Use an unmodified attestor.";
@@ -187,10 +188,22 @@ reasons! {
     ImaTemplateUnsupported "IMA_TEMPLATE_UNSUPPORTED" Ima "An entry has a template or a field that is not known." "Boot the worker with `ima_template=ima-sig` or another template of the documentation.";
     ImaWrongPcr "IMA_WRONG_PCR" Ima "An entry names another PCR than the list's, or that PCR is not quoted in the list's banks." "Leave `pcr=` out of the IMA policy, and the banks that are asked for as they were at the boot's first attestation.";
 
+    PolicyBootApplicationNotAllowed "POLICY_BOOT_APPLICATION_NOT_ALLOWED" Policy "An image booted that the golden set does not list." "Boot the expected image, or add the digest of this one to the golden set.";
+    PolicyBootCommandLineNotAllowed "POLICY_BOOT_COMMAND_LINE_NOT_ALLOWED" Policy "The kernel was started with a command line that the golden set does not list." "Boot with the expected command line, or add this one to the golden set.";
+    PolicyBootKeyMissing "POLICY_BOOT_KEY_MISSING" Policy "An entry that dbx must have is not there." "Update dbx on the worker (fwupdmgr update).";
+    PolicyBootKeyNotAllowed "POLICY_BOOT_KEY_NOT_ALLOWED" Policy "Secure Boot trusts a key that the golden set does not list." "Remove the key in the firmware setup, or add its digest to the golden set.";
+    PolicyBootLogMissing "POLICY_BOOT_LOG_MISSING" Policy "The golden set reads a log that the worker did not send or that does not explain the PCR." "Run `attestor inspect` on the worker: it says which logs are there.";
+    PolicyBootProblem "POLICY_BOOT_PROBLEM" Policy "The firmware's log shows an oddity that the golden set does not tolerate." "Mend the worker's boot, or name the oddity under `boot.tolerate`.";
+    PolicyBootSectionNotAllowed "POLICY_BOOT_SECTION_NOT_ALLOWED" Policy "A section of the unified kernel image is not one that the golden set lists." "Boot the expected image, or add the section's digest to the golden set.";
+    PolicyBootSecureBoot "POLICY_BOOT_SECURE_BOOT" Policy "Secure Boot is not in the state that the golden set demands." "Change the state in the worker's firmware setup.";
+    PolicyBootSignerNotAllowed "POLICY_BOOT_SIGNER_NOT_ALLOWED" Policy "An image was authorised by a key that the golden set does not list." "Boot an image signed by an expected key, or add the key's digest to the golden set.";
     PolicyClockNotSafe "POLICY_CLOCK_NOT_SAFE" Policy "The reference values demand a safe TPM clock and the quote says it is not." "Wait until the TPM wrote its clock (up to 70 minutes after a power cut).";
+    PolicyEventMissing "POLICY_EVENT_MISSING" Policy "An event that the golden set requires is not in the PCR." "Compare with a boot that was accepted: `verifier inspect eventlog`.";
+    PolicyEventNotAllowed "POLICY_EVENT_NOT_ALLOWED" Policy "A PCR has an event that the golden set does not list." "Undo the change, or add the event's digest to the golden set.";
     PolicyImaDigestWeak "POLICY_IMA_DIGEST_WEAK" Policy "A file was measured with a hash that proves nothing, such as SHA-1." "Boot the worker with `ima_hash=sha256`.";
     PolicyImaFileDenied "POLICY_IMA_FILE_DENIED" Policy "A file with a denied digest was measured in this boot." "Remove the file and reboot the worker.";
     PolicyImaFileNotAllowed "POLICY_IMA_FILE_NOT_ALLOWED" Policy "A measured file is neither in the manifest nor signed by a key of the policy." "Remove the file and reboot the worker, or add its digest to the manifest.";
+    PolicyImaListMissing "POLICY_IMA_LIST_MISSING" Policy "The golden set judges the kernel's IMA list and the worker sent none." "Boot the worker with an IMA policy (`ima_policy=tcb`); `attestor inspect` says whether the list is there.";
     PolicyImaSignatureInvalid "POLICY_IMA_SIGNATURE_INVALID" Policy "A measured file has a signature that does not verify." "Reinstall the file with its signature, then reboot the worker.";
     PolicyImaSignatureMissing "POLICY_IMA_SIGNATURE_MISSING" Policy "The policy demands signed files and this one is not signed by a key of the policy." "Sign the file with a key of the policy, measure with the template `ima-sig`, then reboot the worker.";
     PolicyImaViolation "POLICY_IMA_VIOLATION" Policy "The kernel recorded a violation: a file was written while it was measured." "Find the writer, exclude the file in the kernel's IMA policy, then reboot the worker.";
@@ -199,6 +212,7 @@ reasons! {
     PolicyToolDenied "POLICY_TOOL_DENIED" Policy "A tool with a denied digest was measured in this boot." "Remove the tool and reboot the worker.";
     PolicyToolMissing "POLICY_TOOL_MISSING" Policy "A required tool was not measured." "Install the tool and declare it in the attestor's tool list.";
     PolicyToolNotAllowed "POLICY_TOOL_NOT_ALLOWED" Policy "A tool's digest is not one that the golden set lists." "Reinstall the tool, or add its new digest to the golden set.";
+    PolicyToolPcrStart "POLICY_TOOL_PCR_START" Policy "The tool PCR had a value before the first tool event that the golden set does not list." "Choose a PCR that firmware leaves alone, or list the value under `tools.start`.";
     PolicyToolUnexpected "POLICY_TOOL_UNEXPECTED" Policy "The golden set is closed and does not name this tool." "Remove the tool from the worker's list or add it to the golden set.";
     PolicyTpmFirmwareBelowFloor "POLICY_TPM_FIRMWARE_BELOW_FLOOR" Policy "The TPM's firmware is older than the golden set's floor." "Update the TPM's firmware.";
     PolicyTpmManufacturerNotAllowed "POLICY_TPM_MANUFACTURER_NOT_ALLOWED" Policy "The TPM's manufacturer is not one that the golden set lists." "Add the manufacturer to the golden set or replace the TPM.";

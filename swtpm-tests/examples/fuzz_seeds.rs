@@ -180,6 +180,8 @@ fn attestation(out: &Output, tpm: RawTpm, ek: &Public) -> Outcome<()> {
         firmware_version: clock.firmware_version,
         node_key: hex::encode(&node_key.public),
         tool_log: state.into(),
+        boot_log: appraisal::boot::BootLog::Absent,
+        ima: None,
     };
     Boot::assert_from_store(boot.clone())?;
     out.fixture("boot.json", &serde_json::to_vec_pretty(&boot)?)?;

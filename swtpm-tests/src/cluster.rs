@@ -189,7 +189,8 @@ impl Cluster {
         let node = self.store().node(node).await?.ok_or("no such node")?;
         let pcr = self.verifier().settings().tool_pcr;
         let text = edit(verifier::capture::capture(self.store(), &node, "", pcr).await?);
-        let parsed = appraisal::policy::ReferenceValues::parse(&text, pcr)
+        let manifests = self.verifier().manifests_of(&text).await?;
+        let parsed = appraisal::policy::ReferenceValues::parse(&text, pcr, &manifests)
             .map_err(|problems| format!("{problems:?}"))?;
         let set = NewGoldenSet {
             pool: parsed.pool().to_owned(),
@@ -372,6 +373,11 @@ impl Tools {
         std::fs::write(&path, log)?;
         self.logs.uefi = Some(path);
         Ok(())
+    }
+
+    /// The worker has no firmware event log any more.
+    pub fn no_firmware_log(&mut self) {
+        self.logs.uefi = None;
     }
 
     /// Logs that the worker has besides its tool log.

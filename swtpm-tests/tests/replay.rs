@@ -1,7 +1,8 @@
 //! Every recorded decision is judged again from the record alone, and gives the same bytes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
+use appraisal::{ima::Manifest, policy::Manifests};
 use attestor::tpm::EkPreference;
 use proto::digest::Digest;
 use swtpm_tests::{
@@ -20,6 +21,7 @@ use verifier::{
 struct Recorded {
     objects: Objects,
     golden: HashMap<Digest, Vec<u8>>,
+    manifests: Manifests,
 }
 
 impl Recorded {
@@ -29,7 +31,12 @@ impl Recorded {
             let digest = proto::digest::HashAlg::Sha256.hash(&[&set.document]);
             golden.insert(digest, set.document);
         }
-        Ok(Self { objects: store.objects().clone(), golden })
+        let mut manifests = Manifests::new();
+        for listed in store.manifests().await? {
+            let document = store.manifest(&listed.sha256).await?.ok_or("a listed manifest")?;
+            manifests.insert(listed.sha256, Arc::new(Manifest::parse(&document)?));
+        }
+        Ok(Self { objects: store.objects().clone(), golden, manifests })
     }
 }
 
@@ -41,6 +48,11 @@ impl CaseObjects for Recorded {
     fn golden(&self, digest: &Digest) -> Result<Vec<u8>, ReplayError> {
         let missing = ReplayError::Missing { what: "golden set", digest: *digest };
         self.golden.get(digest).cloned().ok_or(missing)
+    }
+
+    fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, ReplayError> {
+        let missing = ReplayError::Missing { what: "manifest", digest: *digest };
+        self.manifests.get(digest).cloned().ok_or(missing)
     }
 }
 

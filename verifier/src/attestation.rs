@@ -27,9 +27,11 @@ use appraisal::{
     activation::ActivationChallenge,
     ak::RestrictedAk,
     appraise,
+    boot::Boot,
     context::{AppraisalContext, IssuedChallenge, Signer, Standing},
     ek::{AllowListed, ek_digest},
-    policy::ReferenceValues,
+    ima::IMA_PCR,
+    policy::{Manifests, ReferenceValues},
     verdict::{Admission, Denial, Verdict},
 };
 use arc_swap::ArcSwap;
@@ -69,6 +71,8 @@ pub struct Verifier {
     trust_bundle: ArcSwap<Vec<Vec<u8>>>,
     endorsements: ArcSwap<Endorsements>,
     references: ArcSwap<References>,
+    /// Manifests that golden sets in force name or named.
+    manifests: ArcSwap<Manifests>,
     rules: ArcSwap<Vec<AdmissionRule>>,
     boots: Boots,
     denials: Denials,
@@ -192,7 +196,7 @@ impl Verifier {
                     candidate,
                     signer: Signer::Known(known.boot.clone()),
                     credential: None,
-                    logs_wanted: vec![(LogKind::Tools, known.boot.tool_log().bytes)],
+                    logs_wanted: logs_wanted(&hello, Some(&known.boot), reference.as_deref()),
                     known: Some(known),
                     replaces: Some(version),
                     secret: None,
@@ -245,7 +249,7 @@ impl Verifier {
             candidate,
             signer: Signer::Activating { ek, activation },
             credential: Some(credential),
-            logs_wanted: vec![(LogKind::Tools, 0)],
+            logs_wanted: logs_wanted(&hello, None, reference.as_deref()),
             known: None,
             replaces,
             secret: Some(secret),
@@ -551,6 +555,8 @@ impl Verifier {
             banks.extend_from_slice(reference.selection().banks());
         }
         let tool = PcrSet::from_iter([self.settings.tool_pcr]);
+        let ima = reference.and_then(ReferenceValues::ima).map(|_| IMA_PCR);
+        let tool: PcrSet = tool.iter().chain(ima).collect();
         let with_tool: Vec<_> = banks.iter().map(|(alg, _)| (*alg, tool)).collect();
         banks.extend(with_tool);
         let lifetime = i64::try_from(self.settings.challenge_lifetime.as_secs()).unwrap_or(60);
@@ -592,6 +598,28 @@ impl Verifier {
         };
         Ok(Prepared { tbs, intent, spiffe_id })
     }
+}
+
+/// Logs to ask for, and from which byte on: the tool log always, those of firmware and systemd to prove a boot, the
+/// kernel's where the golden set judges it.
+fn logs_wanted(
+    hello: &Hello,
+    known: Option<&Boot>,
+    reference: Option<&ReferenceValues>,
+) -> Vec<(LogKind, u64)> {
+    let has = |kind| hello.logs.iter().any(|(known, _)| *known == kind);
+    let mut wanted = vec![(LogKind::Tools, known.map_or(0, |boot| boot.tool_log().bytes))];
+    if known.is_none() && has(LogKind::Uefi) {
+        wanted.push((LogKind::Uefi, 0));
+        wanted.extend(has(LogKind::Systemd).then_some((LogKind::Systemd, 0)));
+    }
+    if let (Some(policy), true) = (reference.and_then(ReferenceValues::ima), has(LogKind::Ima)) {
+        // Entries that another policy judged were not kept: they are wanted again.
+        let judged =
+            known.and_then(|boot| boot.ima()).filter(|state| state.is_judged_by(policy.digest()));
+        wanted.push((LogKind::Ima, judged.map_or(0, |state| state.bytes)));
+    }
+    wanted
 }
 
 /// What the store knows of the boot that an AK belongs to.

@@ -53,6 +53,8 @@ pub enum AuditKind {
     Endorsement,
     /// A golden set was applied or changed its state.
     GoldenSet,
+    /// A manifest of files was imported.
+    Manifest,
     /// A node record was added, changed or removed.
     Node,
     /// Evidence was dropped by retention.
@@ -61,7 +63,7 @@ pub enum AuditKind {
 
 impl AuditKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Action,
         Self::AdmissionRule,
         Self::Admin,
@@ -71,6 +73,7 @@ impl AuditKind {
         Self::Decision,
         Self::Endorsement,
         Self::GoldenSet,
+        Self::Manifest,
         Self::Node,
         Self::Retention,
     ];
@@ -88,6 +91,7 @@ impl AuditKind {
             Self::Decision => "decision",
             Self::Endorsement => "endorsement",
             Self::GoldenSet => "golden-set",
+            Self::Manifest => "manifest",
             Self::Node => "node",
             Self::Retention => "retention",
         }

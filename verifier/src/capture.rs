@@ -3,16 +3,17 @@
 //! Only evidence that passed every integrity stage is captured: the claims in its recorded verdict, and its tools
 //! with their files from the recorded log. What is captured is trust on first use, and says so.
 
+mod boot;
+
 use std::collections::BTreeMap;
 
 use appraisal::{
+    boot::{Boot, BootDocument},
+    boot_log::ProvenBootLog,
     claims::ClaimsDocument,
     policy::{
         decide::entry_text,
-        document::{
-            AcceptedTool, AcceptedValue, GoldenDocument, PcrRule, SCHEMA, ToolRule, ToolSetRules,
-            TpmRules,
-        },
+        document::{AcceptedTool, GoldenDocument, SCHEMA, ToolRule, ToolSetRules, TpmRules},
         reference::path_key,
     },
 };
@@ -24,6 +25,7 @@ use proto::{
 };
 use serde::Deserialize;
 
+use self::boot::{PcrRules, boot_rules, pcr_rules};
 use crate::store::{DecisionFilter, Node, RecordedDecision, Store, StoreError};
 
 /// Decisions looked through for the last proven claims.
@@ -109,6 +111,12 @@ pub async fn capture(
         .saturating_add(1);
     let from = format!("node {}, decision {}", node.name, last.decision.decision.id);
     let name = if set_name.is_empty() { node.pool.as_str() } else { set_name };
+    let boot = proven_boot(store, node, &last.claims).await?;
+    let log = boot.as_ref().and_then(|boot| boot.boot_log().proven()).map(AsRef::as_ref);
+    let skipped: Vec<PcrIndex> =
+        NEVER_AS_VALUES.iter().copied().filter_map(PcrIndex::new).chain([tool_pcr]).collect();
+    let pcrs = pcr_rules(&last.claims, log, &skipped, &from);
+    let notes = notes(&last.claims, log, &pcrs);
     let document = GoldenDocument {
         schema: SCHEMA.to_owned(),
         name: name.to_owned(),
@@ -121,36 +129,84 @@ pub async fn capture(
             manufacturers: last.claims.ek.manufacturer.iter().cloned().collect(),
             ..Default::default()
         },
-        pcr: pcr_rules(&last.claims, tool_pcr, &from),
-        tools: ToolSetRules::default(),
+        boot: log.map(boot_rules).unwrap_or_default(),
+        pcr: pcrs.values,
+        events: pcrs.events,
+        ima: None,
+        tools: ToolSetRules { start: start(&last.claims, tool_pcr), ..Default::default() },
         tool: tool_rules(&last.claims, &measured, &from),
     };
-    if document.pcr.is_empty() {
+    if document.pcr.is_empty() && document.events.is_empty() {
         return Err(CaptureError::NothingMeasured(node.name.clone()));
     }
-    toml::to_string_pretty(&document).map_err(|error| CaptureError::Write(error.to_string()))
+    let text = toml::to_string_pretty(&document)
+        .map_err(|error| CaptureError::Write(error.to_string()))?;
+    Ok(notes + &text)
 }
 
-/// Quoted PCRs that were extended, but none that a golden set must not list.
-fn pcr_rules(claims: &ClaimsDocument, tool_pcr: PcrIndex, from: &str) -> Vec<PcrRule> {
-    let mut rules = Vec::new();
-    for (bank, values) in &claims.pcrs {
-        for (index, value) in values {
-            let skipped = *index == tool_pcr || NEVER_AS_VALUES.contains(&index.get());
-            if skipped || value.is_reset_value() {
-                continue;
-            }
-            rules.push(PcrRule {
-                bank: *bank,
-                index: index.get(),
-                accept: vec![AcceptedValue {
-                    value: hex::encode(value.as_bytes()),
-                    from: Some(from.to_owned()),
-                }],
-            });
+/// The record of the boot that the claims are of, for the facts and events of its logs.
+async fn proven_boot(
+    store: &Store,
+    node: &Node,
+    claims: &ClaimsDocument,
+) -> Result<Option<Boot>, StoreError> {
+    let Some(log) = claims.boot.as_ref().and_then(|boot| boot.log) else { return Ok(None) };
+    for (stored, _) in store.boots(&node.name).await? {
+        let document: Result<BootDocument, _> = serde_json::from_slice(&stored.record);
+        let boot = document.ok().and_then(|document| Boot::assert_from_store(document).ok());
+        let same = |boot: &Boot| boot.boot_log().proven().is_some_and(|known| known.log == log);
+        if let Some(boot) = boot.filter(same) {
+            return Ok(Some(boot));
         }
     }
-    rules
+    Ok(None)
+}
+
+/// Comments at the top of the set: what was chosen, and why.
+fn notes(claims: &ClaimsDocument, log: Option<&ProvenBootLog>, rules: &PcrRules) -> String {
+    let mut out = String::new();
+    let mut note = |text: &str| {
+        out.push_str("# ");
+        out.push_str(text);
+        out.push('\n');
+    };
+    match (log, &claims.boot) {
+        (Some(_), _) => {
+            for rule in &rules.events {
+                let why = rule.why.as_deref().unwrap_or_default();
+                note(&format!("PCR {} is judged event by event: {why}", rule.index));
+            }
+            if !rules.values.is_empty() {
+                note(
+                    "The other PCRs are judged by value: the same in every boot of the same parts.",
+                );
+            }
+        }
+        (None, Some(boot)) => {
+            let why = boot.unread.map_or_else(String::new, |code| format!(" ({code})"));
+            note(&format!(
+                "Every PCR is judged by value: the firmware's event log could not be used{why}."
+            ));
+        }
+        (None, None) => {
+            note("Every PCR is judged by value: the worker sent no firmware event log.");
+        }
+    }
+    note(
+        "PCR 10 is never a value: it changes with every file. To judge what runs, build a manifest",
+    );
+    note("(`verifier ima manifest`), import it (`verifier ima import`), and name it under [ima].");
+    out
+}
+
+/// What firmware left in the tool PCR, where that is not its reset value.
+fn start(claims: &ClaimsDocument, tool_pcr: PcrIndex) -> Vec<Digest> {
+    claims
+        .tool_pcr_start
+        .iter()
+        .filter(|value| **value != tool_pcr.reset_value(value.alg()))
+        .copied()
+        .collect()
 }
 
 fn tool_rules(

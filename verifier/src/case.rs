@@ -11,7 +11,8 @@ use appraisal::{
     claims::ClaimsDocument,
     context::{AppraisalContext, IssuedChallenge, NodeRecord, Signer},
     ek::AllowListed,
-    policy::ReferenceValues,
+    ima::Manifest,
+    policy::{Manifests, ReferenceValues},
     verdict::{Denial, Finding, Verdict},
 };
 use prost::Message;
@@ -160,6 +161,11 @@ pub trait CaseObjects {
     /// # Errors
     /// As [`CaseObjects::object`].
     fn golden(&self, digest: &Digest) -> Result<Vec<u8>, ReplayError>;
+    /// The manifest with this SHA-256, as golden sets name it.
+    ///
+    /// # Errors
+    /// As [`CaseObjects::object`].
+    fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, ReplayError>;
 }
 
 /// Why a case cannot be judged again.
@@ -286,7 +292,11 @@ fn reference(
     }
     let bytes = objects.golden(&digest("reference", &case.reference)?)?;
     let text = String::from_utf8(bytes).map_err(|_| damaged("golden set is not UTF-8"))?;
-    let parsed = ReferenceValues::parse(&text, tool_pcr).map_err(|problems| {
+    let manifests = match ReferenceValues::manifest_named_by(&text) {
+        Some(digest) => Manifests::from([(digest, objects.manifest(&digest)?)]),
+        None => Manifests::new(),
+    };
+    let parsed = ReferenceValues::parse(&text, tool_pcr, &manifests).map_err(|problems| {
         damaged(problems.first().map_or_else(String::new, ToString::to_string))
     })?;
     Ok(Some(Arc::new(parsed)))

@@ -8,7 +8,7 @@ use appraisal::{
     appraise,
     boot::Boot,
     context::{AppraisalContext, IssuedChallenge, NodeRecord, Signer, Standing},
-    policy::ReferenceValues,
+    policy::{Manifests, ReferenceValues},
     verdict::Verdict,
 };
 use libfuzzer_sys::fuzz_target;
@@ -43,7 +43,7 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let document = serde_json::from_slice(BOOT).expect("the fixture is a boot record");
     let boot = Boot::assert_from_store(document).expect("the fixture is acceptable");
     let tool_pcr = PcrIndex::new(TOOL_PCR).expect("14 is a PCR");
-    let reference = ReferenceValues::parse(GOLDEN, tool_pcr).expect("the fixture is a golden set");
+    let reference = ReferenceValues::parse(GOLDEN, tool_pcr, &Manifests::new()).expect("the fixture is a golden set");
     let mut pcrs = PcrSet::default();
     for index in [0, 4, 7, TOOL_PCR] {
         pcrs.insert(PcrIndex::new(index).expect("a PCR"));

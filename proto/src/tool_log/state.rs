@@ -67,6 +67,8 @@ pub struct ToolLogState {
     pub bytes: u64,
     /// Head of the hash chain over the contents, SHA-256; zeros before the first event.
     pub head: Digest,
+    /// Value of the PCR before the first event, one a bank, ascending by `TPM_ALG_ID`.
+    pub start_values: Vec<Digest>,
     /// Replayed value of the PCR, one a bank, ascending by `TPM_ALG_ID`.
     pub pcr_values: Vec<Digest>,
     /// The latest state of each tool, which decides.
@@ -91,6 +93,7 @@ impl ToolLogState {
             events: 0,
             bytes: 0,
             head: Digest::zero(HashAlg::Sha256),
+            start_values: pcr_values.clone(),
             pcr_values,
             latest: BTreeMap::new(),
             seen_digests: BTreeSet::new(),
@@ -102,6 +105,12 @@ impl ToolLogState {
     pub fn at_reset(pcr: PcrIndex, banks: &[HashAlg]) -> Self {
         let values: Vec<Digest> = banks.iter().map(|bank| pcr.reset_value(*bank)).collect();
         Self::new(pcr, &values)
+    }
+
+    /// The state before the first event, from the same start.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        Self::new(self.pcr, &self.start_values)
     }
 
     /// Banks of the log, ascending.

@@ -13,7 +13,7 @@ use appraisal::{
     ak::RestrictedAk,
     boot::BootDocument,
     policy::{
-        ReferenceValues,
+        Manifests, ReferenceValues,
         document::{AcceptedTool, GoldenDocument, PcrRule, ToolRule},
     },
 };
@@ -456,7 +456,8 @@ impl Site {
         golden.version = self.version;
         let text = toml::to_string(&golden)?;
         let pcr = self.cluster.verifier().settings().tool_pcr;
-        ReferenceValues::parse(&text, pcr).map_err(|problems| format!("{problems:?}"))?;
+        ReferenceValues::parse(&text, pcr, &Manifests::new())
+            .map_err(|problems| format!("{problems:?}"))?;
         let set = NewGoldenSet {
             pool: golden.pool,
             version: golden.version,

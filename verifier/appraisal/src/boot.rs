@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use proto::{
     digest::Digest,
+    reason::ReasonCode,
     tool_log::ToolLogState,
     tpm::{attest::ClockInfo, name::Name, public::Public},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ak::BoundAk, claims::EkClaims, node_key::CertifiedNodeKey, verdict::Denial};
+use crate::{
+    ak::BoundAk, boot_log::ProvenBootLog, claims::EkClaims, ima::ImaState,
+    node_key::CertifiedNodeKey, verdict::Denial,
+};
 
 /// One boot: (AK Name, resetCount, restartCount) with what was proven in it.
 #[derive(Clone, Debug)]
@@ -22,6 +26,36 @@ pub struct Boot {
     pub(crate) firmware_version: u64,
     pub(crate) node_key: CertifiedNodeKey,
     pub(crate) tool_log: Arc<ToolLogState>,
+    pub(crate) boot_log: BootLog,
+    pub(crate) ima: Option<Arc<ImaState>>,
+}
+
+/// What is known of the logs of firmware and systemd.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootLog {
+    /// The worker sent none.
+    #[default]
+    Absent,
+    /// It does not explain what was quoted, and no rule reads it: why not.
+    Unread(ReasonCode),
+    /// It leads to the quoted values.
+    Proven(Arc<ProvenBootLog>),
+}
+
+impl BootLog {
+    /// What it proves.
+    #[must_use]
+    pub const fn proven(&self) -> Option<&Arc<ProvenBootLog>> {
+        match self {
+            Self::Proven(log) => Some(log),
+            Self::Absent | Self::Unread(_) => None,
+        }
+    }
+
+    pub(crate) fn is_absent(&self) -> bool {
+        *self == Self::Absent
+    }
 }
 
 /// resetCount and restartCount, ordered as time orders them.
@@ -77,6 +111,18 @@ impl Boot {
         &self.tool_log
     }
 
+    /// The logs of firmware and systemd.
+    #[must_use]
+    pub const fn boot_log(&self) -> &BootLog {
+        &self.boot_log
+    }
+
+    /// The kernel's IMA list so far, if the golden set judged it.
+    #[must_use]
+    pub const fn ima(&self) -> Option<&Arc<ImaState>> {
+        self.ima.as_ref()
+    }
+
     /// Whether a renewal may stand on this record: same endorsements, no certificate of the EK's path expired, and
     /// no CRL stale that the path needed.
     ///
@@ -92,8 +138,7 @@ impl Boot {
     /// After a denial the log is asked for as a whole, so that the next finding can name files.
     #[must_use]
     pub fn with_tool_log_restarted(mut self) -> Self {
-        let banks: Vec<_> = self.tool_log.banks().collect();
-        self.tool_log = Arc::new(ToolLogState::at_reset(self.tool_log.pcr, &banks));
+        self.tool_log = Arc::new(self.tool_log.restarted());
         self
     }
 
@@ -110,6 +155,8 @@ impl Boot {
             firmware_version: self.firmware_version,
             node_key: hex::encode(self.node_key.public().as_bytes()),
             tool_log: Arc::clone(&self.tool_log),
+            boot_log: self.boot_log.clone(),
+            ima: self.ima.clone(),
         }
     }
 
@@ -132,6 +179,8 @@ impl Boot {
             node_key: CertifiedNodeKey::assert_from_store(&node_key)
                 .map_err(BootRecordError::Refused)?,
             tool_log: document.tool_log,
+            boot_log: document.boot_log,
+            ima: document.ima,
         })
     }
 }
@@ -158,6 +207,12 @@ pub struct BootDocument {
     pub node_key: String,
     /// Tool log so far.
     pub tool_log: Arc<ToolLogState>,
+    /// Logs of firmware and systemd.
+    #[serde(default, skip_serializing_if = "BootLog::is_absent")]
+    pub boot_log: BootLog,
+    /// IMA list so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ima: Option<Arc<ImaState>>,
 }
 
 /// A boot record that cannot be used; the worker proves its boot again.

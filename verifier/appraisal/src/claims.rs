@@ -4,12 +4,21 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proto::{
     digest::{Digest, HashAlg, PcrIndex},
+    eventlog::LogDigest,
     evidence::PcrValue,
+    reason::ReasonCode,
     tool_log::{ToolLogState, ToolState},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{measurement::AttestedMeasurements, pcr::AttestedPcrs, quote::VerifiedQuote};
+use crate::{
+    boot::BootLog,
+    boot_log::ProblemCode,
+    ima::{ImaCounts, ImaState},
+    measurement::AttestedMeasurements,
+    pcr::AttestedPcrs,
+    quote::VerifiedQuote,
+};
 
 /// Who the endorsement key is, from its certificate or from the site's allow-list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +92,7 @@ pub struct ToolClaims {
 /// Only the appraisal builds it, from proofs alone:
 /// ```compile_fail,E0624
 /// use appraisal::{
+///     boot::BootLog,
 ///     claims::{Claims, EkClaims},
 ///     measurement::AttestedMeasurements,
 ///     pcr::AttestedPcrs,
@@ -95,7 +105,7 @@ pub struct ToolClaims {
 ///     pcrs: AttestedPcrs,
 ///     measurements: &AttestedMeasurements,
 /// ) -> Claims {
-///     Claims::new(ek, quote, pcrs, measurements)
+///     Claims::new(ek, quote, pcrs, measurements, BootLog::Absent)
 /// }
 /// ```
 #[derive(Clone, Debug)]
@@ -104,6 +114,8 @@ pub struct Claims {
     tpm: TpmClaims,
     pcrs: AttestedPcrs,
     tools: Arc<ToolLogState>,
+    boot_log: BootLog,
+    ima: Option<Arc<ImaState>>,
 }
 
 impl Claims {
@@ -112,6 +124,7 @@ impl Claims {
         quote: &VerifiedQuote<'_>,
         pcrs: AttestedPcrs,
         measurements: &AttestedMeasurements,
+        boot_log: BootLog,
     ) -> Self {
         let clock = quote.clock_info();
         Self {
@@ -125,7 +138,15 @@ impl Claims {
             },
             pcrs,
             tools: Arc::clone(measurements.state()),
+            boot_log,
+            ima: None,
         }
+    }
+
+    /// With the kernel's list, as it was judged.
+    pub(crate) fn with_ima(mut self, ima: Option<Arc<ImaState>>) -> Self {
+        self.ima = ima;
+        self
     }
 
     /// The endorsement key.
@@ -158,6 +179,18 @@ impl Claims {
         &self.tools
     }
 
+    /// The logs of firmware and systemd.
+    #[must_use]
+    pub const fn boot_log(&self) -> &BootLog {
+        &self.boot_log
+    }
+
+    /// The kernel's IMA list, if the golden set judges it.
+    #[must_use]
+    pub const fn ima(&self) -> Option<&Arc<ImaState>> {
+        self.ima.as_ref()
+    }
+
     /// The claims as a document: deterministic, for the record and for capture.
     #[must_use]
     pub fn document(&self) -> ClaimsDocument {
@@ -185,6 +218,97 @@ impl Claims {
                     )
                 })
                 .collect(),
+            tool_pcr_start: self.tools.start_values.clone(),
+            boot: BootClaims::of(&self.boot_log),
+            ima: self.ima.as_deref().map(ImaClaims::of),
+        }
+    }
+}
+
+/// What is recorded of the boot: the facts themselves stand in the boot's record, which the decision's case names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootClaims {
+    /// Why the log was not read; then nothing else is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<ReasonCode>,
+    /// SHA-256 of the firmware's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Digest>,
+    /// PCRs that the logs lead to, in every quoted bank.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub explained: Vec<PcrIndex>,
+    /// Whether Secure Boot is on; absent where the log does not prove either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<bool>,
+    /// Boot applications, by Authenticode digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<LogDigest>,
+    /// Kernel command lines: text where the log has it, else the digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command_lines: Vec<String>,
+    /// Codes of oddities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ProblemCode>,
+}
+
+impl BootClaims {
+    fn of(log: &BootLog) -> Option<Self> {
+        let none = Self {
+            unread: None,
+            log: None,
+            explained: Vec::new(),
+            secure_boot: None,
+            applications: Vec::new(),
+            command_lines: Vec::new(),
+            problems: Vec::new(),
+        };
+        match log {
+            BootLog::Absent => None,
+            BootLog::Unread(code) => Some(Self { unread: Some(*code), ..none }),
+            BootLog::Proven(log) => {
+                let facts = &log.facts;
+                let mut problems: Vec<_> =
+                    log.problems.iter().map(|problem| problem.code).collect();
+                problems.sort_unstable();
+                problems.dedup();
+                Some(Self {
+                    unread: None,
+                    log: Some(log.log),
+                    explained: log.explained().iter().collect(),
+                    secure_boot: facts.secure_boot,
+                    applications: facts.boot_applications.iter().map(|app| app.digest).collect(),
+                    command_lines: facts
+                        .command_lines
+                        .iter()
+                        .map(|line| line.text.clone().unwrap_or_else(|| line.digest.to_string()))
+                        .collect(),
+                    problems,
+                })
+            }
+        }
+    }
+}
+
+/// What is recorded of the kernel's list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImaClaims {
+    /// Entries, as far as the quote covers them.
+    pub entries: u64,
+    /// Violations among them.
+    pub violations: u64,
+    /// How they were judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<ImaCounts>,
+}
+
+impl ImaClaims {
+    fn of(state: &ImaState) -> Self {
+        Self {
+            entries: state.entries,
+            violations: state.violations,
+            counts: state.judged.as_ref().map(|judged| judged.counts),
         }
     }
 }
@@ -201,4 +325,12 @@ pub struct ClaimsDocument {
     pub pcrs: BTreeMap<HashAlg, BTreeMap<PcrIndex, Digest>>,
     /// Latest state of each tool.
     pub tools: BTreeMap<String, ToolClaims>,
+    /// Value of the tool PCR before the first tool event, one a bank.
+    pub tool_pcr_start: Vec<Digest>,
+    /// The logs of firmware and systemd; absent where the worker sent none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootClaims>,
+    /// The kernel's IMA list; absent where the golden set does not judge it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ima: Option<ImaClaims>,
 }

@@ -7,9 +7,10 @@
 //! ```text
 //! Hello    ─▶ TrustedEk (ek) ─┐
 //!             RestrictedAk (ak) ┴─▶ ActivationChallenge (activation) ─secret─▶ BoundAk
-//! Evidence ─▶ SignedQuote ─▶ VerifiedQuote ─▶ AttestedPcrs ─┬─▶ AttestedMeasurements ─▶ Claims ─decide─▶ Verdict
-//!             (quote)        our challenge     (pcr)         └─▶ CertifiedNodeKey                          │
-//!                                                                (node_key)            Deny(Denial) | Admit(Admission)
+//! Evidence ─▶ SignedQuote ─▶ VerifiedQuote ─▶ AttestedPcrs ─┬─▶ ProvenBootLog (boot_log) ─┬─▶ Claims ─decide─▶ Verdict
+//!             (quote)        our challenge     (pcr)         ├─▶ AttestedMeasurements ─────┤                    │
+//!                                                            ├─▶ AnchoredImaList (ima) ────┘  Deny(Denial) | Admit(Admission)
+//!                                                            └─▶ CertifiedNodeKey (node_key)
 //! ```
 //! Each arrow is the only constructor of its target: a check that was not made has no value to go on with.
 //! Integrity stages stop at the first failure, because later facts would be about an attacker's data; policy reports
@@ -30,6 +31,7 @@ pub mod claims;
 pub mod context;
 pub mod ek;
 pub mod ima;
+mod logs;
 pub mod measurement;
 pub mod node_key;
 pub mod pcr;
@@ -53,6 +55,7 @@ use crate::{
     boot::{Boot, Counters},
     claims::Claims,
     context::{AppraisalContext, Signer, Standing},
+    logs::BootLogs,
     measurement::{AttestedMeasurements, ReplayedToolLog},
     node_key::CertifiedNodeKey,
     pcr::AttestedPcrs,
@@ -81,6 +84,8 @@ pub struct Proven {
     pub boot: Boot,
     /// Tool measurements in this evidence, with their files.
     pub measurements: Vec<ToolMeasurement>,
+    /// What the golden set says of the whole boot's IMA list.
+    ima_findings: Vec<Finding>,
 }
 
 /// Appraises evidence: the one way to an [`Admission`].
@@ -161,7 +166,13 @@ fn prove(
         KeySource::Stored(key) => key,
     };
     let pcrs = AttestedPcrs::verify(&ak, &quote, &issued.selection, &evidence.pcr_values)?;
+    let logs = BootLogs::read(origin.boot(), evidence, &pcrs, context)?;
+    let log = match &logs.tool_pcr_start {
+        Some(start) => log.starting_at(start, evidence.log(LogKind::Tools))?,
+        None => log,
+    };
     let measurements = AttestedMeasurements::verify(log, &pcrs, context.tool_pcr)?;
+    let ima = logs::judge_ima(origin.boot(), evidence, &pcrs, &logs.boot_pcrs, context)?;
 
     let (ek, ek_valid_until_unix_s) = origin.into_ek();
     let boot = Boot {
@@ -173,9 +184,13 @@ fn prove(
         firmware_version: quote.firmware_version(),
         node_key,
         tool_log: Arc::clone(measurements.state()),
+        boot_log: logs.log.clone(),
+        ima: ima.as_ref().map(|judged| Arc::new(judged.state.clone())),
     };
-    let claims = Claims::new(ek, &quote, pcrs, &measurements);
-    Ok(Proven { claims, boot, measurements: measurements.into_new_measurements() })
+    let claims = Claims::new(ek, &quote, pcrs, &measurements, logs.log).with_ima(boot.ima.clone());
+    let ima_findings = ima.map_or_else(Vec::new, |judged| judged.findings);
+    let measurements = measurements.into_new_measurements();
+    Ok(Proven { claims, boot, measurements, ima_findings })
 }
 
 /// The policy step: only narrows.
@@ -199,6 +214,7 @@ fn judge(proven: &Proven, context: &AppraisalContext<'_>) -> Verdict {
         )),
         Some(reference) => {
             findings.extend(policy::decide(&proven.claims, &proven.measurements, reference));
+            findings.extend(proven.ima_findings.iter().cloned());
             if let (None, true) = (Denial::all(findings.clone()), reference.pool() == node.pool) {
                 return Verdict::Admit(Admission {
                     grant: Grant {
@@ -259,10 +275,7 @@ fn same_boot(
     firmware_version: u64,
     context: &AppraisalContext<'_>,
 ) -> Result<(), Denial> {
-    let known = match origin {
-        Origin::Known(boot) => Some(boot),
-        Origin::New { .. } => None,
-    };
+    let known = origin.boot();
     let floor = known.map(Boot::counters).max(context.node.highest_counters);
     if let Some(floor) = floor.filter(|floor| counters < *floor) {
         return Err(Finding::new(
@@ -319,6 +332,14 @@ enum Origin {
 }
 
 impl Origin {
+    /// The boot that was proven before.
+    const fn boot(&self) -> Option<&Boot> {
+        match self {
+            Self::New { .. } => None,
+            Self::Known(boot) => Some(boot),
+        }
+    }
+
     const fn ek_digest(&self) -> proto::digest::Digest {
         match self {
             Self::New { ek, .. } => ek.digest,
@@ -327,10 +348,7 @@ impl Origin {
     }
 
     fn tool_log(&self) -> Option<&Arc<proto::tool_log::ToolLogState>> {
-        match self {
-            Self::New { .. } => None,
-            Self::Known(boot) => Some(&boot.tool_log),
-        }
+        self.boot().map(|boot| &boot.tool_log)
     }
 
     fn into_ek(self) -> (claims::EkClaims, Option<i64>) {

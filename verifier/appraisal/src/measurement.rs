@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::{
-    digest::{HashAlg, PcrIndex, PcrSelection},
+    digest::{Digest, HashAlg, PcrIndex, PcrSelection},
     evidence::LogSuffix,
     reason::ReasonCode,
     tool_log::{ToolLogReader, ToolLogState, ToolMeasurement},
@@ -53,10 +53,38 @@ impl ReplayedToolLog {
         let mut state = match known {
             Some(state) if state.events > 0 => ToolLogState::clone(state),
             // Of an empty log only the quoted banks were known: its first event names its own.
-            _ => ToolLogState::at_reset(tool_pcr, &banks(bytes, tool_pcr, asked)),
+            known => {
+                let before = known.map_or(&[][..], |state| state.start_values.as_slice());
+                let start: Vec<Digest> = banks(bytes, tool_pcr, asked)
+                    .into_iter()
+                    .map(|bank| {
+                        let known = before.iter().find(|value| value.alg() == bank);
+                        known.copied().unwrap_or_else(|| tool_pcr.reset_value(bank))
+                    })
+                    .collect();
+                ToolLogState::new(tool_pcr, &start)
+            }
         };
         let new = state
             .apply(bytes)
+            .map_err(|error| deny(error.code(), "a canonical tool log", error.to_string()))?;
+        Ok(Self { state: Arc::new(state), new })
+    }
+
+    /// The same log on a PCR that firmware extended before: `start` holds what it left there, one value a bank.
+    ///
+    /// # Errors
+    /// As [`ReplayedToolLog::replay`].
+    pub fn starting_at(self, start: &[Digest], suffix: Option<&LogSuffix>) -> Result<Self, Denial> {
+        let values: Vec<Digest> = self
+            .state
+            .start_values
+            .iter()
+            .map(|reset| *start.iter().find(|value| value.alg() == reset.alg()).unwrap_or(reset))
+            .collect();
+        let mut state = ToolLogState::new(self.state.pcr, &values);
+        let new = state
+            .apply(suffix.map_or(&[][..], |suffix| suffix.bytes.as_slice()))
             .map_err(|error| deny(error.code(), "a canonical tool log", error.to_string()))?;
         Ok(Self { state: Arc::new(state), new })
     }

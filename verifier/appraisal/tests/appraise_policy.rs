@@ -5,7 +5,7 @@ mod site;
 use appraisal::{
     boot::Boot,
     context::{Signer, Standing},
-    policy::{GoldenProblem, ReferenceValues},
+    policy::{GoldenProblem, Manifests, ReferenceValues},
     verdict::{Denial, Finding, Verdict},
 };
 use proto::{
@@ -342,7 +342,7 @@ accept = [{ value = "11111111111111111111111111111111111111111111111111111111111
 const DIGEST: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
 
 fn problems(text: &str) -> Vec<GoldenProblem> {
-    ReferenceValues::parse(text, tool_pcr()).err().unwrap_or_default()
+    ReferenceValues::parse(text, tool_pcr(), &Manifests::new()).err().unwrap_or_default()
 }
 
 #[test]

@@ -164,7 +164,11 @@ fn narrow(document: &mut GoldenDocument, narrowing: &Narrowing) {
         Narrowing::AddPcr(index, byte) => document.pcr.push(PcrRule {
             bank: HashAlg::Sha256,
             index: *index,
-            accept: vec![AcceptedValue { value: hex::encode([*byte; 32]), from: None }],
+            accept: vec![AcceptedValue {
+                value: hex::encode([*byte; 32]),
+                from: None,
+                events: Vec::new(),
+            }],
         }),
         Narrowing::AddTool(name) => document.tool.push(ToolRule {
             name: name.clone(),
@@ -208,7 +212,8 @@ fn wide(site: &Site, honest: bool) -> GoldenDocument {
 }
 
 fn reference(document: &GoldenDocument) -> Option<ReferenceValues> {
-    ReferenceValues::parse(&toml::to_string(document).expect("TOML"), tool_pcr()).ok()
+    ReferenceValues::parse(&toml::to_string(document).expect("TOML"), tool_pcr(), &Manifests::new())
+        .ok()
 }
 
 fn verdict(reference: &ReferenceValues) -> Vec<appraisal::verdict::Finding> {

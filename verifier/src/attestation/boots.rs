@@ -82,7 +82,7 @@ fn insert(
 }
 
 impl WrittenBoot {
-    /// The boot's record, if it must be written: it is new, or its tool log went on.
+    /// The boot's record, if it must be written: it is new, or a log that it reads went on.
     ///
     /// After a denial the log is recorded as unread, so that the next one is read whole and can name
     /// files. Blocks: the record becomes an object, for the cases that will stand on it.
@@ -100,7 +100,10 @@ impl WrittenBoot {
         } else {
             proven.boot.clone()
         };
-        if known.is_some_and(|known| known.boot.tool_log().head == boot.tool_log().head) {
+        let is_same = |known: &ParsedBoot| {
+            known.boot.tool_log().head == boot.tool_log().head && known.boot.ima() == boot.ima()
+        };
+        if known.is_some_and(is_same) {
             return Ok(None);
         }
         let bytes = serde_json::to_vec(&boot.document()).unwrap_or_default();

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use appraisal::policy::ReferenceValues;
+use appraisal::{
+    ima::Manifest,
+    policy::{Manifests, ReferenceValues},
+};
 use arc_swap::ArcSwap;
 use proto::{
     binding::VerifierId,
@@ -80,6 +83,7 @@ impl Verifier {
             trust_bundle: ArcSwap::from_pointee(trust_bundle),
             endorsements: ArcSwap::from_pointee(Endorsements { set, object, seen }),
             references: ArcSwap::default(),
+            manifests: ArcSwap::default(),
             rules: ArcSwap::default(),
             boots: Boots::default(),
             denials: Denials::default(),
@@ -112,7 +116,8 @@ impl Verifier {
                 continue;
             }
             let text = String::from_utf8_lossy(&golden.document);
-            match ReferenceValues::parse(&text, self.settings.tool_pcr) {
+            let manifests = self.manifests_of(&text).await?;
+            match ReferenceValues::parse(&text, self.settings.tool_pcr, &manifests) {
                 Ok(reference) => {
                     references.insert(golden.pool, Arc::new(reference));
                 }
@@ -140,6 +145,39 @@ impl Verifier {
         if let Err(error) = self.reload().await {
             tracing::error!(%error, "what is in force could not be read again");
         }
+    }
+
+    /// The manifest that a golden set names, if it was imported: compiled once, shared from then on.
+    ///
+    /// # Errors
+    /// [`AttestError`] if the store cannot be read.
+    pub async fn manifests_of(&self, text: &str) -> Result<Manifests, AttestError> {
+        let Some(digest) = ReferenceValues::manifest_named_by(text) else {
+            return Ok(Manifests::new());
+        };
+        if let Some(known) = self.manifests.load().get(&digest) {
+            return Ok(Manifests::from([(digest, Arc::clone(known))]));
+        }
+        let Some(document) = self.store.manifest(&digest).await? else {
+            return Ok(Manifests::new());
+        };
+        let parsed = tokio::task::spawn_blocking(move || Manifest::parse(&document))
+            .await
+            .map_err(|_| AttestError::Task)?;
+        let manifest = match parsed {
+            Ok(manifest) => Arc::new(manifest),
+            // It was read when it was imported, by a version that knew other limits.
+            Err(problem) => {
+                tracing::error!(%digest, %problem, "an imported manifest is not usable");
+                return Ok(Manifests::new());
+            }
+        };
+        self.manifests.rcu(|known| {
+            let mut next = Manifests::clone(known);
+            next.insert(digest, Arc::clone(&manifest));
+            next
+        });
+        Ok(Manifests::from([(digest, manifest)]))
     }
 
     /// Issues under another CA, and hands out another trust bundle, from now on.

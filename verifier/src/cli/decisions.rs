@@ -1,7 +1,11 @@
 //! `verifier decisions`, `replay` and `audit`: what was decided, and whether it still stands.
 
-use std::{collections::HashMap, io::IsTerminal as _};
+use std::{collections::HashMap, io::IsTerminal as _, sync::Arc};
 
+use appraisal::{
+    ima::Manifest,
+    policy::{Manifests, ReferenceValues},
+};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::{
@@ -111,6 +115,7 @@ pub(super) struct ReplayArgs {
 struct Recorded {
     objects: Objects,
     golden: HashMap<Digest, Vec<u8>>,
+    manifests: Manifests,
 }
 
 impl CaseObjects for Recorded {
@@ -125,6 +130,28 @@ impl CaseObjects for Recorded {
         let what = "golden set";
         self.golden.get(digest).cloned().ok_or(ReplayError::Missing { what, digest: *digest })
     }
+
+    fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, ReplayError> {
+        let what = "manifest";
+        self.manifests.get(digest).cloned().ok_or(ReplayError::Missing { what, digest: *digest })
+    }
+}
+
+/// Every manifest that a golden set names.
+async fn manifests(
+    store: &Store,
+    sets: impl Iterator<Item = &Vec<u8>>,
+) -> Result<Manifests, Failure> {
+    let mut out = Manifests::new();
+    for set in sets {
+        let named = std::str::from_utf8(set).ok().and_then(ReferenceValues::manifest_named_by);
+        let Some(digest) = named.filter(|digest| !out.contains_key(digest)) else { continue };
+        let Some(document) = store.manifest(&digest).await? else { continue };
+        if let Ok(manifest) = Manifest::parse(&document) {
+            out.insert(digest, Arc::new(manifest));
+        }
+    }
+    Ok(out)
 }
 
 /// How a decision fared.
@@ -149,9 +176,14 @@ pub(super) fn run_replay(global: &Global, args: ReplayArgs) -> Done {
                 store.decisions(&newest).await?.into_iter().map(|d| d.decision.id).collect()
             }
         };
-        let golden = store.golden_sets(None).await?;
-        let golden = golden.into_iter().map(|set| (set.sha256, set.document)).collect();
-        let recorded = Recorded { objects: store.objects().clone(), golden };
+        let golden: HashMap<_, _> = store
+            .golden_sets(None)
+            .await?
+            .into_iter()
+            .map(|set| (set.sha256, set.document))
+            .collect();
+        let manifests = manifests(&store, golden.values()).await?;
+        let recorded = Recorded { objects: store.objects().clone(), golden, manifests };
         let progress = progress(ids.len() as u64, "decisions");
         let mut reports = Vec::new();
         let mut different = false;

@@ -1,8 +1,14 @@
 //! `verifier golden`: reference values.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use appraisal::policy::ReferenceValues;
+use appraisal::{
+    ima::Manifest,
+    policy::{Manifests, ReferenceValues},
+};
 use clap::Subcommand;
 use proto::{digest::PcrIndex, pb};
 use serde_json::{Value, json};
@@ -44,6 +50,9 @@ pub(super) enum GoldenCommand {
         /// The tool log's PCR; the configuration's, if there is one, else 14.
         #[arg(long, value_name = "PCR")]
         tool_pcr: Option<u8>,
+        /// The manifest that the set names under [ima].
+        #[arg(long, value_name = "FILE")]
+        manifest: Option<PathBuf>,
     },
     /// Put a golden set in force for its pool. Needs the role security.
     ///
@@ -79,9 +88,9 @@ pub(super) enum GoldenCommand {
 pub(super) fn run(global: &Global, command: GoldenCommand) -> Done {
     let output = global.output();
     match command {
-        GoldenCommand::Check { file, tool_pcr } => {
+        GoldenCommand::Check { file, tool_pcr, manifest } => {
             let tool_pcr = tool_pcr_of(global, tool_pcr)?;
-            check(output, &file, tool_pcr)
+            check(output, &file, tool_pcr, &manifests(manifest.as_deref())?)
         }
         command => block_on(ask(global, output, command)),
     }
@@ -139,9 +148,17 @@ fn tool_pcr_of(global: &Global, asked: Option<u8>) -> Result<PcrIndex, Failure> 
         .ok_or_else(|| Failure::usage("--tool-pcr must be 0 to 23"))
 }
 
-fn check(output: Output, file: &std::path::Path, tool_pcr: PcrIndex) -> Done {
+fn manifests(file: Option<&Path>) -> Result<Manifests, Failure> {
+    let Some(file) = file else { return Ok(Manifests::new()) };
     let text = read_text(file)?;
-    match ReferenceValues::parse(&text, tool_pcr) {
+    let manifest = Manifest::parse(text.as_bytes())
+        .map_err(|problem| Failure::refused(format!("{}: {problem}", file.display())))?;
+    Ok(Manifests::from([(*manifest.id(), Arc::new(manifest))]))
+}
+
+fn check(output: Output, file: &Path, tool_pcr: PcrIndex, manifests: &Manifests) -> Done {
+    let text = read_text(file)?;
+    match ReferenceValues::parse(&text, tool_pcr, manifests) {
         Ok(set) => output.either(
             &json!({
                 "usable": true, "name": set.name(), "pool": set.pool(), "version": set.version(),

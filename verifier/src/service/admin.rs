@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use appraisal::{
-    policy::ReferenceValues,
+    ima::Manifest,
+    policy::{Manifests, ReferenceValues},
     x509::{Certificate, Crl},
 };
 use arc_swap::ArcSwap;
@@ -19,7 +20,7 @@ use crate::{
     server::Peer,
     store::{
         ALLOW_LISTED, Admin, AdmissionRule, By, DecisionFilter, EndorsementKind, NewGoldenSet,
-        NewNode, Node, NodeChange, NodeStatus, RecordedDecision, Role, StoreError,
+        NewManifest, NewNode, Node, NodeChange, NodeStatus, RecordedDecision, Role, StoreError,
     },
     tls::{AdminAuthority, AdminIdentity},
 };
@@ -434,7 +435,9 @@ impl pb::admin_server::Admin for AdminService {
     async fn check_golden(&self, request: Request<pb::GoldenText>) -> Answer<pb::GoldenCheck> {
         self.authorize(&request, Role::Viewer).await?;
         let tool_pcr = self.verifier.settings().tool_pcr;
-        let problems = match ReferenceValues::parse(&request.into_inner().toml, tool_pcr) {
+        let text = request.into_inner().toml;
+        let manifests = self.manifests_of(&text).await?;
+        let problems = match ReferenceValues::parse(&text, tool_pcr, &manifests) {
             Ok(_) => Vec::new(),
             Err(problems) => problems
                 .into_iter()
@@ -448,7 +451,8 @@ impl pb::admin_server::Admin for AdminService {
         let by = self.authorize(&request, Role::Security).await?;
         let text = request.into_inner().toml;
         let tool_pcr = self.verifier.settings().tool_pcr;
-        let parsed = ReferenceValues::parse(&text, tool_pcr).map_err(|problems| {
+        let manifests = self.manifests_of(&text).await?;
+        let parsed = ReferenceValues::parse(&text, tool_pcr, &manifests).map_err(|problems| {
             let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
             invalid(format!("the golden set has problems: {}", lines.join("; ")))
         })?;
@@ -498,6 +502,51 @@ impl pb::admin_server::Admin for AdminService {
             .ok_or_else(|| not_found(format!("golden set of pool {pool:?}, version {version}")))?;
         let toml = String::from_utf8_lossy(&set.document).into_owned();
         Ok(Response::new(pb::GoldenText { toml }))
+    }
+
+    async fn import_manifest(
+        &self,
+        request: Request<pb::ManifestDocument>,
+    ) -> Answer<pb::ManifestInfo> {
+        let by = self.authorize(&request, Role::Security).await?;
+        let document = request.into_inner().document;
+        let (manifest, document) =
+            tokio::task::spawn_blocking(move || (Manifest::parse(&document), document))
+                .await
+                .map_err(|_| Status::internal("the task that reads the manifest ended"))?;
+        let manifest = manifest
+            .map_err(|problem| invalid(format!("the manifest cannot be used: {problem}")))?;
+        let info = pb::ManifestInfo {
+            sha256: manifest.id().to_string(),
+            name: manifest.name().to_owned(),
+            files: manifest.files() as u64,
+            bytes: document.len() as u64,
+            imported_unix_s: by.at,
+            imported_by: by.actor.clone(),
+            known: false,
+        };
+        let new = NewManifest { name: info.name.clone(), files: info.files, document };
+        let added = self.verifier.store().import_manifest(new, by).await;
+        let added = added.map_err(|error| store(&error))?;
+        Ok(Response::new(pb::ManifestInfo { known: !added, ..info }))
+    }
+
+    async fn list_manifests(&self, request: Request<pb::Empty>) -> Answer<pb::ManifestList> {
+        self.authorize(&request, Role::Viewer).await?;
+        let listed = self.verifier.store().manifests().await.map_err(|error| store(&error))?;
+        let manifests = listed
+            .into_iter()
+            .map(|manifest| pb::ManifestInfo {
+                sha256: manifest.sha256.to_string(),
+                name: manifest.name,
+                files: manifest.files,
+                bytes: manifest.bytes,
+                imported_unix_s: manifest.imported.at,
+                imported_by: manifest.imported.actor,
+                known: true,
+            })
+            .collect();
+        Ok(Response::new(pb::ManifestList { manifests }))
     }
 
     async fn list_decisions(
@@ -584,6 +633,12 @@ impl AdminService {
             ReasonCode::AdminRoleInsufficient,
             "allow-listing an EK changes what is trusted: it needs the role security",
         ))
+    }
+
+    /// The manifest that a golden set names, where it is imported.
+    async fn manifests_of(&self, text: &str) -> Result<Manifests, Status> {
+        let found = self.verifier.manifests_of(text).await;
+        found.map_err(|error| super::status::attest(&error))
     }
 
     async fn reload(&self) -> Result<(), Status> {

@@ -17,8 +17,10 @@ struct Migration {
 }
 
 /// Released migrations are never edited.
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "initial", sql: include_str!("migrations/0001_initial.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "initial", sql: include_str!("migrations/0001_initial.sql") },
+    Migration { version: 2, name: "manifests", sql: include_str!("migrations/0002_manifests.sql") },
+];
 
 /// Newest schema version that this program knows.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;

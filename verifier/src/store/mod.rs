@@ -21,6 +21,7 @@ mod crash_tests;
 mod decisions;
 mod error;
 mod lock;
+mod manifests;
 mod migrate;
 mod nodes;
 mod reference;
@@ -64,9 +65,9 @@ pub use self::{
     types::{
         ALLOW_LISTED, Admin, AdmissionRule, Appraisal, Boot, By, Certificate, CertificateIntent,
         CertificateStatus, Counters, Decision, DecisionFilter, Endorsement, EndorsementKind,
-        GoldenSetVersion, GoldenState, KnownBoot, NewDecision, NewGoldenSet, NewNode, Node,
-        NodeChange, NodeStatus, Outcome, PutBoot, Recorded, RecordedDecision, Retention,
-        RetentionReport, Role,
+        GoldenSetVersion, GoldenState, KnownBoot, ManifestSummary, NewDecision, NewGoldenSet,
+        NewManifest, NewNode, Node, NodeChange, NodeStatus, Outcome, PutBoot, Recorded,
+        RecordedDecision, Retention, RetentionReport, Role,
     },
 };
 pub use crate::audit::{AuditEntry, AuditKind, ChainBreak, ChainHead, ChainReport};

@@ -443,6 +443,32 @@ pub struct NewGoldenSet {
     pub envelope: Option<Vec<u8>>,
 }
 
+/// A manifest of files to be imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewManifest {
+    /// Name in the document.
+    pub name: String,
+    /// Files that it lists.
+    pub files: u64,
+    /// The document, byte for byte.
+    pub document: Vec<u8>,
+}
+
+/// What is known of a manifest without reading it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ManifestSummary {
+    /// SHA-256 of the document.
+    pub sha256: Digest,
+    /// Name in the document.
+    pub name: String,
+    /// Files that it lists.
+    pub files: u64,
+    /// Size of the document.
+    pub bytes: u64,
+    /// Who imported it, when.
+    pub imported: By,
+}
+
 /// A version of a golden set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GoldenSetVersion {

@@ -75,11 +75,7 @@ pub fn read(log: &EventLog<'_>, replay: &Replay<'_>, bank: LogAlg, trusted: PcrS
         constants.add_sections();
     }
     let mut out = Collector {
-        reading: Reading {
-            facts: BootFacts::none(bank),
-            problems: Vec::new(),
-            quirks: Vec::new(),
-        },
+        reading: Reading { facts: BootFacts::none(bank), problems: Vec::new(), quirks: Vec::new() },
     };
     let mut seen = Vec::with_capacity(log.events().len());
     for event in log.events() {
@@ -146,7 +142,9 @@ impl Collector {
     }
 
     fn finish(mut self) -> Reading {
-        self.reading.problems.sort_by_key(|problem| (problem.event.is_none(), problem.event, problem.code, problem.pcr));
+        self.reading.problems.sort_by_key(|problem| {
+            (problem.event.is_none(), problem.event, problem.code, problem.pcr)
+        });
         self.reading.quirks.sort();
         self.reading
     }
@@ -170,7 +168,8 @@ impl Collector {
             _ => false,
         };
         if misplaced {
-            let detail = super::words::describe(event.pcr, event.untrusted_type, event.untrusted_data);
+            let detail =
+                super::words::describe(event.pcr, event.untrusted_type, event.untrusted_data);
             self.push(Problem::at(ProblemCode::NoActionMisplaced, event.index, pcr, detail));
         }
         if pcr.is_none() {
@@ -338,7 +337,12 @@ impl Collector {
                             event.event.untrusted_type,
                             data,
                         );
-                        self.problem(ProblemCode::ApplicationBeforeCall, event.event.index, 4, words);
+                        self.problem(
+                            ProblemCode::ApplicationBeforeCall,
+                            event.event.index,
+                            4,
+                            words,
+                        );
                     }
                     if is_image_without_place(event.event) {
                         self.quirk(Quirk::ImagePathCut, event.event.index);
@@ -383,9 +387,12 @@ impl Collector {
                     if let (Vouch::Data, Ok(table)) =
                         (source.vouch, Gpt::read(event.event.untrusted_data))
                     {
-                        let partitions = table.partitions.into_iter().map(|partition| {
-                            PartitionFact { kind: partition.kind, id: partition.id, name: partition.name }
-                        });
+                        let partitions =
+                            table.partitions.into_iter().map(|partition| PartitionFact {
+                                kind: partition.kind,
+                                id: partition.id,
+                                name: partition.name,
+                            });
                         self.reading.facts.partition_tables.push(PartitionTable {
                             source,
                             disk: table.disk,
@@ -465,11 +472,8 @@ impl Collector {
         let mut events = seen.iter().filter(|event| event.pcr == 11);
         while let (Some(name), Some(content)) = (events.next(), events.next()) {
             let Some(Constant::Section(section)) = name.constant else { return };
-            let source = Source {
-                event: content.event.index,
-                pcr: content.pcr,
-                vouch: Vouch::Structure,
-            };
+            let source =
+                Source { event: content.event.index, pcr: content.pcr, vouch: Vouch::Structure };
             let digest = content.digest;
             if section == ".cmdline" {
                 let line = CommandLine { source, digest, text: None };

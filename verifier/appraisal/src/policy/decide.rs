@@ -5,7 +5,10 @@ use proto::{
     tool_log::{EntryKind, ToolMeasurement, ToolState, path_text},
 };
 
-use super::reference::{ReferenceValues, ToolReference, canonical_id};
+use super::{
+    boot,
+    reference::{ReferenceValues, ToolReference, canonical_id},
+};
 use crate::{claims::Claims, verdict::Finding};
 
 /// Compares claims with reference values; empty means that everything matches.
@@ -20,7 +23,21 @@ pub fn decide(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     tpm(claims, reference, &mut findings);
+    if let Some(rules) = &reference.boot {
+        boot::boot(claims.boot_log(), rules, &mut findings);
+    }
     pcrs(claims, reference, &mut findings);
+    for rule in &reference.events {
+        boot::events(claims.boot_log(), rule, &mut findings);
+    }
+    if reference.ima.is_some() && claims.ima().is_none() {
+        findings.push(Finding::new(
+            ReasonCode::PolicyImaListMissing,
+            "IMA list",
+            "a list that replays to PCR 10",
+            "no list was sent",
+        ));
+    }
     tools(claims, measurements, reference, &mut findings);
     findings
 }
@@ -84,13 +101,16 @@ fn pcrs(claims: &Claims, reference: &ReferenceValues, findings: &mut Vec<Finding
                 "extended by firmware",
                 value.to_string(),
             ));
-        } else if !pcr.accept.contains(value) {
-            findings.push(Finding::new(
-                ReasonCode::PolicyPcrNotAllowed,
-                subject(),
-                pcr.accept.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
-                value.to_string(),
-            ));
+        } else if !pcr.accept.iter().any(|accepted| accepted.value == *value) {
+            findings.push(boot::first_difference(claims.boot_log(), pcr).unwrap_or_else(|| {
+                let accepted = pcr.accept.iter().map(|accepted| accepted.value.to_string());
+                Finding::new(
+                    ReasonCode::PolicyPcrNotAllowed,
+                    subject(),
+                    accepted.collect::<Vec<_>>().join(" or "),
+                    value.to_string(),
+                )
+            }));
         }
     }
 }
@@ -102,6 +122,17 @@ fn tools(
     findings: &mut Vec<Finding>,
 ) {
     let state = claims.tools();
+    for start in &state.start_values {
+        if *start != state.pcr.reset_value(start.alg()) && !reference.tool_start.contains(start) {
+            let listed: Vec<_> = reference.tool_start.iter().map(ToString::to_string).collect();
+            findings.push(Finding::new(
+                ReasonCode::PolicyToolPcrStart,
+                format!("PCR {} ({}) before the first tool", state.pcr, start.alg()),
+                if listed.is_empty() { "its reset value".to_owned() } else { listed.join(" or ") },
+                start.to_string(),
+            ));
+        }
+    }
     for digest in reference.denied_tools.intersection(&state.seen_digests) {
         findings.push(Finding::new(
             ReasonCode::PolicyToolDenied,

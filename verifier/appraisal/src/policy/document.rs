@@ -2,8 +2,15 @@
 
 use std::collections::BTreeMap;
 
+mod boot;
+
 use proto::digest::{Digest, HashAlg};
 use serde::{Deserialize, Serialize};
+
+pub use self::boot::{
+    AcceptedCommandLine, AcceptedDigest, AcceptedEvent, BootRules, EventRule, ImaKey, ImaSection,
+    KeyRules, RecordedEvent, SectionRule,
+};
 
 /// Value of `schema` in a golden set of this version.
 pub const SCHEMA: &str = "assay.golden/v0";
@@ -28,9 +35,18 @@ pub struct GoldenDocument {
     /// Which TPMs.
     #[serde(default, skip_serializing_if = "TpmRules::is_empty")]
     pub tpm: TpmRules,
+    /// What must have booted.
+    #[serde(default, skip_serializing_if = "BootRules::is_empty")]
+    pub boot: BootRules,
     /// Accepted PCR values.
     #[serde(default)]
     pub pcr: Vec<PcrRule>,
+    /// PCRs that are judged event by event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventRule>,
+    /// What the kernel may have run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ima: Option<ImaSection>,
     /// Rules for the tool set as a whole.
     #[serde(default, skip_serializing_if = "ToolSetRules::is_default")]
     pub tools: ToolSetRules,
@@ -82,6 +98,9 @@ pub struct AcceptedValue {
     /// Where the value comes from: node, date, reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// The events that led to it, in their order: they name what differs, and decide nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<RecordedEvent>,
 }
 
 /// Rules for the tool set as a whole.
@@ -94,6 +113,10 @@ pub struct ToolSetRules {
     /// Tool digests that deny wherever they stood in the boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Digest>,
+    /// Values that the tool PCR may have before the first tool event, where firmware extends it (shim extends 14);
+    /// without any, only its reset value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start: Vec<Digest>,
 }
 
 impl ToolSetRules {

@@ -1,8 +1,10 @@
 //! Reference values and the policy step: does what was proven match what is expected?
 
+mod boot;
 pub mod decide;
 pub mod document;
 pub mod reference;
 
+pub use boot::key_digest;
 pub use decide::decide;
-pub use reference::{GoldenProblem, ReferenceValues};
+pub use reference::{GoldenProblem, Manifests, ReferenceValues};

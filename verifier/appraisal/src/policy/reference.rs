@@ -1,13 +1,20 @@
 //! A golden set, checked and compiled.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proto::{
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     tool_log::path_text,
 };
 
-use super::document::{AcceptedTool, GoldenDocument, SCHEMA};
+use super::{
+    boot::BootReference,
+    document::{AcceptedTool, GoldenDocument, ImaSection, RecordedEvent, SCHEMA},
+};
+use crate::ima::{IMA_PCR, ImaPolicy, Keyring, Manifest};
 
 /// Largest golden set, bytes: 100 tools with 2 000 files of 150 bytes each fit ten times over.
 pub const MAX_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;
@@ -36,6 +43,23 @@ pub struct ReferenceValues {
     pub(super) closed: bool,
     pub(super) denied_tools: BTreeSet<Digest>,
     pub(super) tools: BTreeMap<String, ToolReference>,
+    pub(super) tool_start: Vec<Digest>,
+    pub(super) boot: Option<BootReference>,
+    pub(super) events: Vec<EventReference>,
+    pub(super) ima: Option<Arc<ImaPolicy>>,
+}
+
+/// Manifests of files that IMA may list, by digest: compiled once, shared by every set that names them.
+pub type Manifests = BTreeMap<Digest, Arc<Manifest>>;
+
+/// Events that one PCR may have.
+#[derive(Clone, Debug)]
+pub(super) struct EventReference {
+    pub(super) bank: HashAlg,
+    pub(super) index: PcrIndex,
+    /// What each is, by digest.
+    pub(super) accept: BTreeMap<Digest, String>,
+    pub(super) required: BTreeSet<Digest>,
 }
 
 /// Accepted values of one PCR.
@@ -43,7 +67,15 @@ pub struct ReferenceValues {
 pub(super) struct PcrReference {
     pub(super) bank: HashAlg,
     pub(super) index: PcrIndex,
-    pub(super) accept: Vec<Digest>,
+    pub(super) accept: Vec<PcrValueReference>,
+}
+
+/// One accepted value.
+#[derive(Clone, Debug)]
+pub(super) struct PcrValueReference {
+    pub(super) value: Digest,
+    /// The events that led to it, where they were recorded: digest and words.
+    pub(super) events: Vec<(Digest, String)>,
 }
 
 /// Accepted states of one tool.
@@ -66,18 +98,33 @@ pub struct GoldenProblem {
 impl ReferenceValues {
     /// Parses and checks a golden set.
     ///
-    /// `tool_pcr` must not be listed as a value: it is judged tool by tool.
+    /// `tool_pcr` must not be listed as a value: it is judged tool by tool. `manifests` has those that the set names.
     ///
     /// # Errors
     /// Every problem found, never only the first (a syntax error hides the rest).
-    pub fn parse(text: &str, tool_pcr: PcrIndex) -> Result<Self, Vec<GoldenProblem>> {
+    pub fn parse(
+        text: &str,
+        tool_pcr: PcrIndex,
+        manifests: &Manifests,
+    ) -> Result<Self, Vec<GoldenProblem>> {
         if text.len() > MAX_DOCUMENT_BYTES {
             return Err(vec![problem(
                 "document",
                 format!("{} bytes, at most {MAX_DOCUMENT_BYTES} are allowed", text.len()),
             )]);
         }
-        let document: GoldenDocument = toml::from_str(text).map_err(|error| {
+        let document = Self::document(text)?;
+        Self::compile(&document, HashAlg::Sha256.hash(&[text.as_bytes()]), tool_pcr, manifests)
+    }
+
+    /// The manifest that a set names: it has to be at hand before the set is parsed.
+    #[must_use]
+    pub fn manifest_named_by(text: &str) -> Option<Digest> {
+        Self::document(text).ok()?.ima?.manifest
+    }
+
+    fn document(text: &str) -> Result<GoldenDocument, Vec<GoldenProblem>> {
+        toml::from_str(text).map_err(|error| {
             let at = error.span().map_or_else(
                 || "document".to_owned(),
                 |span| {
@@ -88,14 +135,14 @@ impl ReferenceValues {
                 },
             );
             vec![problem(at, error.message().to_owned())]
-        })?;
-        Self::compile(&document, HashAlg::Sha256.hash(&[text.as_bytes()]), tool_pcr)
+        })
     }
 
     fn compile(
         document: &GoldenDocument,
         digest: Digest,
         tool_pcr: PcrIndex,
+        manifests: &Manifests,
     ) -> Result<Self, Vec<GoldenProblem>> {
         let mut problems = Vec::new();
         if document.schema != SCHEMA {
@@ -115,6 +162,13 @@ impl ReferenceValues {
         let firmware_floor = firmware_floor(document, &mut problems);
         let pcrs = pcrs(document, tool_pcr, &mut problems);
         let tools = tools(document, &mut problems);
+        let events = events(document, tool_pcr, &mut problems);
+        if document.pcr.is_empty() && document.events.is_empty() {
+            problems.push(problem("pcr", "empty: a golden set lists at least one PCR"));
+        }
+        let boot = (!document.boot.is_empty())
+            .then(|| BootReference::compile(&document.boot, &mut problems));
+        let ima = document.ima.as_ref().and_then(|section| ima(section, manifests, &mut problems));
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -130,6 +184,10 @@ impl ReferenceValues {
             closed: document.tools.closed,
             denied_tools: document.tools.deny.iter().copied().collect(),
             tools,
+            tool_start: document.tools.start.clone(),
+            boot,
+            events,
+            ima,
         })
     }
 
@@ -157,15 +215,143 @@ impl ReferenceValues {
         &self.digest
     }
 
-    /// PCRs that it reads.
+    /// PCRs that it reads by value or by event.
     #[must_use]
     pub fn selection(&self) -> PcrSelection {
-        PcrSelection::new(self.pcrs.iter().map(|pcr| {
-            let mut set = PcrSet::default();
-            set.insert(pcr.index);
-            (pcr.bank, set)
-        }))
+        let values = self.pcrs.iter().map(|pcr| (pcr.bank, pcr.index));
+        let events = self.events.iter().map(|rule| (rule.bank, rule.index));
+        PcrSelection::new(
+            values.chain(events).map(|(bank, index)| (bank, PcrSet::from_iter([index]))),
+        )
     }
+
+    /// PCRs that firmware's log must lead to: rules read it for them.
+    #[must_use]
+    pub fn log_pcrs(&self) -> PcrSet {
+        let events = self.events.iter().map(|rule| rule.index);
+        events.chain(self.boot.iter().flat_map(BootReference::pcrs)).collect()
+    }
+
+    /// How the kernel's IMA list is judged.
+    #[must_use]
+    pub const fn ima(&self) -> Option<&Arc<ImaPolicy>> {
+        self.ima.as_ref()
+    }
+}
+
+fn events(
+    document: &GoldenDocument,
+    tool_pcr: PcrIndex,
+    problems: &mut Vec<GoldenProblem>,
+) -> Vec<EventReference> {
+    let mut out: Vec<EventReference> = Vec::new();
+    for (at, rule) in document.events.iter().enumerate() {
+        let at = format!("events[{at}]");
+        let index = PcrIndex::new(rule.index)
+            .filter(|pcr| pcr.get() < 16 && *pcr != IMA_PCR && *pcr != tool_pcr);
+        let Some(index) = index else {
+            problems.push(problem(
+                format!("{at}.index"),
+                format!("{}: 0 to 15, but not {IMA_PCR} (IMA) nor {tool_pcr} (tools)", rule.index),
+            ));
+            continue;
+        };
+        let by_value =
+            document.pcr.iter().any(|pcr| pcr.bank == rule.bank && pcr.index == rule.index);
+        if by_value || out.iter().any(|known| known.bank == rule.bank && known.index == index) {
+            problems
+                .push(problem(at.clone(), format!("PCR {index} ({}) is judged twice", rule.bank)));
+        }
+        if rule.accept.is_empty() {
+            problems.push(problem(format!("{at}.accept"), "empty: no event would be accepted"));
+        }
+        let mut reference = EventReference {
+            bank: rule.bank,
+            index,
+            accept: BTreeMap::new(),
+            required: BTreeSet::new(),
+        };
+        for (n, event) in rule.accept.iter().enumerate() {
+            match bank_digest(rule.bank, &event.digest) {
+                Ok(digest) => {
+                    reference.accept.insert(digest, event.what.clone().unwrap_or_default());
+                    if event.required {
+                        reference.required.insert(digest);
+                    }
+                }
+                Err(what) => problems.push(problem(format!("{at}.accept[{n}].digest"), what)),
+            }
+        }
+        out.push(reference);
+    }
+    out
+}
+
+fn ima(
+    section: &ImaSection,
+    manifests: &Manifests,
+    problems: &mut Vec<GoldenProblem>,
+) -> Option<Arc<ImaPolicy>> {
+    let before = problems.len();
+    let manifest = section.manifest.and_then(|digest| {
+        let found = manifests.get(&digest).cloned();
+        if found.is_none() {
+            problems.push(problem(
+                "ima.manifest",
+                format!("{digest} is not imported; `verifier ima import FILE` does that"),
+            ));
+        }
+        found
+    });
+    let keyring = if section.key.is_empty() {
+        None
+    } else {
+        let keys = section.key.iter().map(|key| (key.name.as_str(), key.pem.as_bytes()));
+        match Keyring::new(keys) {
+            Ok(keyring) => Some(Arc::new(keyring)),
+            Err(found) => {
+                problems.push(problem(format!("ima.key: {}", found.at), found.what));
+                None
+            }
+        }
+    };
+    if problems.len() > before {
+        return None;
+    }
+    match ImaPolicy::new(&section.rules, manifest, keyring) {
+        Ok(policy) => Some(Arc::new(policy)),
+        Err(found) => {
+            problems.extend(
+                found
+                    .into_iter()
+                    .map(|found| problem(format!("ima.rules.{}", found.at), found.what)),
+            );
+            None
+        }
+    }
+}
+
+/// A digest of a bank, as golden sets write it.
+fn bank_digest(bank: HashAlg, text: &str) -> Result<Digest, String> {
+    hex::decode(text)
+        .map_err(|_| format!("{text:?} is not hexadecimal"))
+        .and_then(|bytes| Digest::new(bank, &bytes).map_err(|error| error.to_string()))
+}
+
+fn recorded_events(
+    bank: HashAlg,
+    at: &str,
+    events: &[RecordedEvent],
+    problems: &mut Vec<GoldenProblem>,
+) -> Vec<(Digest, String)> {
+    let mut out = Vec::with_capacity(events.len());
+    for (n, event) in events.iter().enumerate() {
+        match bank_digest(bank, &event.digest) {
+            Ok(digest) => out.push((digest, event.what.clone())),
+            Err(what) => problems.push(problem(format!("{at}.events[{n}].digest"), what)),
+        }
+    }
+    out
 }
 
 fn firmware_floor(
@@ -193,9 +379,6 @@ fn pcrs(
     problems: &mut Vec<GoldenProblem>,
 ) -> Vec<PcrReference> {
     let mut out: Vec<PcrReference> = Vec::new();
-    if document.pcr.is_empty() {
-        problems.push(problem("pcr", "empty: a golden set lists at least one PCR"));
-    }
     for (at, rule) in document.pcr.iter().enumerate() {
         let at = format!("pcr[{at}]");
         let Some(index) = PcrIndex::new(rule.index) else {
@@ -220,14 +403,13 @@ fn pcrs(
         }
         let mut accept = Vec::new();
         for (n, value) in rule.accept.iter().enumerate() {
-            let at = format!("{at}.accept[{n}].value");
-            let parsed = hex::decode(&value.value)
-                .map_err(|_| format!("{:?} is not hexadecimal", value.value))
-                .and_then(|bytes| Digest::new(rule.bank, &bytes).map_err(|e| e.to_string()));
-            match parsed {
+            let at = format!("{at}.accept[{n}]");
+            let events = recorded_events(rule.bank, &at, &value.events, problems);
+            let at = format!("{at}.value");
+            match bank_digest(rule.bank, &value.value) {
                 Ok(digest) if index.get() <= 7 && digest.is_reset_value() => problems
                     .push(problem(at, "a firmware PCR at its reset value is never accepted")),
-                Ok(digest) => accept.push(digest),
+                Ok(value) => accept.push(PcrValueReference { value, events }),
                 Err(what) => problems.push(problem(at, what)),
             }
         }
@@ -284,6 +466,6 @@ fn is_name(name: &str) -> bool {
         && !name.starts_with('.')
 }
 
-fn problem(at: impl Into<String>, what: impl Into<String>) -> GoldenProblem {
+pub(super) fn problem(at: impl Into<String>, what: impl Into<String>) -> GoldenProblem {
     GoldenProblem { at: at.into(), what: what.into() }
 }

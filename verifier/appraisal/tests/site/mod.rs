@@ -15,7 +15,7 @@ use appraisal::{
     boot::Boot,
     context::{AppraisalContext, IssuedChallenge, NodeRecord, Signer, Standing},
     ek::{AllowListed, EkPolicy, EkPresented, Profile, TrustedEk, ek_digest, verify_ek},
-    policy::ReferenceValues,
+    policy::{Manifests, ReferenceValues},
     verdict::{Denial, Verdict},
     x509::{RevocationRequirement, RootsBuilder},
 };
@@ -223,7 +223,7 @@ impl Site {
 pub const PCRS: [u8; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 11];
 
 pub fn golden(text: &str) -> ReferenceValues {
-    ReferenceValues::parse(text, tool_pcr()).expect("a golden set")
+    ReferenceValues::parse(text, tool_pcr(), &Manifests::new()).expect("a golden set")
 }
 
 /// Evidence as it comes out of the one door.

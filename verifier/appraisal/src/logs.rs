@@ -1,0 +1,84 @@
+//! How the logs of one boot hang together: firmware and systemd first, tools and kernel go on from there.
+//!
+//! PCRs that only firmware and systemd extend are led to by their logs alone. The tool log continues the tool PCR from
+//! where firmware left it, and IMA's first entry is a hash over firmware's PCRs.
+
+use std::sync::Arc;
+
+use proto::{
+    digest::{Digest, PcrSet},
+    evidence::{Evidence, LogKind},
+};
+
+use crate::{
+    boot::{Boot, BootLog},
+    boot_log::{ProvenBootLog, quoted_boot_pcrs},
+    context::AppraisalContext,
+    ima::{self, AnchoredImaList, BootPcrs, IMA_PCR, Judgement},
+    pcr::AttestedPcrs,
+    policy::ReferenceValues,
+    verdict::Denial,
+};
+
+/// The logs of firmware and systemd, and where other logs go on from them.
+pub(crate) struct BootLogs {
+    pub(crate) log: BootLog,
+    /// What firmware left in the tool PCR, where it extended it.
+    pub(crate) tool_pcr_start: Option<Vec<Digest>>,
+    /// What the kernel found in firmware's PCRs.
+    pub(crate) boot_pcrs: BootPcrs,
+}
+
+impl BootLogs {
+    /// Reads the logs of a new boot; of a known one they were read, and must still lead to what is quoted.
+    pub(crate) fn read(
+        known: Option<&Boot>,
+        evidence: &Evidence,
+        pcrs: &AttestedPcrs,
+        context: &AppraisalContext<'_>,
+    ) -> Result<Self, Denial> {
+        let without = |log| Self { log, tool_pcr_start: None, boot_pcrs: quoted_boot_pcrs(pcrs) };
+        if let Some(boot) = known {
+            if let Some(log) = boot.boot_log.proven() {
+                log.still_leads_to(pcrs)?;
+            }
+            return Ok(without(boot.boot_log.clone()));
+        }
+        let Some(firmware) = evidence.log(LogKind::Uefi) else {
+            return Ok(without(BootLog::Absent));
+        };
+        let required = context.reference.map(ReferenceValues::log_pcrs).unwrap_or_default();
+        let continued = PcrSet::from_iter([context.tool_pcr, IMA_PCR]);
+        let systemd = evidence.log(LogKind::Systemd);
+        match ProvenBootLog::read(firmware, systemd, pcrs, required, continued) {
+            Ok(reading) => Ok(Self {
+                tool_pcr_start: reading.start_of(context.tool_pcr).map(<[Digest]>::to_vec),
+                boot_pcrs: reading.boot_pcrs,
+                log: BootLog::Proven(Arc::new(reading.proven)),
+            }),
+            // No rule reads it: values are judged as they were quoted, and the record says why there are no facts.
+            Err(denial) if required.is_empty() => Ok(without(BootLog::Unread(denial.code()))),
+            Err(denial) => Err(denial),
+        }
+    }
+}
+
+/// Judges the kernel's list, where the golden set has rules for it and the worker has one.
+pub(crate) fn judge_ima(
+    known: Option<&Boot>,
+    evidence: &Evidence,
+    pcrs: &AttestedPcrs,
+    boot_pcrs: &BootPcrs,
+    context: &AppraisalContext<'_>,
+) -> Result<Option<Judgement>, Denial> {
+    let Some(policy) = context.reference.and_then(ReferenceValues::ima) else { return Ok(None) };
+    let known = known
+        .and_then(|boot| boot.ima.as_deref())
+        .filter(|state| state.is_judged_by(policy.digest()));
+    let suffix = evidence.log(LogKind::Ima);
+    if known.is_none() && suffix.is_none() {
+        return Ok(None);
+    }
+    let list = AnchoredImaList::verify(known, suffix, pcrs, IMA_PCR, boot_pcrs)?;
+    Ok(Some(ima::judge(&list, policy)))
+}
