@@ -17,7 +17,7 @@ use proto::{
 use serde::Serialize;
 
 use super::{
-    constants::{Constant, Constants},
+    constants::{Constant, Constants, ERROR_SEPARATOR},
     facts::{
         Application, BootFacts, BootVariable, CommandLine, Driver, FirmwareInfo, PartitionFact,
         PartitionTable, Section, Separator, SeparatorValue, Source,
@@ -60,6 +60,11 @@ impl Seen<'_, '_> {
         Source { event: self.event.index, pcr: self.pcr, vouch: self.vouched.vouch }
     }
 
+    /// Of a fact that is the digest and nothing else.
+    const fn digest_source(&self) -> Source {
+        Source { event: self.event.index, pcr: self.pcr, vouch: Vouch::Digest }
+    }
+
     const fn is_separator(&self) -> bool {
         matches!(self.constant, Some(Constant::Separator(_) | Constant::ErrorSeparator))
     }
@@ -95,7 +100,8 @@ pub fn read(log: &EventLog<'_>, replay: &Replay<'_>, bank: LogAlg, trusted: PcrS
             out.problem(ProblemCode::DigestMissing, event.index, pcr.get(), detail);
             continue;
         };
-        let constant = constants.of(&digest);
+        let constant =
+            constants.of(&digest).filter(|constant| !is_boot_variable(event, *constant));
         let vouched = match constant {
             Some(_) => Vouched { vouch: Vouch::Constant, bytes: &[], quirk: None },
             None => Vouched::of(event, bank, &digest),
@@ -303,7 +309,7 @@ impl Collector {
     fn drivers(&mut self, seen: &[Seen<'_, '_>]) {
         for event in seen.iter().filter(|event| event.pcr == 2 && event.constant.is_none()) {
             self.reading.facts.drivers.push(Driver {
-                source: event.source(),
+                source: event.digest_source(),
                 digest: event.digest,
                 untrusted_path: image_path(event.event),
             });
@@ -344,7 +350,7 @@ impl Collector {
                         self.quirk(Quirk::ImagePathCut, event.event.index);
                     }
                     self.reading.facts.boot_applications.push(Application {
-                        source: event.source(),
+                        source: event.digest_source(),
                         digest: event.digest,
                         text,
                         after_call: called,
@@ -479,6 +485,20 @@ impl Collector {
             self.reading.facts.uki_sections.push(Section { source, name, digest });
         }
     }
+}
+
+/// Whether what looks like a separator of PCR 1 is the content of a boot variable, measured without its name: the
+/// order "entry 1, then entry 0" has the four bytes of a separator that reports an error. Nothing under the digest tells
+/// the two apart, so the log is believed here: at worst an error of PCR 1 is taken for a variable, whose digest is told.
+fn is_boot_variable(event: &Event<'_>, constant: Constant) -> bool {
+    let value = match constant {
+        Constant::Separator(value) => value,
+        Constant::ErrorSeparator => ERROR_SEPARATOR,
+        _ => return false,
+    };
+    event.pcr.is_some_and(|pcr| pcr.get() == 1)
+        && event.untrusted_type == EventType::EFI_VARIABLE_BOOT
+        && VariableData::read(event.untrusted_data).is_ok_and(|variable| variable.data == value)
 }
 
 fn image_path(event: &Event<'_>) -> Option<String> {

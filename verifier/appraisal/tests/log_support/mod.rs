@@ -348,7 +348,7 @@ impl Boot {
         let driver = image_load("\\driver.efi");
         log.measured(2, EventType::EFI_BOOT_SERVICES_DRIVER, b"option ROM", &driver);
         for (name, content) in [
-            ("BootOrder", vec![1, 0, 0, 0]),
+            ("BootOrder", vec![1, 0, 0, 0, 2, 0]),
             ("Boot0001", load_option("debian", "\\EFI\\debian\\shimx64.efi")),
         ] {
             let data = variable(Guid::GLOBAL_VARIABLE, name, &content);
