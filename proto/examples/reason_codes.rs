@@ -78,7 +78,9 @@ fn description(stage: Stage) -> &'static str {
         Stage::Challenge => "The verifier's challenge.",
         Stage::Quote => "`TPM2_Quote` over the challenge.",
         Stage::Pcr => "The PCR values presented, against the quote.",
-        Stage::EventLog => "The firmware's log and systemd's, against the PCRs that they were extended into.",
+        Stage::EventLog => {
+            "The firmware's log and systemd's, against the PCRs that they were extended into."
+        }
         Stage::NodeKey => "The key that the certificate would be for, certified by the AK.",
         Stage::ToolLog => "The tool measurements, against the PCR that they were extended into.",
         Stage::Policy => "What was proven, against what the site accepts.",

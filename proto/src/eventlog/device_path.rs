@@ -117,9 +117,9 @@ pub fn file(bytes: &[u8]) -> Option<String> {
 fn show_node(node: &Node<'_>, out: &mut String) {
     let mut reader = LeReader::new(node.body);
     let shown = match (node.kind, node.sub_kind) {
-        (1, 1) => reader.array::<2>("PCI").map(|[function, device]| {
-            format!("Pci({device:#x},{function:#x})")
-        }),
+        (1, 1) => reader
+            .array::<2>("PCI")
+            .map(|[function, device]| format!("Pci({device:#x},{function:#x})")),
         (1, 4) => reader.guid("vendor").map(|guid| format!("VenHw({guid})")),
         (2, 1) => acpi(&mut reader),
         (3, 1) => reader.u16("ATAPI").map(|_| "Ata".to_owned()),
@@ -133,12 +133,10 @@ fn show_node(node: &Node<'_>, out: &mut String) {
         (3, 18) => reader.u16("SATA").map(|port| format!("Sata({port:#x})")),
         (3, 23) => reader.u32("NVMe").map(|namespace| format!("NVMe({namespace:#x})")),
         (3, 24) => Ok(format!("Uri({})", String::from_utf8_lossy(node.body))),
-        (3, 2) => reader
-            .array::<4>("SCSI")
-            .map(|[a, b, c, d]| {
-                let (target, lun) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-                format!("Scsi({target:#x},{lun:#x})")
-            }),
+        (3, 2) => reader.array::<4>("SCSI").map(|[a, b, c, d]| {
+            let (target, lun) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+            format!("Scsi({target:#x},{lun:#x})")
+        }),
         (4, 1) => hard_drive(&mut reader),
         (4, 2) => reader.u32("CD-ROM").map(|entry| format!("CDROM({entry:#x})")),
         (4, 3) => reader.guid("vendor").map(|guid| format!("VenMedia({guid})")),
@@ -146,7 +144,9 @@ fn show_node(node: &Node<'_>, out: &mut String) {
         (4, 6) => reader.guid("file").map(|guid| format!("FvFile({guid})")),
         (4, 7) => reader.guid("volume").map(|guid| format!("Fv({guid})")),
         (4, 8) => Ok("Offset".to_owned()),
-        (5, 1) => Ok(format!("BBS({})", String::from_utf8_lossy(node.body.get(4..).unwrap_or_default()))),
+        (5, 1) => {
+            Ok(format!("BBS({})", String::from_utf8_lossy(node.body.get(4..).unwrap_or_default())))
+        }
         (kind, sub_kind) => Ok(format!("Path({kind},{sub_kind})")),
     };
     match shown {

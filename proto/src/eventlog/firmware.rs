@@ -118,7 +118,8 @@ impl<'a> ImageLoad<'a> {
         let link_time_address = reader.u64("image link address")?;
         let path_bytes = reader.u64("image path length")?;
         let rest = reader.rest();
-        let path = usize::try_from(path_bytes).ok().and_then(|size| rest.get(..size)).unwrap_or(rest);
+        let path =
+            usize::try_from(path_bytes).ok().and_then(|size| rest.get(..size)).unwrap_or(rest);
         Ok(Self { location, len_bytes, link_time_address, path })
     }
 }

@@ -60,7 +60,13 @@ impl Gpt {
             let id = entry.guid("GPT partition")?;
             let (first_lba, last_lba) = (entry.u64("GPT partition")?, entry.u64("GPT partition")?);
             entry.u64("GPT partition")?;
-            partitions.push(Partition { kind, id, first_lba, last_lba, name: text::utf16(entry.rest()) });
+            partitions.push(Partition {
+                kind,
+                id,
+                first_lba,
+                last_lba,
+                name: text::utf16(entry.rest()),
+            });
         }
         Ok(Self { disk, partitions })
     }

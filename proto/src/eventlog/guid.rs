@@ -25,7 +25,8 @@ impl Guid {
     /// `EFI_CERT_SHA512_GUID`.
     pub const CERT_SHA512: Self = Self::new(0x093e_0fae, 0xa6c4, 0x4f50, 0x9f1b_d41e_2b89_c19a);
     /// `EFI_CERT_X509_SHA256_GUID`: hash of a certificate's to-be-signed part, with a revocation time.
-    pub const CERT_X509_SHA256: Self = Self::new(0x3bd2_a492, 0x96c0, 0x4079, 0xb420_fcf9_8ef1_03ed);
+    pub const CERT_X509_SHA256: Self =
+        Self::new(0x3bd2_a492, 0x96c0, 0x4079, 0xb420_fcf9_8ef1_03ed);
     /// `EFI_CERT_RSA2048_GUID`.
     pub const CERT_RSA2048: Self = Self::new(0x3c5766e8, 0x269c, 0x4e34, 0xaa14_ed77_6e85_b3b6);
 

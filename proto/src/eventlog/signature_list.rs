@@ -43,7 +43,9 @@ impl<'a> SignatureEntry<'a> {
 impl<'a> SignatureList<'a> {
     /// Entries, in order. Sizes were checked: the list is a whole number of entries.
     pub fn entries(&self) -> impl Iterator<Item = SignatureEntry<'a>> + use<'a> {
-        self.entries.chunks_exact(self.entry_bytes).filter_map(|entry| SignatureEntry::read(entry).ok())
+        self.entries
+            .chunks_exact(self.entry_bytes)
+            .filter_map(|entry| SignatureEntry::read(entry).ok())
     }
 }
 
@@ -78,8 +80,8 @@ impl<'a> SignatureLists<'a> {
         }
         self.reader.bytes_u64(header_bytes.into(), "signature header")?;
         let entries = self.reader.bytes_u64(body.into(), "signature list")?;
-        let entry_bytes = usize::try_from(entry_bytes)
-            .map_err(|_| self.reader.error("signature size"))?;
+        let entry_bytes =
+            usize::try_from(entry_bytes).map_err(|_| self.reader.error("signature size"))?;
         Ok(SignatureList { kind, entry_bytes, entries })
     }
 }
@@ -114,7 +116,8 @@ mod tests {
     fn lists_follow_each_other() {
         let mut bytes = list(28 + 96, 0, 48, &[7; 96]);
         bytes.extend(list(28 + 4 + 48, 4, 48, &[9; 52]));
-        let lists: Vec<_> = SignatureLists::new(&bytes).collect::<Result<_, _>>().expect("well-formed");
+        let lists: Vec<_> =
+            SignatureLists::new(&bytes).collect::<Result<_, _>>().expect("well-formed");
         let counts: Vec<_> = lists.iter().map(|list| list.entries().count()).collect();
         assert_eq!(counts, [2, 1]);
         assert!(lists.iter().flat_map(SignatureList::entries).all(|entry| entry.data.len() == 32));
@@ -129,7 +132,10 @@ mod tests {
             (list(28, u32::MAX, 48, &[]), "a signature list is smaller than its headers"),
             (list(28, 0, 0, &[]), "a signature is smaller than its owner"),
             (list(28 + 48, 0, 15, &[0; 48]), "a signature is smaller than its owner"),
-            (list(28 + 49, 0, 48, &[0; 49]), "a signature list is not a whole number of signatures"),
+            (
+                list(28 + 49, 0, 48, &[0; 49]),
+                "a signature list is not a whole number of signatures",
+            ),
             (list(28 + 48, 0, 48, &[0; 47]), "signature list"),
         ] {
             let mut lists = SignatureLists::new(&bytes);

@@ -149,10 +149,7 @@ fn each_defect_has_its_code() {
             agile(&event(7, EventType::IPL, &[(0x04, 20)], b"")),
             ReasonCode::EventLogAlgorithmInvalid,
         ),
-        (
-            first(&spec_id(&[SHA256, SHA256], 2, &[0])),
-            ReasonCode::EventLogAlgorithmInvalid,
-        ),
+        (first(&spec_id(&[SHA256, SHA256], 2, &[0])), ReasonCode::EventLogAlgorithmInvalid),
         (first(&spec_id(&[SHA256], u32::MAX, &[0])), ReasonCode::EventLogLimitExceeded),
         (first(&spec_id(&[SHA256], 2, &[])), ReasonCode::EventLogSpecIdInvalid),
         (first(&spec_id(&[], 0, &[0])), ReasonCode::EventLogSpecIdInvalid),
@@ -176,10 +173,10 @@ fn errors_say_where() {
     let error = EventLog::parse(&bytes).expect_err("cut");
     let start = bytes.len() + 1 - event(7, EventType::IPL, &[(0x0b, 32)], b"abc").len();
     assert_eq!(error.event, 1);
-    assert_eq!(error.to_string(), format!(
-        "event 1 at byte {}: event data: 3 bytes expected, 2 left",
-        start + 12 + 34 + 4
-    ));
+    assert_eq!(
+        error.to_string(),
+        format!("event 1 at byte {}: event data: 3 bytes expected, 2 left", start + 12 + 34 + 4)
+    );
 }
 
 proptest::proptest! {

@@ -13,7 +13,8 @@ use log_support::{
 use proto::{
     digest::{Digest, HashAlg, PcrSet},
     eventlog::{
-        EventLog, EventType, LogAlg, LogDigest, guid::Guid,
+        EventLog, EventType, LogAlg, LogDigest,
+        guid::Guid,
         systemd::{self, SystemdRecord},
         text::to_utf16,
     },
@@ -91,10 +92,12 @@ fn a_good_log_explains_every_pcr() {
 fn facts_of_a_good_log() {
     let bytes = good();
     let log = EventLog::parse(&bytes).expect("well-formed");
-    let explained =
-        explain(&log, Later::default(), &good_values(), required()).expect("explained");
+    let explained = explain(&log, Later::default(), &good_values(), required()).expect("explained");
     let facts = explained.facts();
-    assert_eq!((facts.bank, facts.secure_boot, facts.setup_mode), (SHA256, Some(true), Some(false)));
+    assert_eq!(
+        (facts.bank, facts.secure_boot, facts.setup_mode),
+        (SHA256, Some(true), Some(false))
+    );
     assert!(!facts.debug_mode && !facts.dma_protection_disabled);
     let source = facts.secure_boot_source.expect("a source");
     assert_eq!((source.pcr, source.vouch), (7, Vouch::Data));
@@ -106,10 +109,14 @@ fn facts_of_a_good_log() {
     }
     assert_eq!(facts.dbx.as_ref().expect("proven").entries.len(), 2);
     assert_eq!(facts.authorities.len(), 2);
-    assert_eq!((facts.authorities[0].digest.as_str(), facts.authorities[0].in_db), (digest.as_str(), Some(true)));
+    assert_eq!(
+        (facts.authorities[0].digest.as_str(), facts.authorities[0].in_db),
+        (digest.as_str(), Some(true))
+    );
     assert_eq!(facts.sbat_level.as_deref(), Some("sbat,1,2024010900\nshim,4\n"));
     let applications: Vec<_> = facts.boot_applications.iter().map(|app| app.digest).collect();
-    let hashes = [b"shim".as_slice(), b"kernel"].map(|image| SHA256.hash(&[image]).expect("computed"));
+    let hashes =
+        [b"shim".as_slice(), b"kernel"].map(|image| SHA256.hash(&[image]).expect("computed"));
     assert_eq!(applications, hashes);
     let shim = &facts.boot_applications[0];
     assert_eq!(shim.untrusted_path.as_deref(), Some("\\EFI\\debian\\shimx64.efi"));
@@ -139,8 +146,7 @@ fn facts_of_a_good_log() {
 fn facts_are_a_document_that_reads_back() {
     let bytes = good();
     let log = EventLog::parse(&bytes).expect("well-formed");
-    let explained =
-        explain(&log, Later::default(), &good_values(), required()).expect("explained");
+    let explained = explain(&log, Later::default(), &good_values(), required()).expect("explained");
     let text = serde_json::to_string(explained.facts()).expect("JSON");
     let back = serde_json::from_str(&text).expect("the same document");
     assert_eq!(explained.facts(), &back);
@@ -240,7 +246,9 @@ fn an_event_without_a_digest_of_a_quoted_bank_is_refused_where_its_pcr_is_requir
     assert_eq!(refusal(&log.bytes, &values, pcrs(&[9])), expected);
     assert_eq!(refusal(&log.bytes, &values, pcrs(&[7])), None);
     let reading = read(&parsed, &replay, LogAlg::Sha384, all_pcrs());
-    assert!(reading.problems.iter().any(|p| (p.code, p.event) == (ProblemCode::DigestMissing, Some(9))));
+    assert!(
+        reading.problems.iter().any(|p| (p.code, p.event) == (ProblemCode::DigestMissing, Some(9)))
+    );
 }
 
 #[test]
@@ -582,8 +590,7 @@ fn sections_of_a_kernel_image_are_counted_off_in_pairs() {
 fn the_two_events_that_leave_the_firmware_may_be_missing_from_the_log() {
     let unfinished = Boot { exit: false, ..Boot::default() }.log();
     let log = EventLog::parse(&unfinished).expect("well-formed");
-    let explained =
-        explain(&log, Later::default(), &good_values(), required()).expect("explained");
+    let explained = explain(&log, Later::default(), &good_values(), required()).expect("explained");
     assert!(explained.facts().exit_boot_services.inferred);
     assert!(explained.problems().is_empty());
     let inferred = explained.replay().events().iter().filter(|e| e.source == EventSource::Inferred);
@@ -606,7 +613,8 @@ fn extended(values: &[PcrValue], index: u8, events: &[&[u8]]) -> Vec<PcrValue> {
 fn phases_explain_pcr_11_where_systemd_keeps_no_log() {
     let bytes = good();
     let log = EventLog::parse(&bytes).expect("well-formed");
-    let sequences = [&PHASES[..0], &PHASES[..1], &PHASES[..4], &PHASES[2..4], &PHASES[2..], &PHASES[..]];
+    let sequences =
+        [&PHASES[..0], &PHASES[..1], &PHASES[..4], &PHASES[2..4], &PHASES[2..], &PHASES[..]];
     for phases in sequences {
         let texts: Vec<&[u8]> = phases.iter().map(|phase| phase.as_bytes()).collect();
         let values = extended(&good_values(), 11, &texts);
@@ -614,7 +622,9 @@ fn phases_explain_pcr_11_where_systemd_keeps_no_log() {
         let told: Vec<_> = explained.facts().userspace.iter().map(|m| m.text.as_deref()).collect();
         assert_eq!(told, phases.iter().map(|phase| Some(*phase)).collect::<Vec<_>>());
     }
-    for wrong in [&["sysinit", "sysinit"][..], &["leave-initrd"], &["ready"], &["enter-initrd", "ready"]] {
+    for wrong in
+        [&["sysinit", "sysinit"][..], &["leave-initrd"], &["ready"], &["enter-initrd", "ready"]]
+    {
         let texts: Vec<&[u8]> = wrong.iter().map(|phase| phase.as_bytes()).collect();
         let values = extended(&good_values(), 11, &texts);
         let expected = Some(ReasonCode::EventLogReplayMismatch);
@@ -661,7 +671,10 @@ fn a_systemd_log_continues_the_firmware_s() {
     assert_eq!(explained.systemd_records(), 3);
     let told = &explained.facts().userspace;
     assert_eq!(told[0].text.as_deref(), Some("sysinit"));
-    assert_eq!((told[1].text.as_deref(), told[1].untrusted_text.as_deref()), (None, Some("volume key of /")));
+    assert_eq!(
+        (told[1].text.as_deref(), told[1].untrusted_text.as_deref()),
+        (None, Some("volume key of /"))
+    );
     // Values of a moment before: the log was read after the quote.
     let earlier = extended(&good_values(), 11, &[b"sysinit"]);
     let explained = with_systemd(&log, &records, &earlier).expect("explained");
@@ -690,7 +703,8 @@ fn other_logs_may_continue_a_pcr() {
 fn the_first_difference_is_told_in_words() {
     let bytes = good();
     let log = EventLog::parse(&bytes).expect("well-formed");
-    let recorded = Replay::of(&log, &[SHA256]).expect("a replay").reference_events(SHA256, required());
+    let recorded =
+        Replay::of(&log, &[SHA256]).expect("a replay").reference_events(SHA256, required());
     let difference = |boot: &Boot| {
         let bytes = boot.log();
         let log = EventLog::parse(&bytes).expect("well-formed");
@@ -703,16 +717,22 @@ fn the_first_difference_is_told_in_words() {
     assert_eq!(found.expected.map(|event| event.digest), SHA256.hash(&[b"initrd"]));
     let found = difference(&Boot { secure_boot: 0, ..Boot::default() }).expect("one");
     assert_eq!((found.pcr, found.position), (pcr(7), 0));
-    assert_eq!(found.to_string(), format!("event {} (PCR 7): firmware variable SecureBoot", found.index.expect("an event")));
-    let found =
-        difference(&Boot { command_line: "init=/bin/sh".to_owned(), ..Boot::default() }).expect("one");
+    assert_eq!(
+        found.to_string(),
+        format!("event {} (PCR 7): firmware variable SecureBoot", found.index.expect("an event"))
+    );
+    let found = difference(&Boot { command_line: "init=/bin/sh".to_owned(), ..Boot::default() })
+        .expect("one");
     assert_eq!((found.pcr, found.words.as_str()), (pcr(8), "kernel command line \"init=/bin/sh\""));
     // An event more, and events less.
     let found = difference(&Boot { grub_commands: 3, ..Boot::default() }).expect("one");
     assert!(found.words.starts_with("boot loader command"), "{found}");
     let found = difference(&Boot { exit: false, ..Boot::default() }).expect("one");
     assert_eq!((found.pcr, found.index, found.observed), (pcr(5), None, None));
-    assert_eq!(found.to_string(), "PCR 5: no event where there was: action \"Exit Boot Services Invocation\"");
+    assert_eq!(
+        found.to_string(),
+        "PCR 5: no event where there was: action \"Exit Boot Services Invocation\""
+    );
 }
 
 /// A document that was recorded reads back and compares equal.
@@ -734,7 +754,11 @@ fn device_events_and_tables_are_put_in_words() {
     let tables = [vec![1, 0, 0, 0, 0, 0, 0, 0], vec![0; 24]].concat();
     for (kind, data, words) in [
         (EventType::EFI_HANDOFF_TABLES, tables.clone(), "firmware tables (1)"),
-        (EventType::EFI_HANDOFF_TABLES2, [b"\x06SMBIOS".to_vec(), tables].concat(), "firmware tables \"SMBIOS\""),
+        (
+            EventType::EFI_HANDOFF_TABLES2,
+            [b"\x06SMBIOS".to_vec(), tables].concat(),
+            "firmware tables \"SMBIOS\"",
+        ),
         (
             EventType::EFI_PLATFORM_FIRMWARE_BLOB2,
             [b"\x04Main".to_vec(), vec![0; 8], vec![16, 0, 0, 0, 0, 0, 0, 0]].concat(),

@@ -119,9 +119,9 @@ fn vouched(value: &Value, log: &EventLog<'_>, bank: LogAlg) {
 fn within(some: &Value, all: &Value) -> bool {
     match (some, all) {
         (Value::Null, _) => true,
-        (Value::Object(some), Value::Object(all)) => some
-            .iter()
-            .all(|(name, value)| within(value, all.get(name).unwrap_or(&Value::Null))),
+        (Value::Object(some), Value::Object(all)) => {
+            some.iter().all(|(name, value)| within(value, all.get(name).unwrap_or(&Value::Null)))
+        }
         (Value::Array(some), Value::Array(all)) => {
             some.iter().all(|value| all.iter().any(|other| within(value, other)))
         }

@@ -9,9 +9,7 @@ use std::{
 };
 
 use appraisal::boot_log::{
-    EventSource, ProblemCode, Reading, Replay, ReplayedEvent,
-    quirks::Quirk,
-    read,
+    EventSource, ProblemCode, Reading, Replay, ReplayedEvent, quirks::Quirk, read,
 };
 use log_support::{all_pcrs, pcr, vector, vectors_dir};
 use proto::{
@@ -71,7 +69,10 @@ fn every_log_replays_to_what_the_collection_states() {
         let log = match EventLog::parse(&bytes) {
             Ok(log) => log,
             Err(error) => {
-                assert_eq!((name, error.code()), (SPEC_ID_OVERRUN, ReasonCode::EventLogSpecIdInvalid));
+                assert_eq!(
+                    (name, error.code()),
+                    (SPEC_ID_OVERRUN, ReasonCode::EventLogSpecIdInvalid)
+                );
                 assert!(sidecar["parse_error"].is_string(), "{name}: stated to parse");
                 continue;
             }
@@ -108,7 +109,10 @@ fn every_log_replays_to_what_the_collection_states() {
 #[test]
 fn tpm2_eventlog_agrees() {
     if Command::new("tpm2_eventlog").arg("--version").output().is_err() {
-        assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "tpm2_eventlog is missing");
+        assert!(
+            std::env::var_os("CI").is_none_or(|value| value != "true"),
+            "tpm2_eventlog is missing"
+        );
         println!("skipped: tpm2_eventlog is not installed");
         return;
     }
@@ -226,9 +230,8 @@ fn the_log_of_a_windows_machine_replays_to_its_pcrs() {
         return;
     };
     let document: Value = serde_json::from_slice(&bytes).expect("JSON");
-    let base64 = |value: &Value| {
-        BASE64_STANDARD.decode(value.as_str().expect("text")).expect("base64")
-    };
+    let base64 =
+        |value: &Value| BASE64_STANDARD.decode(value.as_str().expect("text")).expect("base64");
     let raw = base64(&document["Log"]["Raw"]);
     let log = EventLog::parse(&raw).expect("well-formed");
     let replay = Replay::of(&log, &[LogAlg::Sha1]).expect("a replay");
@@ -280,7 +283,9 @@ fn facts_of_a_rhel_machine() {
     assert_eq!(facts.boot_order, None, "its name is not under the digest");
     assert_eq!(facts.partition_tables.len(), 1);
     let lines = &facts.hints.command_lines;
-    assert!(lines.iter().any(|line| line.text.as_deref().is_some_and(|t| t.contains("root=UUID="))));
+    assert!(
+        lines.iter().any(|line| line.text.as_deref().is_some_and(|t| t.contains("root=UUID=")))
+    );
     assert!(problems.is_empty(), "{problems:?}");
 }
 

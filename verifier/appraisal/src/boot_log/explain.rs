@@ -243,7 +243,8 @@ fn append_exit(replay: &mut Replay<'_>, quoted: &[(LogAlg, PcrIndex, LogDigest)]
     let leads = |(alg, _, value): &(LogAlg, PcrIndex, LogDigest)| {
         let mut now = replay.value(*alg, pcr);
         for text in texts {
-            now = now.zip(alg.hash(&[text])).and_then(|(now, event)| now.extended(event.as_bytes()));
+            now =
+                now.zip(alg.hash(&[text])).and_then(|(now, event)| now.extended(event.as_bytes()));
         }
         now.as_ref() == Some(value)
     };

@@ -92,7 +92,12 @@ impl fmt::Display for ProblemCode {
 }
 
 impl Problem {
-    pub(super) fn at(code: ProblemCode, event: u32, pcr: Option<u8>, detail: impl Into<String>) -> Self {
+    pub(super) fn at(
+        code: ProblemCode,
+        event: u32,
+        pcr: Option<u8>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self { code, event: Some(event), pcr, detail: detail.into() }
     }
 

@@ -44,6 +44,17 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// Deviations that were tolerated.
     pub quirks: Vec<QuirkSeen>,
+    /// For each event that was read, what of it its digest is over.
+    pub vouches: Vec<EventVouch>,
+}
+
+/// What the digest of one event is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EventVouch {
+    /// The event.
+    pub event: u32,
+    /// What its digest is over.
+    pub vouch: Vouch,
 }
 
 /// An extended event with what its digest proves.
@@ -84,6 +95,7 @@ pub fn read(log: &EventLog<'_>, replay: &Replay<'_>, bank: LogAlg, trusted: PcrS
             facts: BootFacts::none(bank),
             problems: Vec::new(),
             quirks: Vec::new(),
+            vouches: Vec::new(),
         },
     };
     let mut seen = Vec::with_capacity(log.events().len());
@@ -100,13 +112,13 @@ pub fn read(log: &EventLog<'_>, replay: &Replay<'_>, bank: LogAlg, trusted: PcrS
             out.problem(ProblemCode::DigestMissing, event.index, pcr.get(), detail);
             continue;
         };
-        let constant =
-            constants.of(&digest).filter(|constant| !is_boot_variable(event, *constant));
+        let constant = constants.of(&digest).filter(|constant| !is_boot_variable(event, *constant));
         let vouched = match constant {
             Some(_) => Vouched { vouch: Vouch::Constant, bytes: &[], quirk: None },
             None => Vouched::of(event, bank, &digest),
         };
         let seen_event = Seen { event, pcr: pcr.get(), digest, constant, vouched };
+        out.reading.vouches.push(EventVouch { event: event.index, vouch: vouched.vouch });
         out.check_type(&seen_event);
         seen.push(seen_event);
     }
@@ -152,7 +164,9 @@ impl Collector {
     }
 
     fn finish(mut self) -> Reading {
-        self.reading.problems.sort_by_key(|problem| (problem.event.is_none(), problem.event, problem.code, problem.pcr));
+        self.reading.problems.sort_by_key(|problem| {
+            (problem.event.is_none(), problem.event, problem.code, problem.pcr)
+        });
         self.reading.quirks.sort();
         self.reading
     }
@@ -176,7 +190,8 @@ impl Collector {
             _ => false,
         };
         if misplaced {
-            let detail = super::words::describe(event.pcr, event.untrusted_type, event.untrusted_data);
+            let detail =
+                super::words::describe(event.pcr, event.untrusted_type, event.untrusted_data);
             self.push(Problem::at(ProblemCode::NoActionMisplaced, event.index, pcr, detail));
         }
         if pcr.is_none() {
@@ -344,7 +359,12 @@ impl Collector {
                             event.event.untrusted_type,
                             data,
                         );
-                        self.problem(ProblemCode::ApplicationBeforeCall, event.event.index, 4, words);
+                        self.problem(
+                            ProblemCode::ApplicationBeforeCall,
+                            event.event.index,
+                            4,
+                            words,
+                        );
                     }
                     if is_image_without_place(event.event) {
                         self.quirk(Quirk::ImagePathCut, event.event.index);
@@ -389,9 +409,12 @@ impl Collector {
                     if let (Vouch::Data, Ok(table)) =
                         (source.vouch, Gpt::read(event.event.untrusted_data))
                     {
-                        let partitions = table.partitions.into_iter().map(|partition| {
-                            PartitionFact { kind: partition.kind, id: partition.id, name: partition.name }
-                        });
+                        let partitions =
+                            table.partitions.into_iter().map(|partition| PartitionFact {
+                                kind: partition.kind,
+                                id: partition.id,
+                                name: partition.name,
+                            });
                         self.reading.facts.partition_tables.push(PartitionTable {
                             source,
                             disk: table.disk,
@@ -471,11 +494,8 @@ impl Collector {
         let mut events = seen.iter().filter(|event| event.pcr == 11);
         while let (Some(name), Some(content)) = (events.next(), events.next()) {
             let Some(Constant::Section(section)) = name.constant else { return };
-            let source = Source {
-                event: content.event.index,
-                pcr: content.pcr,
-                vouch: Vouch::Structure,
-            };
+            let source =
+                Source { event: content.event.index, pcr: content.pcr, vouch: Vouch::Structure };
             let digest = content.digest;
             if section == ".cmdline" {
                 let line = CommandLine { source, digest, text: None };

@@ -15,7 +15,9 @@ const STARTUP_LOCALITIES: [u8; 3] = [0, 3, 4];
 const HCRTM_LOCALITY: u8 = 4;
 
 /// Where an event comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EventSource {
@@ -133,9 +135,7 @@ impl<'a> Replay<'a> {
         let mut chosen = banks.to_vec();
         chosen.sort_unstable();
         chosen.dedup();
-        if let Some(alg) =
-            chosen.iter().find(|alg| !alg.is_computed() || !declared.contains(alg))
-        {
+        if let Some(alg) = chosen.iter().find(|alg| !alg.is_computed() || !declared.contains(alg)) {
             return Err(ReplayError::Bank(*alg));
         }
         let startup_locality = startup_locality(log)?;

@@ -147,7 +147,8 @@ fn state(
     }
     let unknown = |detail: String| Problem::missing(ProblemCode::SecureBootUnknown, 7, detail);
     if let Some(event) = unproven {
-        let detail = format!("event {event} stands before the separator and its data is not vouched for");
+        let detail =
+            format!("event {event} stands before the separator and its data is not vouched for");
         out.push(unknown(detail));
         return;
     }
@@ -235,10 +236,7 @@ fn sha256(data: &[u8]) -> String {
 
 fn subject(der: &[u8]) -> Option<KeySubject> {
     let certificate = Certificate::parse(der).ok()?;
-    Some(KeySubject {
-        subject: certificate.subject_text(),
-        issuer: certificate.issuer_text(),
-    })
+    Some(KeySubject { subject: certificate.subject_text(), issuer: certificate.issuer_text() })
 }
 
 fn sbat_level(out: &mut Collector, variable: &VariableData<'_>) {
@@ -250,12 +248,14 @@ fn sbat_level(out: &mut Collector, variable: &VariableData<'_>) {
 /// An `EFI_SIGNATURE_DATA`, a bare certificate (shim), or the content of one of shim's variables.
 fn authority(out: &mut Collector, source: Source, variable: &VariableData<'_>) {
     let with_owner = SignatureEntry::read(variable.data).ok();
-    let (data, certificate) = match with_owner.and_then(|entry| Some((entry.data, subject(entry.data)?))) {
-        Some((data, certificate)) => (data, Some(certificate)),
-        None => (variable.data, subject(variable.data)),
-    };
+    let (data, certificate) =
+        match with_owner.and_then(|entry| Some((entry.data, subject(entry.data)?))) {
+            Some((data, certificate)) => (data, Some(certificate)),
+            None => (variable.data, subject(variable.data)),
+        };
     // An image that db allows by hash: the entry is the hash.
-    let hash = with_owner.filter(|_| certificate.is_none() && variable.vendor == Guid::SECURITY_DATABASE);
+    let hash =
+        with_owner.filter(|_| certificate.is_none() && variable.vendor == Guid::SECURITY_DATABASE);
     let digest = match hash {
         Some(entry) if entry.data.len() == HashAlg::Sha256.len_bytes() => hex::encode(entry.data),
         _ => sha256(data),

@@ -66,7 +66,8 @@ impl<'a> Replay<'a> {
             for (alg, pcr, _, now) in &mut wanted {
                 if record.pcr == Some(*pcr) {
                     let digest = record.digest(*alg);
-                    *now = now.zip(digest).and_then(|(now, digest)| now.extended(digest.as_bytes()));
+                    *now =
+                        now.zip(digest).and_then(|(now, digest)| now.extended(digest.as_bytes()));
                 }
             }
             if reached(&wanted) {
@@ -142,9 +143,7 @@ pub(super) fn measurements(
             continue;
         };
         let record = match event.source {
-            EventSource::Systemd => {
-                records.get(usize::try_from(event.index).unwrap_or(usize::MAX))
-            }
+            EventSource::Systemd => records.get(usize::try_from(event.index).unwrap_or(usize::MAX)),
             EventSource::Inferred if event.pcr.get() == PHASE_PCR => None,
             _ => continue,
         };

@@ -1,9 +1,6 @@
 //! What of an event its digest vouches for.
 
-use proto::eventlog::{
-    Event, EventType, LogAlg, LogDigest,
-    variable::VariableData,
-};
+use proto::eventlog::{Event, EventType, LogAlg, LogDigest, variable::VariableData};
 use serde::{Deserialize, Serialize};
 
 use super::quirks::Quirk;

@@ -167,7 +167,9 @@ fn loader(pcr: Option<PcrIndex>, data: &[u8]) -> String {
     }
     if let Some((label, rest)) = split_label(data) {
         match label {
-            b"kernel_cmdline" | b"grub_kernel_cmdline" => return quoted("kernel command line", rest),
+            b"kernel_cmdline" | b"grub_kernel_cmdline" => {
+                return quoted("kernel command line", rest);
+            }
             b"grub_cmd" => return quoted("boot loader command", rest),
             b"module_cmdline" => return quoted("module command line", rest),
             _ => {}

@@ -75,7 +75,13 @@ impl Log {
     }
 
     /// An event in the TPM 1.2 format.
-    pub fn tcg12(&mut self, pcr: u32, kind: EventType, digest: &[u8; 20], data: &[u8]) -> &mut Self {
+    pub fn tcg12(
+        &mut self,
+        pcr: u32,
+        kind: EventType,
+        digest: &[u8; 20],
+        data: &[u8],
+    ) -> &mut Self {
         self.bytes.extend(pcr.to_le_bytes());
         self.bytes.extend(kind.0.to_le_bytes());
         self.bytes.extend(digest);
@@ -105,7 +111,13 @@ impl Log {
     }
 
     /// An event whose digests are over `measured`.
-    pub fn measured(&mut self, pcr: u8, kind: EventType, measured: &[u8], data: &[u8]) -> &mut Self {
+    pub fn measured(
+        &mut self,
+        pcr: u8,
+        kind: EventType,
+        measured: &[u8],
+        data: &[u8],
+    ) -> &mut Self {
         let digests: Vec<_> = self
             .banks
             .iter()
@@ -339,11 +351,7 @@ impl Boot {
             .map(|n| HashAlg::Sha256.hash(&[&n.to_le_bytes()]).as_bytes().to_vec())
             .collect();
         let hashes: Vec<&[u8]> = hashes.iter().map(Vec::as_slice).collect();
-        log.config(
-            Guid::SECURITY_DATABASE,
-            "dbx",
-            &signature_list(Guid::CERT_SHA256, &hashes),
-        );
+        log.config(Guid::SECURITY_DATABASE, "dbx", &signature_list(Guid::CERT_SHA256, &hashes));
         log.separator(7);
         let driver = image_load("\\driver.efi");
         log.measured(2, EventType::EFI_BOOT_SERVICES_DRIVER, b"option ROM", &driver);
