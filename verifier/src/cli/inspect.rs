@@ -1,5 +1,7 @@
 //! `verifier inspect`: evidence and endorsements, read for people. Decides nothing.
 
+mod eventlog;
+
 use std::path::{Path, PathBuf};
 
 use appraisal::{
@@ -44,6 +46,14 @@ pub(super) enum InspectCommand {
         #[arg(long)]
         files: bool,
     },
+    /// Show a firmware log: the PCRs that it leads to, what it proves, what is odd. Exits with 3 if it
+    /// does not decode, or would be refused.
+    ///
+    /// Examples:
+    ///   verifier inspect eventlog /sys/kernel/security/tpm0/binary_bios_measurements
+    ///   ssh worker cat /sys/kernel/security/tpm0/binary_bios_measurements | verifier inspect eventlog -
+    #[command(verbatim_doc_comment)]
+    Eventlog(eventlog::EventlogArgs),
     /// Show a TPMS_ATTEST structure: a quote or a certification. Its signature is not looked at.
     ///
     /// Example:
@@ -71,6 +81,7 @@ pub(super) fn run(global: &Global, command: InspectCommand) -> Done {
     match command {
         InspectCommand::Ek(args) => ek(output, &args),
         InspectCommand::Tools { file, files } => tools(output, &file, files),
+        InspectCommand::Eventlog(args) => eventlog::run(output, &args),
         InspectCommand::Quote { file } => quote(output, &file),
     }
 }

@@ -44,7 +44,7 @@ const TEXTS: [(Constant, &str); 7] = [
 
 const SEPARATORS: [[u8; 4]; 2] = [[0; 4], [0xff; 4]];
 /// `EV_SEPARATOR` error value.
-const ERROR_SEPARATOR: [u8; 4] = [1, 0, 0, 0];
+pub(super) const ERROR_SEPARATOR: [u8; 4] = [1, 0, 0, 0];
 
 /// Sections of a unified kernel image, in the order in which the stub measures them.
 ///

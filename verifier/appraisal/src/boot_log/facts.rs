@@ -191,8 +191,8 @@ pub struct Authority {
     /// The certificate, where it is one.
     #[serde(flatten)]
     pub certificate: Option<KeySubject>,
-    /// Whether the proven db has this very entry.
-    pub in_db: bool,
+    /// Whether the proven db has this very entry; `None` where db is not proven.
+    pub in_db: Option<bool>,
 }
 
 /// Something measured into PCR 4.

@@ -17,7 +17,7 @@ use proto::{
 use serde::Serialize;
 
 use super::{
-    constants::{Constant, Constants},
+    constants::{Constant, Constants, ERROR_SEPARATOR},
     facts::{
         Application, BootFacts, BootVariable, CommandLine, Driver, FirmwareInfo, PartitionFact,
         PartitionTable, Section, Separator, SeparatorValue, Source,
@@ -44,6 +44,17 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// Deviations that were tolerated.
     pub quirks: Vec<QuirkSeen>,
+    /// For each event that was read, what of it its digest is over.
+    pub vouches: Vec<EventVouch>,
+}
+
+/// What the digest of one event is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EventVouch {
+    /// The event.
+    pub event: u32,
+    /// What its digest is over.
+    pub vouch: Vouch,
 }
 
 /// An extended event with what its digest proves.
@@ -58,6 +69,11 @@ pub(super) struct Seen<'e, 'a> {
 impl Seen<'_, '_> {
     pub(super) const fn source(&self) -> Source {
         Source { event: self.event.index, pcr: self.pcr, vouch: self.vouched.vouch }
+    }
+
+    /// Of a fact that is the digest and nothing else.
+    const fn digest_source(&self) -> Source {
+        Source { event: self.event.index, pcr: self.pcr, vouch: Vouch::Digest }
     }
 
     const fn is_separator(&self) -> bool {
@@ -75,7 +91,12 @@ pub fn read(log: &EventLog<'_>, replay: &Replay<'_>, bank: LogAlg, trusted: PcrS
         constants.add_sections();
     }
     let mut out = Collector {
-        reading: Reading { facts: BootFacts::none(bank), problems: Vec::new(), quirks: Vec::new() },
+        reading: Reading {
+            facts: BootFacts::none(bank),
+            problems: Vec::new(),
+            quirks: Vec::new(),
+            vouches: Vec::new(),
+        },
     };
     let mut seen = Vec::with_capacity(log.events().len());
     for event in log.events() {
@@ -91,12 +112,13 @@ pub fn read(log: &EventLog<'_>, replay: &Replay<'_>, bank: LogAlg, trusted: PcrS
             out.problem(ProblemCode::DigestMissing, event.index, pcr.get(), detail);
             continue;
         };
-        let constant = constants.of(&digest);
+        let constant = constants.of(&digest).filter(|constant| !is_boot_variable(event, *constant));
         let vouched = match constant {
             Some(_) => Vouched { vouch: Vouch::Constant, bytes: &[], quirk: None },
             None => Vouched::of(event, bank, &digest),
         };
         let seen_event = Seen { event, pcr: pcr.get(), digest, constant, vouched };
+        out.reading.vouches.push(EventVouch { event: event.index, vouch: vouched.vouch });
         out.check_type(&seen_event);
         seen.push(seen_event);
     }
@@ -302,7 +324,7 @@ impl Collector {
     fn drivers(&mut self, seen: &[Seen<'_, '_>]) {
         for event in seen.iter().filter(|event| event.pcr == 2 && event.constant.is_none()) {
             self.reading.facts.drivers.push(Driver {
-                source: event.source(),
+                source: event.digest_source(),
                 digest: event.digest,
                 untrusted_path: image_path(event.event),
             });
@@ -348,7 +370,7 @@ impl Collector {
                         self.quirk(Quirk::ImagePathCut, event.event.index);
                     }
                     self.reading.facts.boot_applications.push(Application {
-                        source: event.source(),
+                        source: event.digest_source(),
                         digest: event.digest,
                         text,
                         after_call: called,
@@ -483,6 +505,20 @@ impl Collector {
             self.reading.facts.uki_sections.push(Section { source, name, digest });
         }
     }
+}
+
+/// Whether what looks like a separator of PCR 1 is the content of a boot variable, measured without its name: the
+/// order "entry 1, then entry 0" has the four bytes of a separator that reports an error. Nothing under the digest tells
+/// the two apart, so the log is believed here: at worst an error of PCR 1 is taken for a variable, whose digest is told.
+fn is_boot_variable(event: &Event<'_>, constant: Constant) -> bool {
+    let value = match constant {
+        Constant::Separator(value) => value,
+        Constant::ErrorSeparator => ERROR_SEPARATOR,
+        _ => return false,
+    };
+    event.pcr.is_some_and(|pcr| pcr.get() == 1)
+        && event.untrusted_type == EventType::EFI_VARIABLE_BOOT
+        && VariableData::read(event.untrusted_data).is_ok_and(|variable| variable.data == value)
 }
 
 fn image_path(event: &Event<'_>) -> Option<String> {

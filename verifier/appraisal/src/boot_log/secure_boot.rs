@@ -32,11 +32,13 @@ const DATABASES: [(Guid, &str); 6] = [
 
 /// Reads PCR 7, and the modes that some firmware measures into PCR 1.
 ///
-/// The state of Secure Boot is proven only if the digest of every event before the separator vouches for its data:
-/// otherwise an event whose data was changed could hide a first SecureBoot variable behind a second one.
+/// The state of Secure Boot is proven only if the digest of every event before the separator vouches for its data, and
+/// a database or a level only if that of every event before its own does: otherwise an event whose data was changed
+/// could hide a first variable behind a second one.
 pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) {
     let mut after_separator = false;
     let mut unproven = None;
+    let mut unproven_later = false;
     let mut states: Vec<(Source, Vec<u8>)> = Vec::new();
     let mut configured = [false; DATABASES.len()];
     for event in seen.iter().filter(|event| event.pcr == 7 || event.pcr == 1) {
@@ -46,12 +48,12 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
                 after_separator = true;
                 continue;
             }
-            Some(Constant::DebugMode) => {
+            Some(Constant::DebugMode) if event.pcr == 7 => {
                 out.reading.facts.debug_mode = true;
                 out.problem(ProblemCode::DebugMode, index, event.pcr, "UEFI Debug Mode");
                 continue;
             }
-            Some(Constant::DmaProtectionDisabled) => {
+            Some(Constant::DmaProtectionDisabled) if event.pcr == 7 => {
                 out.reading.facts.dma_protection_disabled = true;
                 let detail = "DMA Protection Disabled";
                 out.problem(ProblemCode::DmaProtectionDisabled, index, event.pcr, detail);
@@ -63,14 +65,19 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
         let variable = match event.vouched.vouch {
             Vouch::Data | Vouch::DataButLastByte => VariableData::read(event.vouched.bytes).ok(),
             _ => {
-                if event.pcr == 7 && !after_separator {
-                    unproven = unproven.or(Some(index));
+                if event.pcr == 7 {
+                    unproven_later |= after_separator;
+                    if !after_separator {
+                        unproven = unproven.or(Some(index));
+                    }
                 }
                 None
             }
         };
         let Some(variable) = variable else { continue };
-        modes(out, &variable);
+        if !after_separator && unproven.is_none() {
+            modes(out, &variable);
+        }
         if event.pcr != 7 {
             continue;
         }
@@ -87,7 +94,9 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
         match database.and_then(|at| configured.get_mut(at).map(|done| (at, done))) {
             Some((at, done)) if !after_separator && !*done => {
                 *done = true;
-                self::database(out, at, event.source(), &variable);
+                if unproven.is_none() {
+                    self::database(out, at, event.source(), &variable);
+                }
             }
             Some((_, _)) if is_lists(variable.data) => {
                 let name = variable.name_text();
@@ -98,13 +107,18 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
                 };
                 out.problem(code, index, 7, name);
             }
-            _ => authority(out, event.source(), &variable),
+            _ => {
+                if unproven.is_none() && !unproven_later {
+                    sbat_level(out, &variable);
+                }
+                authority(out, event.source(), &variable);
+            }
         }
     }
     state(out, &states, unproven, trusted);
 }
 
-/// `AuditMode` and `DeployedMode`, whose names are vouched for wherever they stand.
+/// `AuditMode` and `DeployedMode`, which some firmware measures into PCR 1.
 fn modes(out: &mut Collector, variable: &VariableData<'_>) {
     let value = match variable.data {
         [0] => false,
@@ -225,12 +239,14 @@ fn subject(der: &[u8]) -> Option<KeySubject> {
     Some(KeySubject { subject: certificate.subject_text(), issuer: certificate.issuer_text() })
 }
 
+fn sbat_level(out: &mut Collector, variable: &VariableData<'_>) {
+    if variable.is(Guid::SHIM_LOCK, "SbatLevel") && out.reading.facts.sbat_level.is_none() {
+        out.reading.facts.sbat_level = text::printable(variable.data).map(str::to_owned);
+    }
+}
+
 /// An `EFI_SIGNATURE_DATA`, a bare certificate (shim), or the content of one of shim's variables.
 fn authority(out: &mut Collector, source: Source, variable: &VariableData<'_>) {
-    if variable.is(Guid::SHIM_LOCK, "SbatLevel") {
-        let level = text::printable(variable.data).map(str::to_owned);
-        out.reading.facts.sbat_level = out.reading.facts.sbat_level.take().or(level);
-    }
     let with_owner = SignatureEntry::read(variable.data).ok();
     let (data, certificate) =
         match with_owner.and_then(|entry| Some((entry.data, subject(entry.data)?))) {
@@ -245,7 +261,7 @@ fn authority(out: &mut Collector, source: Source, variable: &VariableData<'_>) {
         _ => sha256(data),
     };
     let db = out.reading.facts.db.as_ref();
-    let in_db = db.is_some_and(|db| db.entries.iter().any(|entry| entry.digest == digest));
+    let in_db = db.map(|db| db.entries.iter().any(|entry| entry.digest == digest));
     out.reading.facts.authorities.push(Authority {
         source,
         vendor: variable.vendor,
