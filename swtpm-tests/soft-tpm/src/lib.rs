@@ -11,6 +11,7 @@
 
 pub mod attest;
 pub mod ek;
+pub mod ima;
 mod kdf;
 pub mod key;
 pub mod public;
