@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use appraisal::{
-    ima::{
-        ImaPolicy, ImaRules, Keyring, Manifest, ManifestBuilder, Require, SignatureCheck, judge,
-    },
+use appraisal::ima::{
+    ImaPolicy, ImaRules, Keyring, Manifest, ManifestBuilder, Require, SignatureCheck, judge,
 };
 use aws_lc_rs::{
     digest::{self as awslc_digest, Digest as AwsDigest},
@@ -282,4 +280,34 @@ fn a_policy_accepts_signed_files() {
     assert_eq!(codes(&wrong, &both), [ReasonCode::PolicyImaSignatureInvalid]);
     let others = with(Require::Both, b"c");
     assert_eq!(codes(&good, &others), [ReasonCode::PolicyImaFileNotAllowed]);
+}
+
+/// See tests/data/evmctl/README.md.
+#[test]
+fn signatures_that_evmctl_made_verify() {
+    let payload = include_bytes!("../data/evmctl/payload");
+    let rsa = ("rsa", include_bytes!("../data/evmctl/rsa-cert.der").as_slice());
+    let p256 = ("p256", include_bytes!("../data/evmctl/p256-cert.pem").as_slice());
+    let p384 = ("p384", include_bytes!("../data/evmctl/p384-pub.pem").as_slice());
+    let keyring = Keyring::new([rsa, p256, p384]).expect("a keyring");
+    let made: [(&str, HashAlg, &[u8]); 6] = [
+        ("rsa", HashAlg::Sha256, include_bytes!("../data/evmctl/rsa-sha256.sig")),
+        ("rsa", HashAlg::Sha512, include_bytes!("../data/evmctl/rsa-sha512.sig")),
+        ("p256", HashAlg::Sha256, include_bytes!("../data/evmctl/p256-sha256.sig")),
+        ("p256", HashAlg::Sha512, include_bytes!("../data/evmctl/p256-sha512.sig")),
+        ("p384", HashAlg::Sha256, include_bytes!("../data/evmctl/p384-sha256.sig")),
+        ("p384", HashAlg::Sha512, include_bytes!("../data/evmctl/p384-sha512.sig")),
+    ];
+    for (name, alg, value) in made {
+        let check = |of: &[u8]| keyring.check(value, &measured(&alg.hash(&[of]), DigestKind::File));
+        assert_eq!(check(payload), SignatureCheck::Good { key: name.to_owned() }, "{name} {alg}");
+        assert!(is_bad(&check(b"another file")), "{name} {alg}");
+    }
+    let renamed = include_bytes!("../data/evmctl/rsa-sha256-keyid.sig");
+    let check = keyring.check(renamed, &measured(&sha256(payload), DigestKind::File));
+    assert_eq!(check, SignatureCheck::NotOurs("key deadbeef is not in the keyring".to_owned()));
+    // A bundle, as distributions ship their keys.
+    let bundle = [p256.1, p384.1].concat();
+    let bundle = Keyring::new([("bundle", bundle.as_slice())]).expect("a keyring");
+    assert_eq!(bundle.keys().count(), 2);
 }

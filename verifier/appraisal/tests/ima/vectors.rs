@@ -8,6 +8,8 @@ use proto::ima::{
     SignatureForm,
 };
 
+use soft_tpm::ima::ImaKernel;
+
 use crate::ek_support::vectors_dir;
 
 const FOLDER: &str = "kgoldman+ibmtss/ima";
@@ -101,4 +103,48 @@ fn every_entry_of_custom_templates_has_its_digest() {
     let inode = fields(14);
     assert!(inode.evm_signature.is_some() && inode.xattr_names.is_some());
     assert_eq!(inode.mode.map(|mode| mode & 0o170_000), Some(0o100_000), "a regular file");
+}
+
+/// Where `evmctl` (ima-evm-utils) is installed, it agrees on our lists' PCRs, padded and rehashed.
+#[test]
+fn evmctl_agrees_on_the_pcrs_of_made_up_lists() {
+    if std::process::Command::new("evmctl").arg("--version").output().is_err() {
+        println!("skipped: evmctl is not installed");
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("assay-ima-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    for is_padding in [false, true] {
+        let kernel = ImaKernel { is_padding, ..ImaKernel::default() };
+        let mut list = crate::support::booted(kernel);
+        for (number, template) in ["ima-ng", "ima-sig", "ima-ngv2"].into_iter().enumerate() {
+            let name = format!("/usr/bin/{number}");
+            list.file(template, "sha256", &[number as u8 + 1; 32], &name, &[]);
+        }
+        let file = folder.join("list");
+        fs::write(&file, list.bytes()).expect("written");
+        // As the kernel shows PCRs of a bank: `PCR-10: 01 02 …`.
+        let value =
+            list.pcr("sha256").iter().map(|byte| format!("{byte:02X} ")).collect::<String>();
+        let pcrs = folder.join("pcrs");
+        let zeros = "00 ".repeat(32);
+        let lines: Vec<String> = (0..24)
+            .map(|index| format!("PCR-{index:02}: {}", if index == 10 { &value } else { &zeros }))
+            .collect();
+        fs::write(&pcrs, lines.join("\n") + "\n").expect("written");
+        let output = std::process::Command::new("evmctl")
+            .args(["ima_measurement", "-v", "--pcrs"])
+            .arg(format!("sha256,{}", pcrs.display()))
+            .arg(&file)
+            .output()
+            .expect("runs");
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(text.contains(&hex::encode(list.pcr("sha256"))), "{is_padding}: {text}");
+        assert!(output.status.success(), "{is_padding}: {text}");
+    }
+    fs::remove_dir_all(&folder).expect("removed");
 }
