@@ -12,6 +12,7 @@
 pub mod attest;
 pub mod ek;
 pub mod ima;
+pub mod ima_seeds;
 mod kdf;
 pub mod key;
 pub mod public;

@@ -1,5 +1,7 @@
 //! `verifier inspect`: evidence and endorsements, read for people. Decides nothing.
 
+mod ima;
+
 use std::path::{Path, PathBuf};
 
 use appraisal::{
@@ -31,6 +33,13 @@ pub(super) enum InspectCommand {
     ///   verifier inspect ek ek.pem intermediate.pem --roots TrustedTpm.cab
     #[command(verbatim_doc_comment)]
     Ek(EkArgs),
+    /// Show a kernel's IMA list: what it replays to, templates, files, and what is odd. Exits with 3
+    /// if it is damaged.
+    ///
+    /// Example:
+    ///   verifier inspect ima /sys/kernel/security/ima/binary_runtime_measurements
+    #[command(verbatim_doc_comment)]
+    Ima(ima::ImaArgs),
     /// Show a tool log: what was measured, event by event. Exits with 3 if it is damaged.
     ///
     /// Example:
@@ -70,6 +79,7 @@ pub(super) fn run(global: &Global, command: InspectCommand) -> Done {
     let output = global.output();
     match command {
         InspectCommand::Ek(args) => ek(output, &args),
+        InspectCommand::Ima(args) => ima::run(output, &args),
         InspectCommand::Tools { file, files } => tools(output, &file, files),
         InspectCommand::Quote { file } => quote(output, &file),
     }
