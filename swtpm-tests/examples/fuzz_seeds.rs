@@ -48,6 +48,9 @@ fn main() -> Outcome<()> {
     Firmware::default().boot_swtpm(&tpm)?;
     endorsement(&out, &tpm)?;
     attestation(&out, tpm.raw(), &tpm.ek(EkTemplate::Rsa2048)?)?;
+    for (target, name, bytes) in soft_tpm::ima_seeds::seeds() {
+        out.seed(target, &name, &bytes)?;
+    }
     println!("wrote {}", out.fuzz.display());
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod endorsements;
+pub mod ima_manifest;
 pub mod init;
 pub mod metrics;
 pub mod objects;

@@ -11,6 +11,8 @@
 
 pub mod attest;
 pub mod ek;
+pub mod ima;
+pub mod ima_seeds;
 mod kdf;
 pub mod key;
 pub mod public;

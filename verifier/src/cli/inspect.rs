@@ -1,6 +1,7 @@
 //! `verifier inspect`: evidence and endorsements, read for people. Decides nothing.
 
 mod eventlog;
+mod ima;
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,13 @@ pub(super) enum InspectCommand {
     ///   verifier inspect ek ek.pem intermediate.pem --roots TrustedTpm.cab
     #[command(verbatim_doc_comment)]
     Ek(EkArgs),
+    /// Show a kernel's IMA list: what it replays to, templates, files, and what is odd. Exits with 3
+    /// if it is damaged.
+    ///
+    /// Example:
+    ///   verifier inspect ima /sys/kernel/security/ima/binary_runtime_measurements
+    #[command(verbatim_doc_comment)]
+    Ima(ima::ImaArgs),
     /// Show a tool log: what was measured, event by event. Exits with 3 if it is damaged.
     ///
     /// Example:
@@ -80,6 +88,7 @@ pub(super) fn run(global: &Global, command: InspectCommand) -> Done {
     let output = global.output();
     match command {
         InspectCommand::Ek(args) => ek(output, &args),
+        InspectCommand::Ima(args) => ima::run(output, &args),
         InspectCommand::Tools { file, files } => tools(output, &file, files),
         InspectCommand::Eventlog(args) => eventlog::run(output, &args),
         InspectCommand::Quote { file } => quote(output, &file),

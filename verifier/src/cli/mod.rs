@@ -10,6 +10,7 @@ mod decisions;
 mod failure;
 mod files;
 mod golden;
+mod ima;
 mod init;
 mod inspect;
 mod nodes;
@@ -155,6 +156,8 @@ enum Command {
     #[command(subcommand)]
     Retention(upkeep::RetentionCommand),
     #[command(subcommand)]
+    Ima(ima::ImaCommand),
+    #[command(subcommand)]
     Inspect(inspect::InspectCommand),
     /// Print shell completions.
     ///
@@ -245,6 +248,7 @@ fn dispatch(global: &Global, command: Command) -> Done {
         Command::Backup(args) => upkeep::run_backup(global, args),
         Command::Restore(args) => upkeep::run_restore(global, args),
         Command::Retention(command) => upkeep::run_retention(global, command),
+        Command::Ima(command) => ima::run(global, command),
         Command::Inspect(command) => inspect::run(global, command),
         Command::Completions { shell } => completions(global, shell),
         Command::Man { dir } => man(global, &dir),

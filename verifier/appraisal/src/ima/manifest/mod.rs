@@ -33,10 +33,10 @@ use self::{
 };
 use super::{ImaProblem, exclusion::as_kernel};
 
-/// Largest manifest, bytes: a million lines of 200.
-pub const MAX_MANIFEST_BYTES: usize = 256 * 1024 * 1024;
-/// Files of one manifest.
-pub const MAX_MANIFEST_FILES: usize = 2_000_000;
+/// Largest manifest, bytes: half a million lines of 130.
+pub const MAX_MANIFEST_BYTES: usize = 64 * 1024 * 1024;
+/// Files of one manifest: more than fit into its bytes with paths.
+pub const MAX_MANIFEST_FILES: usize = 1_000_000;
 /// Sources that a manifest names: a distribution has some 60 000 packages.
 pub const MAX_MANIFEST_SOURCES: usize = 100_000;
 
