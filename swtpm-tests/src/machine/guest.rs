@@ -202,7 +202,10 @@ impl Guest {
         deadline: Duration,
         is_it: impl Fn(&[u8]) -> bool,
     ) -> Result<(), MachineError> {
-        let lines = async { while !is_it(&self.line(awaited, deadline).await?) {} Ok(()) };
+        let lines = async {
+            while !is_it(&self.line(awaited, deadline).await?) {}
+            Ok(())
+        };
         let outcome = timeout(deadline, lines).await;
         outcome.unwrap_or_else(|_| Err(self.late(awaited, deadline)))
     }
@@ -228,7 +231,11 @@ impl Guest {
     }
 
     fn late(&self, awaited: &str, deadline: Duration) -> MachineError {
-        MachineError::Deadline { awaited: awaited.to_owned(), deadline, console: self.console.tail() }
+        MachineError::Deadline {
+            awaited: awaited.to_owned(),
+            deadline,
+            console: self.console.tail(),
+        }
     }
 
     fn ended_during(&self, awaited: &str) -> MachineError {

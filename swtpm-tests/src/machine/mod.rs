@@ -37,4 +37,4 @@ pub use image::{EXECUTED_FILES, Image};
 pub use parts::{Parts, Requirement, require};
 pub use power::{Machine, SecureBoot, Terminal};
 pub use record::{BootRecord, PcrValues};
-pub use site::{Site, WorkerMachine, program};
+pub use site::{Site, program};

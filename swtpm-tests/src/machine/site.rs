@@ -3,6 +3,8 @@
 use std::{env, path::PathBuf};
 
 use attestor::output::{STATUS_FILE, Status};
+use proto::digest::Digest;
+use verifier::store::NodeChange;
 
 use crate::{
     cluster::{AnyError, Cluster},
@@ -22,6 +24,8 @@ const TOOLS: &str = "/etc/assay/tools.toml";
 const OUTPUT: &str = "/run/assay";
 /// `attestor` was denied: an answer, no failure.
 const DENIED: u8 = 3;
+/// Its node key, as it keeps it.
+const NODE_KEY: &str = "/run/assay/node-key.pem";
 /// The build tool of these workers: the assembler, with the libraries that it needs.
 const TOOL: &str = "as";
 /// The tool list, which is not part of what was booted.
@@ -33,15 +37,6 @@ pub struct Site {
     /// The verifier.
     pub cluster: Cluster,
     parts: Parts,
-}
-
-/// A machine that is a node of the inventory.
-#[derive(Debug)]
-pub struct WorkerMachine {
-    /// Its name in the inventory.
-    pub name: String,
-    /// The machine.
-    pub machine: Machine,
 }
 
 impl Site {
@@ -75,18 +70,30 @@ impl Site {
         name: &str,
         pool: &str,
         secure_boot: SecureBoot,
-    ) -> Result<WorkerMachine, AnyError> {
-        let machine = self.stranger(secure_boot).await?;
+    ) -> Result<Machine, AnyError> {
+        let machine = self.machine(secure_boot).await?;
         self.cluster.add_node(name, pool, machine.ek()).await?;
-        Ok(WorkerMachine { name: name.to_owned(), machine })
+        Ok(machine)
     }
 
     /// A new machine that the inventory does not know.
     ///
     /// # Errors
     /// Whatever a part says.
-    pub async fn stranger(&self, secure_boot: SecureBoot) -> Result<Machine, MachineError> {
+    pub async fn machine(&self, secure_boot: SecureBoot) -> Result<Machine, MachineError> {
         Machine::manufacture(&self.parts, secure_boot).await
+    }
+
+    /// Lets a machine that attested, and waits, into the pool under `name`.
+    ///
+    /// # Errors
+    /// It did not attest, or the store fails.
+    pub async fn approve(&self, ek: Digest, name: &str, pool: &str) -> Result<(), AnyError> {
+        let store = self.cluster.store();
+        let waiting = store.node_by_ek(&ek).await?.ok_or("no node with this EK")?;
+        let change = NodeChange::Approve { name: name.into(), pool: pool.into() };
+        store.change_node(&waiting.name, None, change, self.cluster.by()).await?;
+        Ok(())
     }
 
     /// Writes what the guest's attestor is told. A boot begins without it: neither the verifier's port
@@ -122,6 +129,14 @@ impl Site {
         let status = guest.read(&format!("{OUTPUT}/{STATUS_FILE}")).await?;
         serde_json::from_slice(&status)
             .map_err(|_| MachineError::Agent(String::from_utf8_lossy(&status).into_owned()))
+    }
+
+    /// The node key of an admitted guest.
+    ///
+    /// # Errors
+    /// It has none.
+    pub async fn node_key(&self, guest: &mut Guest) -> Result<Vec<u8>, MachineError> {
+        guest.read(NODE_KEY).await
     }
 }
 

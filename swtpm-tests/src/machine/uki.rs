@@ -56,6 +56,9 @@ pub(super) fn assemble(
     }
     let unsigned = at("image.efi");
     run(command.arg(&parts.stub).arg(&unsigned))?;
+    let mut program = read(&unsigned)?;
+    forget_time(&mut program);
+    io("writing the image", || fs::write(&unsigned, program))?;
     if !is_signed {
         io("keeping the image", || fs::copy(&unsigned, out))?;
         return Ok(());
@@ -116,6 +119,15 @@ impl Layout {
     }
 }
 
+/// objcopy writes the time into the header (TimeDateStamp): the same parts would make another image, with
+/// another digest, each second.
+fn forget_time(program: &mut [u8]) {
+    let header = number(program, 0x3c, 4).and_then(|at| usize::try_from(at).ok());
+    if let Some(time) = header.and_then(|header| program.get_mut(header + 8..header + 12)) {
+        time.fill(0);
+    }
+}
+
 fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
     let bytes = bytes.get(at..at.checked_add(len)?)?;
     Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
@@ -139,6 +151,9 @@ mod tests {
         program[section + 12..section + 15].copy_from_slice(&[0x00, 0x90, 0x01]);
         let layout = Layout::of(&program).expect("PE");
         assert_eq!(layout, Layout { base: 0, end: 0x1_b000, alignment: PAGE });
+        program[0x48] = 7;
+        forget_time(&mut program);
+        assert_eq!(program[0x48], 0);
         program[0x41] = b'X';
         assert!(matches!(Layout::of(&program), Err(MachineError::Shape(_))));
     }

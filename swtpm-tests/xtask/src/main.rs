@@ -5,6 +5,7 @@
 mod ci;
 mod fuzz;
 mod generated;
+mod kernel;
 mod run;
 mod setup;
 
