@@ -120,6 +120,8 @@ impl Image {
         let archive = self.initrd.archive();
         let stub = read(&self.parts.stub)?;
         let mut hash = Sha256::new();
+        // How it is put together is part of what it is.
+        hash.update(include_bytes!("uki.rs"));
         for part in [&stub, self.command_line.as_bytes(), &archive, &self.kernel] {
             hash.update(part.len().to_be_bytes());
             hash.update(part);
