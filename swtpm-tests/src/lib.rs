@@ -10,6 +10,7 @@ pub mod attacker;
 pub mod case;
 pub mod cluster;
 pub mod firmware;
+pub mod machine;
 pub mod manufacturer;
 pub mod proxy;
 pub mod raw;

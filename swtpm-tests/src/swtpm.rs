@@ -452,7 +452,7 @@ impl Snapshot {
         Ok(Self { files })
     }
 
-    fn write(&self, directory: &Path) -> Result<(), HarnessError> {
+    pub(crate) fn write(&self, directory: &Path) -> Result<(), HarnessError> {
         io("writing the TPM's state", || {
             for entry in fs::read_dir(directory)? {
                 fs::remove_file(entry?.path())?;
@@ -624,7 +624,7 @@ fn spawn(directory: &Path, state: &Path, ports: &PortPair) -> Result<Child, Harn
     }
 }
 
-fn find_program(name: &str) -> Result<PathBuf, HarnessError> {
+pub(crate) fn find_program(name: &str) -> Result<PathBuf, HarnessError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let candidates = std::env::split_paths(&path).map(|directory| directory.join(name));
     // Debian's packages put it where every PATH has it; some keep helpers under /usr/share.
@@ -634,7 +634,7 @@ fn find_program(name: &str) -> Result<PathBuf, HarnessError> {
         .ok_or_else(|| HarnessError::NotInstalled { program: name.into() })
 }
 
-fn not_installed(program: &str, source: io::Error) -> HarnessError {
+pub(crate) fn not_installed(program: &str, source: io::Error) -> HarnessError {
     if source.kind() == io::ErrorKind::NotFound {
         return HarnessError::NotInstalled { program: program.into() };
     }
@@ -642,7 +642,7 @@ fn not_installed(program: &str, source: io::Error) -> HarnessError {
 }
 
 /// The last lines of a program's output.
-fn tail(text: &str) -> String {
+pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join("\n")
 }

@@ -5,12 +5,16 @@
 mod ci;
 mod fuzz;
 mod generated;
+mod kernel;
 mod run;
 mod setup;
 
-use std::{env, process::ExitCode};
+use std::{
+    env,
+    process::{Command, ExitCode},
+};
 
-use run::{Failure, cargo, execute, workspace_root};
+use run::{Failure, cargo, execute, target_directory, workspace_root};
 
 const HELP: &str = "\
 Usage: cargo xtask COMMAND [ARGUMENTS]
@@ -21,14 +25,19 @@ Start here
   test [ARGS]     install what is missing, then run every test; ARGS go to the test
                   runner, e.g. `cargo xtask test -p proto` or `cargo xtask test renewal`
 
+  machine [--secure-boot] [--cmdline WORDS]
+                  install what is missing, then boot a virtual machine with firmware, TPM, IMA
+                  and the attestor, and give its console; `poweroff -f` or Ctrl-A X leaves
+
 While working
   setup [--check] install missing Debian or Ubuntu packages; --check only says which
   ci [STEP...]    everything CI runs, in CI's order, with the time of each step;
                   with names, only those steps (`cargo xtask ci fmt clippy`)
   e2e [ARGS]      only the end-to-end tests on software TPMs
   bench [ARGS]    benchmarks in release mode; budgets stand in docs/PERFORMANCE.md
-  vectors [--check]
-                  write generated files again (reason codes, ...); --check compares
+  vectors [--check | --machine]
+                  write generated files again (reason codes, ...); --check compares;
+                  --machine boots the machine and writes the logs in swtpm-tests/vectors
   fuzz [TARGET] [--seconds N]
                   fuzz one target, or each in turn; 60 seconds unless told;
                   without a name it lists what there is first
@@ -71,6 +80,7 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
             execute(cargo(["test", "--locked", "-p", "swtpm-tests", "--tests"]).args(rest))
         }
         "demo" => demo(rest),
+        "machine" => machine(rest),
         "ci" => ci::run(rest),
         "bench" => {
             setup::install_missing()?;
@@ -79,7 +89,8 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
         "vectors" => match rest {
             [] => generated::write(),
             [flag] if flag == "--check" => generated::check(),
-            _ => Err(Failure::usage("vectors takes nothing or --check")),
+            [flag] if flag == "--machine" => machine(&["vectors".to_owned()]),
+            _ => Err(Failure::usage("vectors takes nothing, --check or --machine")),
         },
         "fuzz" => fuzz::fuzz(rest),
         "fuzz-smoke" => fuzz::smoke(),
@@ -124,4 +135,12 @@ fn demo(rest: &[String]) -> Result<(), Failure> {
             .arg("--")
             .args(arguments),
     )
+}
+
+/// Not under cargo: the program's own folder tells it where its parts are, and the console is its alone.
+fn machine(rest: &[String]) -> Result<(), Failure> {
+    setup::install_missing()?;
+    let packages = ["-p", "verifier", "-p", "attestor", "-p", "swtpm-tests", "--bins"];
+    execute(cargo(["build", "--locked"]).args(packages))?;
+    execute(Command::new(target_directory()?.join("debug/machine")).args(rest))
 }

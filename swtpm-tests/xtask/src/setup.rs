@@ -2,7 +2,10 @@
 
 use std::{env, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
-use crate::run::{Failure, execute, is_installed};
+use crate::{
+    kernel,
+    run::{Failure, execute, is_installed},
+};
 
 /// A Debian package, how to see that it is there, and why it is needed.
 struct Package {
@@ -47,10 +50,59 @@ const PACKAGES: [Package; 9] = [
     },
 ];
 
+/// What the test machine is made of; it is an x86-64 PC, emulated where nothing better is known.
+const MACHINE: [Package; 8] = [
+    Package {
+        name: "qemu-system-x86",
+        is_there: || is_installed("qemu-system-x86_64"),
+        why: "the test machine, which really boots",
+    },
+    Package {
+        name: "ovmf",
+        is_there: || {
+            let snakeoil = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd";
+            ["/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", snakeoil].into_iter().all(is_file)
+        },
+        why: "its firmware, with Secure Boot",
+    },
+    Package {
+        name: "systemd-boot-efi",
+        is_there: || is_file("/usr/lib/systemd/boot/efi/linuxx64.efi.stub"),
+        why: "the EFI program around its kernel",
+    },
+    Package {
+        name: "sbsigntool",
+        is_there: || is_installed("sbsign"),
+        why: "signs its kernel image",
+    },
+    Package {
+        name: "busybox-static",
+        is_there: || is_installed("busybox"),
+        why: "the programs of its initrd",
+    },
+    Package { name: "cpio", is_there: || is_installed("cpio"), why: "reads an initrd in a test" },
+    Package {
+        name: "xz-utils",
+        is_there: || is_installed("xz"),
+        why: "unpacks kernel modules where they are packed",
+    },
+    Package {
+        name: "zstd",
+        is_there: || is_installed("zstd"),
+        why: "unpacks kernel modules where they are packed",
+    },
+];
+
+/// What this host needs.
+fn packages() -> impl Iterator<Item = &'static Package> {
+    let machine: &[Package] = if kernel::IS_SUPPORTED { &MACHINE } else { &[] };
+    PACKAGES.iter().chain(machine)
+}
+
 /// Says what is there and what is missing; fails where something is.
 pub(crate) fn check() -> Result<(), Failure> {
     let mut missing = Vec::new();
-    for package in &PACKAGES {
+    for package in packages() {
         let is_there = (package.is_there)();
         let mark = if is_there { "ok     " } else { "missing" };
         println!("{mark}  {:<16} {}", package.name, package.why);
@@ -58,16 +110,38 @@ pub(crate) fn check() -> Result<(), Failure> {
             missing.push(package.name);
         }
     }
+    if kernel::IS_SUPPORTED {
+        let mark = if kernel::is_there() { "ok     " } else { "missing" };
+        println!("{mark}  {:<16} a kernel for the test machine, out of its package", "(kernel)");
+    }
+    if kernel::IS_SUPPORTED && !kernel::is_there() {
+        missing.push("a kernel");
+    }
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Failure::Missing(format!("missing: {}", missing.join(" "))))
+    Err(Failure::Missing(format!("missing: {}", missing.join(", "))))
 }
 
 /// Installs what is missing, saying so; silent where nothing is.
 pub(crate) fn install_missing() -> Result<(), Failure> {
-    let is_missing = |package: &&Package| !(package.is_there)();
-    let missing: Vec<_> = PACKAGES.iter().filter(is_missing).collect();
+    install_packages()?;
+    if kernel::is_there() {
+        return Ok(());
+    }
+    match kernel::bring() {
+        // Everything else works without: the tests that need it say so, and fail where CI=true.
+        Err(Failure::Missing(why)) => {
+            eprintln!("note: no kernel for the test machine: {why}");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn install_packages() -> Result<(), Failure> {
+    let is_missing = |package: &&'static Package| !(package.is_there)();
+    let missing: Vec<_> = packages().filter(is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -96,7 +170,7 @@ pub(crate) fn install_missing() -> Result<(), Failure> {
 }
 
 /// `apt-get`, with sudo where we are not root.
-fn apt() -> Result<Command, Failure> {
+pub(crate) fn apt() -> Result<Command, Failure> {
     let is_root = fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0);
     let mut command = if is_root {
         Command::new("apt-get")
@@ -115,6 +189,10 @@ fn apt() -> Result<Command, Failure> {
     // A freshly started machine may still be running its own update.
     command.args(["-o", "DPkg::Lock::Timeout=300"]);
     Ok(command)
+}
+
+fn is_file(path: &str) -> bool {
+    Path::new(path).is_file()
 }
 
 fn has_tss2() -> bool {

@@ -1,0 +1,175 @@
+//! The test machine for a person: boots it, with a verifier beside it, and gives the console. With `vectors`, writes
+//! the logs of real boots that tests read.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use swtpm_tests::{
+    cluster::AnyError,
+    machine::{BootRecord, Guest, Machine, Parts, SecureBoot, Site, Terminal},
+};
+
+const HELP: &str = "\
+Usage: cargo xtask machine [--secure-boot] [--cmdline WORDS]
+
+Boots a virtual machine with firmware, TPM, IMA and the attestor, and gives its console. A verifier
+runs beside it and knows the machine; `attestor once` in it attests. To leave: `poweroff -f` in the
+machine, or Ctrl-A then X.
+
+  --secure-boot     the firmware starts only signed images; the kernel locks itself down
+  --cmdline WORDS   more words for the kernel's command line
+";
+
+/// Where vectors go, from this package's folder.
+const VECTORS: &str = "vectors";
+
+/// What was asked.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    Help,
+    Play { secure_boot: SecureBoot, command_line: Option<String> },
+    Vectors,
+}
+
+fn main() -> ExitCode {
+    attestor::tpm::quiet::silence_tss_log();
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let Some(wish) = parse(&arguments) else {
+        eprint!("{HELP}");
+        return ExitCode::from(2);
+    };
+    match run(wish) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("machine: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Option<Wish> {
+    let mut secure_boot = SecureBoot::Off;
+    let mut command_line = None;
+    let mut rest = arguments.iter().map(String::as_str);
+    while let Some(argument) = rest.next() {
+        match argument {
+            "--help" | "-h" => return Some(Wish::Help),
+            "vectors" if arguments.len() == 1 => return Some(Wish::Vectors),
+            "--secure-boot" => secure_boot = SecureBoot::On,
+            "--cmdline" => command_line = Some(rest.next()?.to_owned()),
+            _ => return None,
+        }
+    }
+    Some(Wish::Play { secure_boot, command_line })
+}
+
+fn run(wish: Wish) -> Result<(), AnyError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match wish {
+        Wish::Help => {
+            print!("{HELP}");
+            Ok(())
+        }
+        Wish::Play { secure_boot, command_line } => {
+            runtime.block_on(play(secure_boot, command_line.as_deref()))
+        }
+        Wish::Vectors => runtime.block_on(vectors()),
+    }
+}
+
+async fn play(secure_boot: SecureBoot, command_line: Option<&str>) -> Result<(), AnyError> {
+    let site = Site::start(&Parts::find()?).await?;
+    let mut image = site.image()?;
+    if let Some(words) = command_line {
+        image = image.append_command_line(words);
+    }
+    let mut machine = site.worker("machine", "linux", secure_boot).await?;
+    machine.set_terminal(Terminal::Here);
+    machine.allow_reset();
+    println!("Booting; the console follows. To leave: `poweroff -f` there, or Ctrl-A then X.");
+    let mut guest = machine.boot(&image).await?;
+    site.configure(&mut guest).await?;
+    let config = site.cluster.folder().join("verifier.toml");
+    println!(
+        "\r\nA verifier runs on this host; its configuration is {0}. In the machine:\r\n  attestor inspect\r\n  \
+         attestor once                  first denied: there is no golden set yet\r\nOn this host, in \
+         another terminal:\r\n  verifier golden capture machine --config {0} > linux.toml\r\n  verifier golden \
+         apply linux.toml --config {0}\r",
+        config.display()
+    );
+    // A shell with job control on the console, again when it ends.
+    guest.send("while :; do setsid cttyhack sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1; done").await?;
+    Ok(guest.ended_by_hand().await?)
+}
+
+/// Two boots, with Secure Boot and without, and what they left.
+async fn vectors() -> Result<(), AnyError> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(VECTORS);
+    std::fs::create_dir_all(&folder)?;
+    let site = Site::start(&Parts::find()?).await?;
+    for (name, secure_boot) in
+        [("secure-boot-on", SecureBoot::On), ("secure-boot-off", SecureBoot::Off)]
+    {
+        let mut machine: Machine = site.machine(secure_boot).await?;
+        let mut guest = machine.boot(&site.image()?).await?;
+        let record = record(&mut guest).await?;
+        record.write(&folder, name)?;
+        guest.power_off().await?;
+        println!("wrote {}", shown(&folder, name).display());
+    }
+    Ok(())
+}
+
+/// Runs programs of several kinds, so that IMA's list has them, and reads what the boot left.
+async fn record(guest: &mut Guest) -> Result<BootRecord, AnyError> {
+    guest.succeed(EXECUTES).await?;
+    Ok(BootRecord::read(guest).await?)
+}
+
+/// A dynamic program with its libraries, a script with its interpreter, a program that changes between two runs,
+/// and one with a space and a non-ASCII letter in its name.
+const EXECUTES: &str = "\
+set -e
+as --version
+printf '#!/bin/sh\\ntrue\\n' > /root/script
+chmod +x /root/script
+/root/script
+cp /bin/busybox /root/echo
+/root/echo first
+echo >> /root/echo
+/root/echo second
+cp /bin/busybox '/root/\u{e9}cho twice'
+ln -s '/root/\u{e9}cho twice' /root/true
+/root/true
+";
+
+fn shown(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.*"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(words: &[&str]) -> Option<Wish> {
+        parse(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        let play = |secure_boot, command_line: Option<&str>| {
+            Some(Wish::Play { secure_boot, command_line: command_line.map(str::to_owned) })
+        };
+        assert_eq!(wish(&[]), play(SecureBoot::Off, None));
+        assert_eq!(
+            wish(&["--secure-boot", "--cmdline", "debug quiet"]),
+            play(SecureBoot::On, Some("debug quiet"))
+        );
+        assert_eq!(wish(&["vectors"]), Some(Wish::Vectors));
+        assert_eq!(wish(&["--cmdline"]), None);
+        assert_eq!(wish(&["--kvm"]), None);
+    }
+}

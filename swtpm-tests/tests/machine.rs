@@ -1,0 +1,272 @@
+//! The main path on machines that really boot: what a golden set captured from one boot admits, and what it denies.
+//!
+//! Each boot costs some 20 s of a processor, so that one site, one golden set and few boots serve every
+//! assertion. `cargo xtask machine` starts such a machine for a person.
+
+use std::sync::Arc;
+
+use attestor::output::Status;
+use swtpm_tests::{
+    cluster::AnyError,
+    machine::{Guest, Image, Machine, MachineError, Requirement, SecureBoot, Site, require},
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+/// Machines that run side by side: each keeps one processor busy.
+const SIDE_BY_SIDE: usize = 2;
+/// The golden set's pool.
+const POOL: &str = "linux";
+
+/// Reason code and subject of every finding, in order; none is an admission. To expect more of a row (the
+/// event, the file), change it here.
+type Expected = &'static [(&'static str, &'static str)];
+
+const ADMITTED: Expected = &[];
+/// Codes for a genuine TPM that is nobody's node.
+const UNKNOWN_TPM: [&str; 2] = ["NODE_PENDING", "POLICY_NO_REFERENCE_VALUES"];
+const PCR: &str = "POLICY_PCR_NOT_ALLOWED";
+
+/// A worker of the pool that boots something else.
+struct OtherBoot {
+    name: &'static str,
+    secure_boot: SecureBoot,
+    image: fn(Image) -> Result<Image, MachineError>,
+    /// Succeeds in the guest where the difference is there.
+    is_there: &'static str,
+    expected: Expected,
+}
+
+const OTHER_BOOTS: [OtherBoot; 4] = [
+    OtherBoot {
+        name: "another-command-line",
+        secure_boot: SecureBoot::On,
+        image: |image| Ok(image.append_command_line("lockdown=none")),
+        is_there: "grep -q lockdown=none /proc/cmdline",
+        expected: &[(PCR, "PCR 11 (sha256)"), (PCR, "PCR 4 (sha256)"), (PCR, "PCR 9 (sha256)")],
+    },
+    OtherBoot {
+        name: "another-initrd",
+        secure_boot: SecureBoot::On,
+        image: |image| Ok(image.with_file("/etc/profile", b"# a back door\n")),
+        is_there: "grep -q 'back door' /etc/profile",
+        expected: &[(PCR, "PCR 11 (sha256)"), (PCR, "PCR 4 (sha256)"), (PCR, "PCR 9 (sha256)")],
+    },
+    OtherBoot {
+        name: "another-kernel",
+        secure_boot: SecureBoot::On,
+        image: Image::with_other_kernel,
+        // The text that differs is the boot protocol's, which Linux does not show.
+        is_there: "true",
+        expected: &[(PCR, "PCR 11 (sha256)"), (PCR, "PCR 4 (sha256)")],
+    },
+    OtherBoot {
+        // The same program without its signature, which its Authenticode digest leaves out. Yet PCR 4 differs: where
+        // Secure Boot is off, firmware loads and measures the kernel inside of it too. PCR 0 differs because
+        // OVMF measures a firmware volume that depends on the mode.
+        name: "secure-boot-off",
+        secure_boot: SecureBoot::Off,
+        image: |image| Ok(image.unsigned()),
+        is_there: "grep -q '\\[none\\]' /sys/kernel/security/lockdown",
+        expected: &[(PCR, "PCR 0 (sha256)"), (PCR, "PCR 4 (sha256)"), (PCR, "PCR 7 (sha256)")],
+    },
+];
+
+/// What happens in a guest that booted what it should.
+struct Event {
+    name: &'static str,
+    happens: &'static str,
+    expected: Expected,
+    /// Puts right what happened: then the guest is admitted again.
+    is_undone_by: &'static str,
+}
+
+const EVENTS: [Event; 2] = [
+    Event {
+        name: "values in PCR 16 and 23, which anybody can extend and reset",
+        happens: EXTEND_16_AND_23,
+        expected: ADMITTED,
+        is_undone_by: RESET_16,
+    },
+    Event {
+        name: "another library under the build tool",
+        // The assembler still runs: its zlib has grown by a byte.
+        happens: "cp /lib/x86_64-linux-gnu/libz.so.1 /tmp/libz && echo >> \
+                  /lib/x86_64-linux-gnu/libz.so.1 && as --version",
+        expected: &[("POLICY_TOOL_NOT_ALLOWED", "tool as: /lib/x86_64-linux-gnu/libz.so.1")],
+        is_undone_by: "cat /tmp/libz > /lib/x86_64-linux-gnu/libz.so.1",
+    },
+];
+
+/// `TPM2_PCR_Extend` of both, SHA-256, by a 32-byte text.
+const EXTEND_16_AND_23: &str = r#"
+tpm() {
+    exec 4<>/dev/tpmrm0
+    printf "$1" >&4
+    code=$(dd bs=4096 count=1 <&4 2>/dev/null | xxd -p | cut -c 13-20)
+    exec 4>&-
+    test "$code" = 00000000
+}
+is_reset() { grep -q '^0*$' /sys/class/tpm/tpm0/pcr-sha256/$1; }
+password='\x00\x00\x00\x09\x40\x00\x00\x09\x00\x00\x00\x00\x00'
+for pcr in 10 17; do
+    header='\x80\x02\x00\x00\x00\x41\x00\x00\x01\x82\x00\x00\x00'
+    digests='\x00\x00\x00\x01\x00\x0b''assay-test-machine-extends-a-pcr'
+    tpm "$header\x$pcr$password$digests" || exit 1
+done
+! is_reset 16 && ! is_reset 23
+"#;
+
+/// `TPM2_PCR_Reset` of PCR 16, which needs no more right than to extend it.
+const RESET_16: &str = r#"
+exec 4<>/dev/tpmrm0
+printf '\x80\x02\x00\x00\x00\x1b\x00\x00\x01\x3d\x00\x00\x00\x10\x00\x00\x00\x09\x40\x00\x00\x09\x00\x00\x00\x00\x00' >&4
+dd bs=4096 count=1 <&4 > /dev/null 2>&1
+exec 4>&-
+grep -q '^0*$' /sys/class/tpm/tpm0/pcr-sha256/16
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_golden_set_admits_what_it_was_captured_from_and_denies_every_other_boot() {
+    let Requirement::Met(parts) = require() else { return };
+    let site = Arc::new(Site::start(&parts).await.expect("verifier"));
+    let first = captured(&site).await.expect("a golden set");
+    let mut running = Running::default();
+    running.add("the same machine again", same_machine(Arc::clone(&site), first));
+    running.add("its twin", twin(Arc::clone(&site)));
+    running.add("an image that nobody signed", refused_by_firmware(Arc::clone(&site)));
+    for boot in OTHER_BOOTS {
+        running.add(boot.name, other_boot(Arc::clone(&site), boot));
+    }
+    let wrong = running.ended().await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Boots `w1`, which is denied for want of reference values, and makes what it proved the golden set.
+async fn captured(site: &Site) -> Result<(Machine, Vec<u8>), AnyError> {
+    let mut machine = site.worker("w1", POOL, SecureBoot::On).await?;
+    let mut guest = machine.boot(&site.image()?).await?;
+    site.configure(&mut guest).await?;
+    judged(site, &mut guest, &[("POLICY_NO_REFERENCE_VALUES", "pool linux")]).await?;
+    let golden = site.cluster.golden_from("w1", |text| text).await?;
+    for pcr in [0, 1, 2, 3, 4, 5, 6, 7, 9, 11] {
+        if !golden.contains(&format!("index = {pcr}\n")) {
+            return Err(format!("PCR {pcr} is not in the golden set:\n{golden}").into());
+        }
+    }
+    judged(site, &mut guest, ADMITTED).await?;
+    let node_key = site.node_key(&mut guest).await?;
+    guest.power_off().await?;
+    Ok((machine, node_key))
+}
+
+/// Powered on again, and reset from within: each boot is admitted with keys of its own.
+async fn same_machine(site: Arc<Site>, first: (Machine, Vec<u8>)) -> Result<(), AnyError> {
+    let (mut machine, first_key) = first;
+    machine.allow_reset();
+    let mut guest = machine.boot(&site.image()?).await?;
+    let mut keys = vec![first_key];
+    for is_last in [false, true] {
+        site.configure(&mut guest).await?;
+        judged(&site, &mut guest, ADMITTED).await?;
+        keys.push(site.node_key(&mut guest).await?);
+        if !is_last {
+            guest.reset().await?;
+        }
+    }
+    guest.power_off().await?;
+    keys.sort();
+    keys.dedup();
+    if keys.len() == 3 { Ok(()) } else { Err("a node key outlived its boot".into()) }
+}
+
+/// The same image on another TPM: nobody's node until an operator says so, and then judged by the same set.
+async fn twin(site: Arc<Site>) -> Result<(), AnyError> {
+    let mut machine = site.machine(SecureBoot::On).await?;
+    let mut guest = machine.boot(&site.image()?).await?;
+    site.configure(&mut guest).await?;
+    let status = site.attest(&mut guest).await?;
+    let codes: Vec<&str> = status.reasons.iter().map(|reason| reason.code.as_str()).collect();
+    if codes != UNKNOWN_TPM {
+        return Err(format!("an unknown TPM: {status:#?}").into());
+    }
+    site.approve(machine.ek(), "w2", POOL).await?;
+    judged(&site, &mut guest, ADMITTED).await?;
+    for event in EVENTS {
+        let named = |error: AnyError| format!("{}: {error}", event.name);
+        guest.succeed(event.happens).await?;
+        judged(&site, &mut guest, event.expected).await.map_err(named)?;
+        guest.succeed(event.is_undone_by).await?;
+        judged(&site, &mut guest, ADMITTED).await.map_err(named)?;
+    }
+    Ok(guest.power_off().await?)
+}
+
+/// Secure Boot is no mere setting: firmware does not start what is not signed.
+async fn refused_by_firmware(site: Arc<Site>) -> Result<(), AnyError> {
+    let mut machine = site.machine(SecureBoot::On).await?;
+    let mut guest = machine.power_on(&site.image()?.unsigned()).await?;
+    Ok(guest.firmware_says("Access Denied").await?)
+}
+
+/// A worker of the pool whose boot differs.
+async fn other_boot(site: Arc<Site>, boot: OtherBoot) -> Result<(), AnyError> {
+    let mut machine = site.worker(boot.name, POOL, boot.secure_boot).await?;
+    let mut guest = machine.boot(&(boot.image)(site.image()?)?).await?;
+    guest.succeed(boot.is_there).await?;
+    site.configure(&mut guest).await?;
+    judged(&site, &mut guest, boot.expected).await?;
+    Ok(guest.power_off().await?)
+}
+
+/// Attests, and says how the verdict is another than expected.
+async fn judged(site: &Site, guest: &mut Guest, expected: Expected) -> Result<(), AnyError> {
+    let status = site.attest(guest).await?;
+    let outcome = if expected.is_empty() { "admitted" } else { "denied" };
+    if status.outcome == outcome && reasons(&status) == expected {
+        return Ok(());
+    }
+    Err(format!("expected {outcome} {expected:#?}, got {status:#?}").into())
+}
+
+fn reasons(status: &Status) -> Vec<(&str, &str)> {
+    let reasons = status.reasons.iter();
+    reasons.map(|reason| (reason.code.as_str(), reason.subject.as_str())).collect()
+}
+
+/// Machines side by side, as many as there is room for.
+struct Running {
+    tasks: JoinSet<Result<(), String>>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Self { tasks: JoinSet::new(), room: Arc::new(Semaphore::new(SIDE_BY_SIDE)) }
+    }
+}
+
+impl Running {
+    fn add(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<(), AnyError>> + Send + 'static,
+    ) {
+        let room = Arc::clone(&self.room);
+        self.tasks.spawn(async move {
+            let _place = room.acquire().await;
+            work.await.map_err(|error| format!("{name}: {error}"))
+        });
+    }
+
+    /// Waits for all; what went wrong.
+    async fn ended(mut self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok(outcome) => wrong.extend(outcome.err()),
+                Err(panic) => wrong.push(panic.to_string()),
+            }
+        }
+        wrong
+    }
+}

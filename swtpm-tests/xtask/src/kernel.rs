@@ -1,0 +1,170 @@
+//! A kernel for the test machine, taken out of the distribution's package without installing it.
+//!
+//! Debian: `linux-image-amd64` depends on the package of the current kernel, which holds kernel and modules.
+//! Ubuntu: `linux-image-generic` does, and the modules are in a package that the kernel's package names.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{
+    run::{Failure, execute, is_installed, output_of, target_directory},
+    setup::apt,
+};
+
+/// Whether the test machine runs on this host's architecture.
+pub(crate) const IS_SUPPORTED: bool = cfg!(target_arch = "x86_64");
+/// Packages that always name the current kernel: Debian's, Ubuntu's.
+const CURRENT: [&str; 2] = ["linux-image-amd64", "linux-image-generic"];
+/// What is taken out: the kernel, and the driver of the emulated network card.
+const MEMBERS: [&str; 2] = ["*/boot/vmlinuz-*", "*/e1000/e1000.ko*"];
+/// How modules are compressed, and what undoes it.
+const COMPRESSIONS: [(&str, &str); 3] = [("xz", "xz"), ("zst", "zstd"), ("gz", "gzip")];
+
+/// Whether the kernel's files are in the target directory.
+pub(crate) fn is_there() -> bool {
+    let Ok(folder) = folder() else { return false };
+    ["vmlinuz", "e1000.ko"].into_iter().all(|name| folder.join(name).is_file())
+}
+
+/// Downloads the current kernel's package and takes the kernel out.
+pub(crate) fn bring() -> Result<(), Failure> {
+    if !IS_SUPPORTED {
+        return Err(Failure::Missing(format!(
+            "the test machine is x86-64 only, and this is {}; its tests are skipped here",
+            env::consts::ARCH
+        )));
+    }
+    for program in ["apt-get", "apt-cache", "dpkg-deb", "tar"] {
+        if !is_installed(program) {
+            let text =
+                format!("{program} is missing: the test machine's kernel comes from a package");
+            return Err(Failure::Missing(text));
+        }
+    }
+    let packages = match packages() {
+        Ok(packages) => packages,
+        // A fresh container has no package lists.
+        Err(_) => {
+            execute(apt()?.arg("update").arg("-qq"))?;
+            packages()?
+        }
+    };
+    println!("Taking a kernel for the test machine out of {}", packages.join(" and "));
+    let folder = folder()?;
+    let work = folder.with_extension("new");
+    let failed = |error| Failure::Failed(format!("{}: {error}", work.display()));
+    let _ = fs::remove_dir_all(&work);
+    let tree = work.join("tree");
+    fs::create_dir_all(&tree).map_err(failed)?;
+    // The download needs no rights, and no other user has a business in our folder.
+    let mut download = Command::new("apt-get");
+    download.args(["download", "-qq", "-o", "APT::Sandbox::User=root"]).args(&packages);
+    execute(download.current_dir(&work))?;
+    for package in files_below(&work) {
+        extract(&package, &tree)?;
+        fs::remove_file(&package).map_err(failed)?;
+    }
+    let found = files_below(&tree);
+    let kernel = named(&found, "vmlinuz-", &packages)?;
+    fs::rename(kernel, work.join("vmlinuz")).map_err(failed)?;
+    let module = unpacked(named(&found, "e1000.ko", &packages)?)?;
+    fs::rename(module, work.join("e1000.ko")).map_err(failed)?;
+    fs::write(work.join("package"), packages.join("\n") + "\n").map_err(failed)?;
+    fs::remove_dir_all(&tree).map_err(failed)?;
+    let _ = fs::remove_dir_all(&folder);
+    fs::rename(&work, &folder).map_err(failed)
+}
+
+fn folder() -> Result<PathBuf, Failure> {
+    Ok(target_directory()?.join("machine/kernel"))
+}
+
+/// The package of the current kernel, and the package of its modules where that is another.
+fn packages() -> Result<Vec<String>, Failure> {
+    for current in CURRENT {
+        let is_of = |prefix: &'static str| move |name: &String| name.starts_with(prefix);
+        let Some(image) = dependencies(current)?.into_iter().find(is_of("linux-image-")) else {
+            continue;
+        };
+        let modules = dependencies(&image)?.into_iter().find(is_of("linux-modules-"));
+        return Ok([Some(image), modules].into_iter().flatten().collect());
+    }
+    Err(Failure::Missing(format!(
+        "neither of {} is in the package lists: the test machine has no kernel",
+        CURRENT.join(", ")
+    )))
+}
+
+/// What a package depends on; nothing for a package that the lists do not have.
+fn dependencies(package: &str) -> Result<Vec<String>, Failure> {
+    let mut command = Command::new("apt-cache");
+    let only = ["depends", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"];
+    let output = match output_of(command.args(only).args(["--no-replaces", package])) {
+        Ok(output) => output,
+        Err(Failure::Failed(_)) => return Ok(Vec::new()),
+        Err(failure) => return Err(failure),
+    };
+    let text = String::from_utf8_lossy(&output);
+    let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// Takes [`MEMBERS`] out of a package.
+fn extract(package: &Path, into: &Path) -> Result<(), Failure> {
+    let failed = |error| Failure::Failed(format!("unpacking {}: {error}", package.display()));
+    let mut unpack = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(package)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let archive = unpack.stdout.take().map_or_else(Stdio::null, Stdio::from);
+    // tar complains where a package has only one of the members, so that its status says nothing;
+    // whoever calls looks for what must be there.
+    let mut tar = Command::new("tar");
+    tar.args(["-x", "--wildcards", "-C"]).arg(into).args(MEMBERS).stderr(Stdio::null());
+    tar.stdin(archive).status().map_err(failed)?;
+    unpack.wait().map_err(failed)?;
+    Ok(())
+}
+
+/// The file whose name begins so.
+fn named<'a>(
+    files: &'a [PathBuf],
+    prefix: &str,
+    packages: &[String],
+) -> Result<&'a PathBuf, Failure> {
+    let is_it = |file: &&PathBuf| {
+        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+    };
+    files.iter().find(is_it).ok_or_else(|| {
+        Failure::Missing(format!("{} hold no file {prefix}…", packages.join(" and ")))
+    })
+}
+
+/// Undoes a module's compression: the machine's initrd has no program for it.
+fn unpacked(module: &Path) -> Result<PathBuf, Failure> {
+    let extension = module.extension().unwrap_or_default();
+    let Some((_, program)) = COMPRESSIONS.iter().find(|(name, _)| extension == *name) else {
+        return Ok(module.to_owned());
+    };
+    execute(Command::new(program).args(["-d", "-q"]).arg(module))?;
+    Ok(module.with_extension(""))
+}
+
+/// Every file below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut out = Vec::new();
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if path.is_dir() && !path.is_symlink() {
+            out.extend(files_below(&path));
+        } else {
+            out.push(path);
+        }
+    }
+    out
+}
