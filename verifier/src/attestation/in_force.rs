@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     endorsements::{EkRules, EndorsementSet},
     objects::StoredObject,
-    store::{DecisionFilter, GoldenState, Seen, Store},
+    store::{GoldenState, Seen, Store},
 };
 
 /// What stays the same while the verifier runs.
@@ -66,8 +66,7 @@ impl Verifier {
         issuer: Issuer,
         trust_bundle: Vec<Vec<u8>>,
     ) -> Result<Self, AttestError> {
-        let newest = DecisionFilter { limit: 1, ..Default::default() };
-        let last = store.decisions(&newest).await?.first().map_or(0, |last| last.decision.at);
+        let last = store.last_decided().await?;
         let seen = store.seen();
         let set = EndorsementSet::new(&store.endorsements().await?.items, rules);
         let object = store.put_object(set.object().to_vec()).await?;
