@@ -296,3 +296,30 @@ fn the_example_list_is_a_list() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tools-debian.toml");
     assert!(ToolList::read(&path).unwrap().tools().len() >= 8);
 }
+
+/// The swap of an attacker who watches the daemon: a link to a good file, at the moment when the
+/// reading has begun. Nothing is recorded of the tool; after the swap it is another one, with its link.
+#[test]
+fn a_tool_swapped_for_a_link_while_it_is_measured_is_not_recorded() {
+    let tree = Tree::new();
+    // Read in the order of their paths by one thread; the first is long enough to be reported on.
+    tree.write("bin/a", &"x".repeat(4 << 20), 0o755);
+    let tool = tree.write("bin/b", "with a gift", 0o755);
+    let good = tree.write("good/b", "as the golden set lists it", 0o755);
+    let list = tree.list("paths = [\"{}/bin/*\"]");
+    let swaps = AtomicUsize::new(0);
+    let options = Options { threads: 1, ..Options::default() };
+    let measured = measure(&list, &mut Cache::new(), options, &|_| {
+        if swaps.fetch_add(1, Ordering::SeqCst) == 0 {
+            fs::remove_file(&tool).unwrap();
+            symlink(&good, &tool).unwrap();
+        }
+    });
+    assert!(swaps.load(Ordering::SeqCst) > 0, "no progress was reported");
+    assert!(measured.tools.is_empty(), "{measured:?}");
+    let kinds: Vec<_> = measured.problems.iter().map(|problem| &problem.kind).collect();
+    assert!(matches!(kinds[..], [ProblemKind::Changing]), "{:?}", measured.problems);
+    let again = run(&list);
+    let entry = only(&again).entry(tool.to_str().unwrap().as_bytes()).unwrap();
+    assert!(matches!(entry.kind, EntryKind::Link { .. }), "{entry:?}");
+}
