@@ -296,3 +296,49 @@ fn the_example_list_is_a_list() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tools-debian.toml");
     assert!(ToolList::read(&path).unwrap().tools().len() >= 8);
 }
+
+/// The swap of an attacker who watches the daemon: a link to a good file, between looking at the tool
+/// and reading it. The tool is recorded with its link, never as a file with the good one's content.
+#[test]
+fn a_tool_swapped_for_a_link_while_it_is_measured_is_recorded_as_a_link() {
+    let tree = Tree::new();
+    // Read first, as the biggest, by the one thread; long enough to be reported on meanwhile.
+    tree.write("bin/a", &"x".repeat(17 << 20), 0o755);
+    let tool = tree.write("bin/b", "with a gift", 0o755);
+    let good = tree.write("good/b", "as the golden set lists it", 0o755);
+    let list = tree.list("paths = [\"{}/bin/*\"]");
+    let swaps = AtomicUsize::new(0);
+    let options = Options { threads: 1, ..Options::default() };
+    let measured = measure(&list, &mut Cache::new(), options, &|_| {
+        if swaps.fetch_add(1, Ordering::SeqCst) == 0 {
+            fs::remove_file(&tool).unwrap();
+            symlink(&good, &tool).unwrap();
+        }
+    });
+    assert!(swaps.load(Ordering::SeqCst) > 1, "swapped while the first file was read");
+    assert_eq!(measured.problems, [], "read again, as what it is now");
+    let kind = |path: &Path| only(&measured).entry(path.to_str().unwrap().as_bytes()).unwrap();
+    assert!(matches!(kind(&tool).kind, EntryKind::Link { .. }), "{measured:?}");
+    assert!(matches!(kind(&good).kind, EntryKind::File { .. }), "{measured:?}");
+}
+
+/// Who swaps at every look gets the tool left out: its state is unknown.
+#[test]
+fn a_tool_that_is_swapped_again_and_again_is_reported_and_not_recorded() {
+    let tree = Tree::new();
+    tree.write("bin/a", &"x".repeat(17 << 20), 0o755);
+    let tool = tree.write("bin/b", "with a gift", 0o755);
+    let good = tree.write("good", "as the golden set lists it", 0o755);
+    let list = tree.list("paths = [\"{}/bin/*\"]");
+    let options = Options { threads: 1, fresh: true };
+    let measured = measure(&list, &mut Cache::new(), options, &|progress| {
+        // While the big file is read; another inode each time.
+        if progress.files == 0 {
+            fs::copy(&good, tool.with_extension("new")).unwrap();
+            fs::rename(tool.with_extension("new"), &tool).unwrap();
+        }
+    });
+    assert!(measured.tools.is_empty(), "{measured:?}");
+    let kinds: Vec<_> = measured.problems.iter().map(|problem| &problem.kind).collect();
+    assert!(matches!(kinds[..], [ProblemKind::Changing]), "{:?}", measured.problems);
+}

@@ -7,10 +7,10 @@ use crate::{
     binding::{Challenge, VerifierId},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     limits::{
-        MAX_ATTEST_BYTES, MAX_CERTIFICATE_BYTES, MAX_CHAIN_CERTIFICATES, MAX_EVIDENCE_BYTES,
-        MAX_IMA_LOG_BYTES, MAX_LOG_CHUNK_BYTES, MAX_LOG_KINDS, MAX_PCR_BANKS, MAX_PCR_VALUES,
-        MAX_SIGNATURE_BYTES, MAX_SYSTEMD_LOG_BYTES, MAX_TEXT_BYTES, MAX_TOOL_LOG_BYTES,
-        MAX_TPM_PUBLIC_BYTES, MAX_UEFI_LOG_BYTES,
+        MAX_ATTEST_BYTES, MAX_CERTIFICATE_BYTES, MAX_CHAIN_CERTIFICATES, MAX_CREDENTIAL_BYTES,
+        MAX_EVIDENCE_BYTES, MAX_IMA_LOG_BYTES, MAX_LOG_CHUNK_BYTES, MAX_LOG_KINDS, MAX_PCR_BANKS,
+        MAX_PCR_VALUES, MAX_SIGNATURE_BYTES, MAX_SYSTEMD_LOG_BYTES, MAX_TEXT_BYTES,
+        MAX_TOOL_LOG_BYTES, MAX_TPM_PUBLIC_BYTES, MAX_UEFI_LOG_BYTES,
     },
     pb,
     reason::ReasonCode,
@@ -388,13 +388,21 @@ impl TryFrom<pb::Challenge> for ChallengeParts {
                 }
             }
         }
-        let logs_wanted = message
-            .logs_wanted
-            .iter()
-            .map(|log| {
-                Ok((LogKind::from_pb("challenge.logs_wanted[].kind", log.kind)?, log.from_bytes))
-            })
-            .collect::<Result<_>>()?;
+        let mut logs_wanted = Vec::with_capacity(message.logs_wanted.len());
+        for log in &message.logs_wanted {
+            let at = "challenge.logs_wanted[].kind";
+            let kind = LogKind::from_pb(at, log.kind)?;
+            if logs_wanted.iter().any(|(known, _)| *known == kind) {
+                let why = format!("{kind:?} is wanted twice");
+                return Err(EvidenceError::new(ReasonCode::EvidenceFieldInvalid, at, why));
+            }
+            logs_wanted.push((kind, log.from_bytes));
+        }
+        if let Some(credential) = &message.credential {
+            let at = "challenge.credential";
+            bounded(at, credential.id_object.len(), MAX_CREDENTIAL_BYTES)?;
+            bounded(at, credential.encrypted_secret.len(), MAX_CREDENTIAL_BYTES)?;
+        }
         Ok(Self {
             challenge: Challenge::new(array32("challenge.challenge", &message.challenge)?),
             verifier_id: VerifierId::new(array32("challenge.verifier_id", &message.verifier_id)?),

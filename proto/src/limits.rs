@@ -11,6 +11,8 @@ pub const MAX_TPM_PUBLIC_BYTES: usize = 1024;
 pub const MAX_ATTEST_BYTES: usize = 1024;
 /// Largest `TPMT_SIGNATURE`: RSA-4096 takes 518.
 pub const MAX_SIGNATURE_BYTES: usize = 1024;
+/// Either half of a credential: an RSA-4096 secret has 514 bytes, an identity object at most 132.
+pub const MAX_CREDENTIAL_BYTES: usize = 1024;
 /// Largest certificate: of 305 manufacturer EK certificates the largest has 1.9 kB; NV indexes hold at most 2 kB on most parts.
 pub const MAX_CERTIFICATE_BYTES: usize = 8 * 1024;
 /// Intermediates that one worker may send: real chains have up to three.

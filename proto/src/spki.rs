@@ -42,36 +42,46 @@ const DEFAULT_EXPONENT: u32 = 65_537;
 /// RFC 5280, RFC 3279, RFC 5480; SEC 1 section 2.3.3.
 #[must_use]
 pub fn canonical_spki(public: &Public) -> Vec<u8> {
-    spki_of_key(public.key())
-}
-
-/// As [`canonical_spki`], for a key that comes from elsewhere than a public area.
-#[must_use]
-pub fn spki_of_key(key: &KeyKind) -> Vec<u8> {
-    let (algorithm, key) = match key {
+    match public.key() {
         KeyKind::Rsa { exponent, modulus, .. } => {
             let exponent = if *exponent == 0 { DEFAULT_EXPONENT } else { *exponent };
-            let mut inner = unsigned_integer(modulus);
-            inner.extend(unsigned_integer(&exponent.to_be_bytes()));
-            (RSA_ENCRYPTION, tlv(SEQUENCE, &inner))
+            rsa_spki(modulus, &exponent.to_be_bytes())
         }
-        KeyKind::Ecc { curve, x, y } => {
-            let mut point = vec![0x04];
-            point.extend(padded(x, curve.field_bytes()));
-            point.extend(padded(y, curve.field_bytes()));
-            let algorithm = match curve {
-                Curve::P256 => EC_P256,
-                Curve::P384 => EC_P384,
-            };
-            (algorithm, point)
-        }
+        KeyKind::Ecc { curve, x, y } => ecc_spki(*curve, x, y),
+    }
+}
+
+/// As [`canonical_spki`], for an RSA key of a certificate; big-endian numbers.
+#[must_use]
+pub fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+    spki(RSA_ENCRYPTION, &rsa_public_key(modulus, exponent))
+}
+
+/// `RSAPublicKey`: minimal integers; big-endian numbers, leading zeros do not count.
+#[must_use]
+pub fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+    let mut numbers = unsigned_integer(modulus);
+    numbers.extend(unsigned_integer(exponent));
+    tlv(SEQUENCE, &numbers)
+}
+
+/// As [`canonical_spki`], for an ECC key of a certificate; big-endian coordinates.
+#[must_use]
+pub fn ecc_spki(curve: Curve, x: &[u8], y: &[u8]) -> Vec<u8> {
+    let mut point = vec![0x04];
+    point.extend(padded(x, curve.field_bytes()));
+    point.extend(padded(y, curve.field_bytes()));
+    let algorithm = match curve {
+        Curve::P256 => EC_P256,
+        Curve::P384 => EC_P384,
     };
+    spki(algorithm, &point)
+}
+
+fn spki(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
     // No unused bits.
-    let mut bits = vec![0];
-    bits.extend(key);
-    let mut inner = algorithm.to_vec();
-    inner.extend(tlv(BIT_STRING, &bits));
-    tlv(SEQUENCE, &inner)
+    let bits = [&[0], key].concat();
+    tlv(SEQUENCE, &[algorithm, &tlv(BIT_STRING, &bits)].concat())
 }
 
 /// Names an endorsement key: SHA-256 of [`canonical_spki`], written `sha256:<hex>`.

@@ -20,7 +20,7 @@ use swtpm_tests::{
     raw::CommandCode,
     swtpm::{Swtpm, SwtpmOptions},
 };
-use verifier::store::{NodeChange, NodeStatus};
+use verifier::store::{DecisionFilter, NodeChange, NodeStatus};
 use x509_cert::der::{Decode as _, Encode as _};
 
 /// A verifier that trusts the manufacturer, a booted TPM that is node `w1` of pool `linux`, its tools.
@@ -301,4 +301,40 @@ fn a_bundle_of_before_holds_under_nothing() {
     let learned = given.learned(Vec::new());
     std::fs::write(&file, format!("# the same\n{pem}{pem}")).expect("write");
     assert!(learned.holds_under(&Trust::CaFile(file).read().expect("a file")));
+}
+
+/// A node that proved its TPM and is denied again and again: the first are recorded, the rest are
+/// answered, counted and summed up; a change of its state is recorded at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_denied_again_and_again_does_not_fill_the_record() {
+    let (cluster, tpm, tools) = site().await;
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    let mut recorded = 0;
+    for _ in 0..20 {
+        let result = worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+        recorded += usize::from(!result.decision_id.is_empty());
+    }
+    assert_eq!(recorded, 11, "one that is news, and ten that repeat it");
+    let decisions = cluster.store().decisions(&DecisionFilter::default()).await.expect("read");
+    assert_eq!(decisions.len(), recorded);
+    // Another tool state is news, and so is the first denial after an admission.
+    tools.write("cc1", b"another compiler").expect("tool");
+    let changed = worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    assert!(!changed.decision_id.is_empty());
+    cluster.golden_from("w1", |text| text).await.expect("captured from the latest state");
+    worker.admitted().await;
+    tools.write("cc1", b"compiler with a gift").expect("tamper");
+    assert!(!worker.denied(&["POLICY_TOOL_NOT_ALLOWED"]).await.decision_id.is_empty());
+    worker.stop().await;
+
+    cluster.verifier().report_unrecorded().await.expect("reported");
+    let about = Some("denials not recorded");
+    let entry = cluster.store().audit_entries(about, 10).await.expect("read").remove(0);
+    let body: serde_json::Value = serde_json::from_slice(&entry.body).expect("JSON");
+    let told = &body["tpms"][0];
+    assert_eq!((&told["node"], &told["denials"]), (&"w1".into(), &9.into()), "{body}");
+    assert_eq!(told["codes"], serde_json::json!(["POLICY_NO_REFERENCE_VALUES"]));
+    // Once.
+    cluster.verifier().report_unrecorded().await.expect("nothing to report");
+    assert_eq!(cluster.store().audit_entries(about, 10).await.expect("read").len(), 1);
 }

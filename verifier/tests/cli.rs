@@ -1,137 +1,19 @@
 //! The built program, run as an operator runs it, and administrators at a running verifier.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::Arc,
-};
+mod site;
 
-use hyper_util::rt::TokioIo;
-use proto::{
-    pb::{self, admin_client::AdminClient},
-    reason::ReasonCode,
-};
-use rustls::pki_types::ServerName;
+use std::path::Path;
+
+use proto::{pb, reason::ReasonCode};
+use site::*;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::Code;
 use verifier::{
-    ca::{CaDir, PrivateKey, files},
+    ca::CaDir,
     clock::{Clock as _, SystemClock},
-    config::Config,
-    run::{self, Running},
-    service::status::reason_of,
-    tls::{ServerTrust, client_config},
+    run,
+    store::ALLOW_LISTED,
 };
-
-/// A state directory made by `verifier init`.
-struct Site {
-    folder: TempDir,
-}
-
-impl Site {
-    fn new() -> Self {
-        let site = Self { folder: TempDir::new().expect("temporary folder") };
-        let made = site.run(&[
-            "init",
-            "--trust-domain",
-            "builds.example",
-            "--name",
-            "localhost",
-            "--listen",
-            "127.0.0.1:0",
-        ]);
-        assert_eq!(code(&made), 0, "{}", stderr(&made));
-        site
-    }
-
-    fn config_path(&self) -> PathBuf {
-        self.folder.path().join("verifier.toml")
-    }
-
-    fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        verifier(args, Some((&self.config_path(), &self.state())))
-    }
-
-    async fn start(&self) -> Running {
-        let mut config = Config::load(&self.config_path()).expect("configuration");
-        config.metrics_listen = "127.0.0.1:0".parse().expect("address");
-        run::start(config, Arc::new(SystemClock)).await.expect("started")
-    }
-
-    fn ca(&self) -> CaDir {
-        CaDir::new(self.state(), "builds.example".parse().expect("trust domain"))
-    }
-}
-
-fn verifier(args: &[&str], site: Option<(&Path, &Path)>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_verifier"));
-    command.env_clear();
-    if let Some((config, state)) = site {
-        command.env("ASSAY_CONFIG", config).env("ASSAY_STATE", state);
-    }
-    command.args(args).output().expect("the program runs")
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().expect("not killed")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("text")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).expect("text")
-}
-
-fn json(output: &Output) -> serde_json::Value {
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
-/// A client with this certificate, or without one.
-async fn client(site: &Site, running: &Running, name: Option<&str>) -> AdminClient<Channel> {
-    let pem = |path: &Path| {
-        files::certificates_of(path, &files::read_text(path).expect("file")).expect("certificates")
-    };
-    let admin = site.state().join("admin");
-    let identity = name.map(|name| {
-        let key = files::read_secret(&admin.join(format!("{name}.key"))).expect("key");
-        let key = PrivateKey::from_pem(&key).expect("key");
-        (pem(&admin.join(format!("{name}.pem"))), key)
-    });
-    let roots = ServerTrust::Roots(pem(&site.state().join("bundle.pem")));
-    let identity = identity.as_ref().map(|(chain, key)| (chain.as_slice(), key));
-    let tls = TlsConnector::from(Arc::new(client_config(&roots, identity).expect("TLS")));
-    let address = running.address;
-    let connector = tower::service_fn(move |_| {
-        let tls = tls.clone();
-        async move {
-            let name = ServerName::try_from("localhost").expect("name");
-            let tcp = TcpStream::connect(address).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, tcp).await?))
-        }
-    });
-    let channel = Endpoint::from_static("http://localhost")
-        .connect_with_connector(connector)
-        .await
-        .expect("connected");
-    AdminClient::new(channel)
-}
-
-#[track_caller]
-fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, reason: ReasonCode) {
-    let status = answer.expect_err("refused");
-    assert_eq!((status.code(), reason_of(&status)), (code, Some(reason)), "{status:?}");
-}
 
 #[test]
 fn init_twice_changes_nothing_and_says_so() {
@@ -440,4 +322,45 @@ async fn the_program_administers_a_running_verifier() {
     let gone = call(&["nodes", "list"]);
     assert_eq!(code(&gone), 1);
     assert!(stderr(&gone).contains("connect to the verifier localhost"), "{}", stderr(&gone));
+}
+
+/// Nodes remember by name what admitted them: this one means that the site itself vouches.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_rule_may_have_the_name_of_the_allow_list() {
+    let site = Site::new();
+    let running = site.start().await;
+    let mut admin = client(&site, &running, Some("admin")).await;
+    let rule = |name: &str| pb::Rule {
+        name: name.to_owned(),
+        root: format!("sha256:{}", "ab".repeat(32)),
+        manufacturer: String::new(),
+        pool: "linux".to_owned(),
+        name_prefix: "w-".to_owned(),
+    };
+    let answer = admin.add_rule(rule(ALLOW_LISTED)).await;
+    assert_refused(answer, Code::InvalidArgument, ReasonCode::AdminRequestInvalid);
+    assert!(admin.list_rules(pb::Empty {}).await.expect("listed").into_inner().rules.is_empty());
+    admin.add_rule(rule("fleet")).await.expect("another name is fine");
+    running.stop().await.expect("stopped");
+}
+
+/// The name alone makes no administrator: another key under it, certified by the same CA, is nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_is_name_and_key() {
+    let site = Site::new();
+    let running = site.start().await;
+    let now = u64::try_from(SystemClock.now_unix_s()).expect("after 1970");
+    let elsewhere = site.folder.path().join("elsewhere");
+    site.ca().write_admin(&elsewhere, &"admin".parse().expect("name"), now).expect("certificate");
+    for ending in ["pem", "key"] {
+        let from = elsewhere.join(format!("admin.{ending}"));
+        let to = site.state().join("admin").join(format!("twin.{ending}"));
+        std::fs::copy(from, to).expect("copied");
+    }
+    let mut twin = client(&site, &running, Some("twin")).await;
+    let answer = twin.list_golden(pb::Empty {}).await;
+    assert_refused(answer, Code::Unauthenticated, ReasonCode::AdminCertificateRequired);
+    let mut admin = client(&site, &running, Some("admin")).await;
+    admin.list_golden(pb::Empty {}).await.expect("the registered key");
+    running.stop().await.expect("stopped");
 }

@@ -200,3 +200,144 @@ pub(crate) fn is_settled(facts: &Facts, now: SystemTime) -> bool {
     let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
     facts.ctime_ns.max(facts.mtime_ns).saturating_add(nanos(RACY)) <= nanos(now)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::Cell,
+        fs,
+        os::unix::{ffi::OsStrExt as _, fs::symlink},
+        path::{Path, PathBuf},
+    };
+
+    use rustix::fs::{CWD, Mode, stat};
+    use sha2::{Digest as _, Sha256};
+
+    use super::{ATTEMPTS, Facts, FileError, Hashed, hash_file};
+
+    struct Tool {
+        folder: tempfile::TempDir,
+        path: PathBuf,
+        /// As the path was resolved.
+        facts: Facts,
+    }
+
+    const BAD: &[u8] = b"the tool with a gift";
+    const GOOD: &[u8] = b"the tool that the golden set lists";
+
+    impl Tool {
+        /// A tool in a directory of its own, beside a good one that is not it.
+        fn new(content: &[u8]) -> Self {
+            let folder = tempfile::tempdir().expect("folder");
+            let root = folder.path().canonicalize().expect("path");
+            for (name, content) in [("bin", content), ("good", GOOD)] {
+                fs::create_dir(root.join(name)).expect("folder");
+                fs::write(root.join(name).join("tool"), content).expect("file");
+            }
+            let path = root.join("bin/tool");
+            let facts = Facts::of(&stat(&path).expect("stat"));
+            Self { folder, path, facts }
+        }
+
+        fn beside(&self, name: &str) -> PathBuf {
+            self.folder.path().canonicalize().expect("path").join(name)
+        }
+
+        /// Something else in the place of `at`, by one rename.
+        fn swap(&self, at: &Path, make: impl FnOnce(&Path)) {
+            let new = self.beside("new");
+            make(&new);
+            if at.is_dir() && !at.is_symlink() {
+                fs::rename(at, self.beside("old")).expect("moved away");
+            }
+            fs::rename(new, at).expect("swapped");
+        }
+
+        fn hash(&self, during: &dyn Fn(u64)) -> Result<Hashed, FileError> {
+            hash_file(self.path.as_os_str().as_bytes(), &self.facts, &mut [0; 8], during)
+        }
+    }
+
+    fn sha256(bytes: &[u8]) -> [u8; 32] {
+        Sha256::digest(bytes).into()
+    }
+
+    /// The link would lead to content that the golden set lists.
+    #[test]
+    fn what_stands_in_the_files_place_when_it_is_opened_is_not_read() {
+        let good = |tool: &Tool| tool.beside("good/tool");
+        type Swap = fn(&Tool, PathBuf);
+        let swaps: [(&str, Swap); 6] = [
+            ("a link", |tool, good| {
+                tool.swap(&tool.path, |new| symlink(&good, new).expect("link"));
+            }),
+            ("a link above", |tool, _| {
+                tool.swap(&tool.beside("bin"), |new| symlink("good", new).expect("link"));
+            }),
+            ("another file", |tool, good| {
+                tool.swap(&tool.path, |new| {
+                    fs::copy(&good, new).expect("copy");
+                });
+            }),
+            ("the other file itself", |tool, good| {
+                tool.swap(&tool.path, |new| fs::hard_link(&good, new).expect("link"));
+            }),
+            ("a FIFO", |tool, _| {
+                tool.swap(&tool.path, |new| {
+                    let (kind, mode) = (rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR);
+                    rustix::fs::mknodat(CWD, new, kind, mode, 0).expect("FIFO");
+                });
+            }),
+            ("nothing", |tool, _| fs::remove_file(&tool.path).expect("removed")),
+        ];
+        for (what, swap) in swaps {
+            let tool = Tool::new(BAD);
+            swap(&tool, good(&tool));
+            assert_eq!(tool.hash(&|_| ()).map(|_| ()), Err(FileError::Changed), "{what}");
+        }
+    }
+
+    /// In the middle of reading: the digest is of what was opened, whatever the path says by then.
+    #[test]
+    fn a_link_that_appears_while_the_file_is_read_is_not_followed() {
+        let tool = Tool::new(BAD);
+        let swapped = Cell::new(false);
+        let hashed = tool.hash(&|_| {
+            if !swapped.replace(true) {
+                let good = tool.beside("good/tool");
+                tool.swap(&tool.path, |new| symlink(&good, new).expect("link"));
+            }
+        });
+        assert!(swapped.get());
+        assert_eq!(fs::read(&tool.path).expect("read"), GOOD, "the path leads elsewhere now");
+        assert_eq!(hashed.expect("hashed").sha256, sha256(BAD));
+        // And at the next measurement the path is another one.
+        assert_eq!(tool.hash(&|_| ()).map(|_| ()), Err(FileError::Changed));
+    }
+
+    /// Content changed in place between two reads is never a digest of both halves.
+    #[test]
+    fn a_file_written_to_while_it_is_read_is_read_again_or_reported() {
+        let tool = Tool::new(BAD);
+        let times = Cell::new(0);
+        let write = |content: &[u8]| fs::write(&tool.path, content).expect("written");
+        let hashed = tool.hash(&|_| {
+            times.set(times.get() + 1);
+            if times.get() == 1 {
+                write(GOOD);
+            }
+        });
+        assert_eq!(hashed.expect("hashed").sha256, sha256(GOOD));
+
+        let tool = Tool::new(BAD);
+        let rounds = Cell::new(0_usize);
+        let write = |content: &[u8]| fs::write(&tool.path, content).expect("written");
+        let never_still = tool.hash(&|_| {
+            rounds.set(rounds.get() + 1);
+            // Another size each time, so that no clock can hide the change.
+            write(&vec![b'x'; BAD.len() + rounds.get()]);
+        });
+        assert_eq!(never_still.map(|_| ()), Err(FileError::Changed));
+        assert!(rounds.get() >= ATTEMPTS);
+    }
+}

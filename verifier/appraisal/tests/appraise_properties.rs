@@ -10,7 +10,7 @@ use appraisal::{
     boot::{Boot, BootDocument},
     claims::ClaimsDocument,
     context::Signer,
-    policy::{ReferenceValues, document::GoldenDocument},
+    policy::{Manifests, ReferenceValues, document::GoldenDocument},
     verdict::Verdict,
 };
 use proptest::prelude::*;

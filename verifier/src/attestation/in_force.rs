@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     endorsements::{EkRules, EndorsementSet},
     objects::StoredObject,
-    store::{DecisionFilter, GoldenState, Seen, Store},
+    store::{GoldenState, Seen, Store},
 };
 
 /// What stays the same while the verifier runs.
@@ -69,8 +69,7 @@ impl Verifier {
         issuer: Issuer,
         trust_bundle: Vec<Vec<u8>>,
     ) -> Result<Self, AttestError> {
-        let newest = DecisionFilter { limit: 1, ..Default::default() };
-        let last = store.decisions(&newest).await?.first().map_or(0, |last| last.decision.at);
+        let last = store.last_decided().await?;
         let seen = store.seen();
         let set = EndorsementSet::new(&store.endorsements().await?.items, rules);
         let object = store.put_object(set.object().to_vec()).await?;
@@ -186,5 +185,84 @@ impl Verifier {
     pub fn replace_issuer(&self, issuer: Issuer, trust_bundle: Vec<Vec<u8>>) {
         self.issuer.store(Arc::new(issuer));
         self.trust_bundle.store(Arc::new(trust_bundle));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::digest::PcrSet;
+
+    use super::*;
+    use crate::{
+        ca::{CaRole, tests as ca},
+        clock::FixedClock,
+        store::{EndorsementKind, testing},
+    };
+
+    async fn verifier(store: Store, folder: &std::path::Path) -> Arc<Verifier> {
+        let tool_pcr = PcrIndex::new(14).expect("a PCR");
+        let settings = Settings {
+            trust_domain: ca::trust_domain(),
+            verifier_id: VerifierId::new([1; 32]),
+            selection: PcrSelection::new([(
+                proto::digest::HashAlg::Sha256,
+                PcrSet::from_iter([tool_pcr]),
+            )]),
+            tool_pcr,
+            certificate_lifetime: Duration::from_secs(3600),
+            allow_pending: true,
+            challenge_lifetime: Duration::from_secs(60),
+        };
+        let now = testing::NOW;
+        let dir = ca::created(folder, u64::try_from(now).expect("after 1970"));
+        let issuer = dir.issuer(CaRole::Nodes).expect("an issuer");
+        let clock = Arc::new(FixedClock::at(now));
+        let opened =
+            Verifier::open(settings, EkRules::default(), store, clock, issuer, Vec::new()).await;
+        Arc::new(opened.expect("a verifier"))
+    }
+
+    /// Each change is followed by its reload, as administration does it; many at once. A reload that
+    /// read before another change must not replace what was read after it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn reloads_run_one_at_a_time_so_that_the_newest_stays_in_force() {
+        const CHANGES: u32 = 60;
+        let (folder, store) = testing::store().await;
+        let verifier = verifier(store.clone(), &folder.path().join("ca")).await;
+        let changes: Vec<_> = (0..CHANGES)
+            .map(|number| {
+                let (verifier, store) = (Arc::clone(&verifier), store.clone());
+                tokio::spawn(async move {
+                    let (kind, der) = (EndorsementKind::Root, number.to_be_bytes().to_vec());
+                    store.import_endorsement(kind, der, "", testing::by()).await.expect("import");
+                    verifier.reload().await.expect("reload");
+                })
+            })
+            .collect();
+        for change in changes {
+            change.await.expect("done");
+        }
+        let items = store.endorsements().await.expect("read").items;
+        assert_eq!(items.len(), CHANGES as usize);
+        let newest = EndorsementSet::new(&items, EkRules::default());
+        let in_force = verifier.endorsements.load();
+        assert_eq!(in_force.set.digest(), newest.digest());
+        assert_eq!(in_force.seen, store.seen());
+    }
+
+    /// What a reload could not put in force is found out by the next attestation that it matters to.
+    #[tokio::test]
+    async fn catching_up_reads_again_what_was_changed_behind_it() {
+        let (folder, store) = testing::store().await;
+        let verifier = verifier(store.clone(), &folder.path().join("ca")).await;
+        let before = verifier.endorsements.load_full();
+        verifier.catch_up().await;
+        assert!(Arc::ptr_eq(&before, &verifier.endorsements.load_full()), "nothing changed");
+        let (kind, der) = (EndorsementKind::Root, b"a root".to_vec());
+        store.import_endorsement(kind, der, "", testing::by()).await.expect("import");
+        verifier.catch_up().await;
+        let after = verifier.endorsements.load_full();
+        assert_ne!(after.set.digest(), before.set.digest());
+        assert_eq!(after.seen, store.seen());
     }
 }

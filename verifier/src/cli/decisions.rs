@@ -272,63 +272,81 @@ pub(super) enum AuditCommand {
               value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
+    /// Go on after the clock was far ahead and the verifier decided then. Without options it says what
+    /// is recorded. The verifier must be stopped; the act is recorded.
+    ///
+    /// Example:
+    ///   verifier audit accept-clock --recorded 1956528000 --reason "wrong NTP server, ticket 4711"
+    #[command(verbatim_doc_comment)]
+    AcceptClock {
+        /// Time of the last decision, as this command prints it: what is accepted must be known.
+        #[arg(long, value_name = "UNIX_S", requires = "reason")]
+        recorded: Option<i64>,
+        /// Why; recorded.
+        #[arg(long, value_name = "TEXT", requires = "recorded")]
+        reason: Option<String>,
+    },
 }
 
 pub(super) fn run_audit(global: &Global, command: AuditCommand) -> Done {
-    let output = global.output();
-    block_on(async {
-        let store = open_read_only(global).await?;
-        match command {
-            AuditCommand::Verify => {
-                let bar = progress(0, "entries");
-                let report = store
-                    .verify_chain(|done, all| {
-                        bar.set_length(all);
-                        bar.set_position(done);
-                    })
-                    .await?;
-                bar.finish_and_clear();
-                store.close().await?;
-                if output.is_json() {
-                    output.json(&report)?;
-                } else {
-                    output.line(format!("{} entries read", report.entries))?;
-                    for head in &report.heads {
-                        let (replica, seq, hash) = (&head.replica, head.seq, head.hash);
-                        output.line(format!("chain {replica} ends at entry {seq}, {hash}"))?;
-                    }
-                    if !report.anchored {
-                        output.line("no anchor file: a cut-off end would not show")?;
-                    }
-                    if let Some(broken) = &report.broken {
-                        output.line(format!(
-                            "BROKEN: {}",
-                            super::output::printable(&broken.to_string())
-                        ))?;
-                    }
-                }
-                if report.broken.is_some() { Err(Failure::problems_found()) } else { Ok(()) }
-            }
-            AuditCommand::List { subject, limit } => {
-                let entries = store.audit_entries(subject.as_deref(), limit).await?;
-                store.close().await?;
-                if output.is_json() {
-                    return output.json(&entries.iter().map(entry_json).collect::<Vec<_>>());
-                }
-                let rows: Vec<_> = entries
-                    .into_iter()
-                    .map(|entry| {
-                        let at = time(entry.at);
-                        let body = String::from_utf8_lossy(&entry.body).into_owned();
-                        let place = format!("{}/{}", entry.replica, entry.seq);
-                        vec![place, at, entry.kind, entry.actor, entry.subject, body]
-                    })
-                    .collect();
-                let heads = ["ENTRY", "AT", "KIND", "BY", "ABOUT", "CONTENT"];
-                output.table(&heads, &rows, "There is no entry.")
-            }
+    match command {
+        AuditCommand::AcceptClock { recorded, reason } => {
+            super::clock::run(global, recorded, reason.as_deref())
         }
-    })
+        AuditCommand::List { subject, limit } => block_on(list(global, subject, limit)),
+        AuditCommand::Verify => block_on(verify(global)),
+    }
+}
+
+async fn verify(global: &Global) -> Done {
+    let output = global.output();
+    let store = open_read_only(global).await?;
+    let bar = progress(0, "entries");
+    let report = store
+        .verify_chain(|done, all| {
+            bar.set_length(all);
+            bar.set_position(done);
+        })
+        .await?;
+    bar.finish_and_clear();
+    store.close().await?;
+    if output.is_json() {
+        output.json(&report)?;
+    } else {
+        output.line(format!("{} entries read", report.entries))?;
+        for head in &report.heads {
+            let (replica, seq, hash) = (&head.replica, head.seq, head.hash);
+            output.line(format!("chain {replica} ends at entry {seq}, {hash}"))?;
+        }
+        if !report.anchored {
+            output.line("no anchor file: a cut-off end would not show")?;
+        }
+        if let Some(broken) = &report.broken {
+            output.line(format!("BROKEN: {}", super::output::printable(&broken.to_string())))?;
+        }
+    }
+    if report.broken.is_some() { Err(Failure::problems_found()) } else { Ok(()) }
+}
+
+async fn list(global: &Global, subject: Option<String>, limit: u32) -> Done {
+    let output = global.output();
+    let store = open_read_only(global).await?;
+    let entries = store.audit_entries(subject.as_deref(), limit).await?;
+    store.close().await?;
+    if output.is_json() {
+        return output.json(&entries.iter().map(entry_json).collect::<Vec<_>>());
+    }
+    let rows: Vec<_> = entries
+        .into_iter()
+        .map(|entry| {
+            let at = time(entry.at);
+            let body = String::from_utf8_lossy(&entry.body).into_owned();
+            let place = format!("{}/{}", entry.replica, entry.seq);
+            vec![place, at, entry.kind, entry.actor, entry.subject, body]
+        })
+        .collect();
+    let heads = ["ENTRY", "AT", "KIND", "BY", "ABOUT", "CONTENT"];
+    output.table(&heads, &rows, "There is no entry.")
 }
 
 fn entry_json(entry: &AuditEntry) -> Value {

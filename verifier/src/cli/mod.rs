@@ -6,6 +6,7 @@
 mod admins;
 mod ca;
 mod client;
+mod clock;
 mod decisions;
 mod failure;
 mod files;

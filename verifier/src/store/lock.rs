@@ -13,9 +13,15 @@ use super::StoreError;
 
 /// Held for as long as the process may write. The kernel lets go of it when the process ends.
 #[derive(Debug)]
-pub(super) struct FolderLock(
-    #[expect(dead_code, reason = "the open file holds the lock")] fs::File,
-);
+pub(super) struct FolderLock(fs::File);
+
+impl Drop for FolderLock {
+    /// Let go of by word, not by closing: a process that is being started holds copies of our
+    /// descriptors until its program is loaded.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl FolderLock {
     pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {

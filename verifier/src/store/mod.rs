@@ -16,6 +16,7 @@ mod cache;
 mod certificates;
 mod chain;
 mod changes;
+mod clock;
 #[cfg(test)]
 mod crash_tests;
 mod decisions;

@@ -500,6 +500,30 @@ async fn a_failing_piece_of_a_group_is_rolled_back_alone() {
     assert_eq!(seen.last(), Some(&(601, 601)));
 }
 
+/// Whoever starts programs while a store is closed must not find it locked afterwards.
+#[tokio::test]
+async fn a_copy_of_the_descriptor_does_not_keep_the_folder_locked() {
+    let (folder, store) = store().await;
+    let lock = store.folder().join("lock").canonicalize().expect("lock file");
+    // What a child has between fork and exec.
+    let copies: Vec<_> = std::fs::read_dir("/proc/self/fd")
+        .expect("descriptors")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|fd| {
+            std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|path| path == lock)
+        })
+        .map(|fd| {
+            let pid = rustix::process::getpid();
+            let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+            let flags = rustix::process::PidfdGetfdFlags::empty();
+            rustix::process::pidfd_getfd(process.expect("this process"), fd, flags).expect("copy")
+        })
+        .collect();
+    assert_eq!(copies.len(), 1, "the lock's descriptor was found");
+    store.close().await.expect("closed");
+    open(&folder).await.close().await.expect("opened while a copy lives");
+}
+
 #[tokio::test]
 async fn a_second_writer_is_refused_and_a_reader_is_not() {
     let (folder, store) = store().await;

@@ -46,6 +46,7 @@ pub use facts::{
 };
 pub use hints::{CommandLineHint, FileHint, Hints, TextHint};
 pub use problem::{Problem, ProblemClass, ProblemCode};
+pub use proven::{BootLogReading, ProvenBootLog, ProvenEvent, quoted_boot_pcrs};
 pub use reader::{EventVouch, Reading, read};
 pub use replay::{EventSource, Replay, ReplayError, ReplayedEvent};
 pub use systemd::PHASES;

@@ -329,35 +329,6 @@ pub(crate) fn dotted(oid: &[u8]) -> String {
     out
 }
 
-/// Appends one element with `tag` around the concatenation of `parts`.
-pub(crate) fn write(out: &mut Vec<u8>, tag: u8, parts: &[&[u8]]) {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    out.push(tag);
-    match u8::try_from(length) {
-        Ok(short) if short < 0x80 => out.push(short),
-        _ => {
-            let octets = length.to_be_bytes();
-            let leading = octets.iter().take_while(|octet| **octet == 0).count();
-            let octets = octets.get(leading..).unwrap_or_default();
-            // At most eight length octets, so the count fits seven bits.
-            out.push(0x80 | u8::try_from(octets.len()).unwrap_or(0));
-            out.extend_from_slice(octets);
-        }
-    }
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-}
-
-/// Appends a non-negative INTEGER with the big-endian magnitude `value`.
-pub(crate) fn write_unsigned(out: &mut Vec<u8>, value: &[u8]) {
-    let value = strip_leading_zeros(value);
-    match value.first() {
-        Some(first) if *first < 0x80 => write(out, tag::INTEGER, &[value]),
-        _ => write(out, tag::INTEGER, &[&[0], value]),
-    }
-}
-
 /// `value` without leading zero bytes.
 pub(crate) fn strip_leading_zeros(value: &[u8]) -> &[u8] {
     let zeros = value.iter().take_while(|byte| **byte == 0).count();
@@ -418,17 +389,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn integers_are_written_minimal_and_positive() {
-        for (value, expected) in [
-            (&[][..], &[2, 1, 0][..]),
-            (&[0, 0], &[2, 1, 0]),
-            (&[0, 0x7f], &[2, 1, 0x7f]),
-            (&[0x80], &[2, 2, 0, 0x80]),
-        ] {
-            let mut out = Vec::new();
-            write_unsigned(&mut out, value);
-            assert_eq!(out, expected);
+    /// Appends one element with `tag` around the concatenation of `parts`.
+    fn write(out: &mut Vec<u8>, tag: u8, parts: &[&[u8]]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        out.push(tag);
+        match u8::try_from(length) {
+            Ok(short) if short < 0x80 => out.push(short),
+            _ => {
+                let octets = length.to_be_bytes();
+                let leading = octets.iter().take_while(|octet| **octet == 0).count();
+                let octets = octets.get(leading..).unwrap_or_default();
+                // At most eight length octets, so the count fits seven bits.
+                out.push(0x80 | u8::try_from(octets.len()).unwrap_or(0));
+                out.extend_from_slice(octets);
+            }
+        }
+        for part in parts {
+            out.extend_from_slice(part);
         }
     }
 }

@@ -10,11 +10,14 @@ use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
     UnparsedPublicKey,
 };
-
-use proto::limits::MAX_CERTIFICATE_BYTES;
+use proto::{
+    limits::MAX_CERTIFICATE_BYTES,
+    spki::{ecc_spki, rsa_public_key, rsa_spki},
+    tpm::public::Curve,
+};
 
 use super::{
-    der::{DerError, DerErrorKind, Reader, Span, dotted, strip_leading_zeros, tag, write},
+    der::{DerError, DerErrorKind, Reader, Span, dotted, strip_leading_zeros, tag},
     oddity::{Oddities, Oddity},
 };
 
@@ -98,12 +101,20 @@ pub enum SubjectKey<'a> {
 
 impl SubjectKey<'_> {
     /// `SubjectPublicKeyInfo` in the one form that this project compares and hashes; `None` for
-    /// unsupported keys.
+    /// unsupported keys and for P-521, which no EK has.
     #[must_use]
     pub fn canonical_spki(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Ec { curve, point } => Some(ec_spki_der(*curve, point)),
-            Self::Rsa { modulus, exponent } => Some(rsa_spki_der(modulus, exponent)),
+            Self::Ec { curve, point } => {
+                let curve = match curve {
+                    EcCurve::P256 => Curve::P256,
+                    EcCurve::P384 => Curve::P384,
+                    EcCurve::P521 => return None,
+                };
+                let (x, y) = point.strip_prefix(&[4])?.split_at_checked(curve.field_bytes())?;
+                Some(ecc_spki(curve, x, y))
+            }
+            Self::Rsa { modulus, exponent } => Some(rsa_spki(modulus, exponent)),
             Self::Unsupported(_) => None,
         }
     }
@@ -114,7 +125,7 @@ impl SubjectKey<'_> {
     pub(crate) fn public_key_bits(&self) -> Option<Vec<u8>> {
         match self {
             Self::Ec { point, .. } => Some(point.to_vec()),
-            Self::Rsa { modulus, exponent } => Some(rsa_key_der(modulus, exponent)),
+            Self::Rsa { modulus, exponent } => Some(rsa_public_key(modulus, exponent)),
             Self::Unsupported(_) => None,
         }
     }
@@ -397,42 +408,6 @@ pub enum SignatureFailure {
     /// The algorithm, or the key's type or size, is not accepted.
     #[error("the algorithm, key type or key size is not supported")]
     Unsupported,
-}
-
-/// `SubjectPublicKeyInfo`: rsaEncryption, NULL parameters, minimal integers.
-fn rsa_spki_der(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
-    let key = rsa_key_der(modulus, exponent);
-    let mut algorithm = Vec::with_capacity(16);
-    write(&mut algorithm, tag::OID, &[OID_RSA_ENCRYPTION]);
-    write(&mut algorithm, tag::NULL, &[]);
-    spki(&algorithm, &key)
-}
-
-/// `RSAPublicKey`, minimal integers.
-fn rsa_key_der(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
-    let mut integers = Vec::with_capacity(modulus.len() + 16);
-    super::der::write_unsigned(&mut integers, modulus);
-    super::der::write_unsigned(&mut integers, exponent);
-    let mut key = Vec::with_capacity(integers.len() + 4);
-    write(&mut key, tag::SEQUENCE, &[&integers]);
-    key
-}
-
-/// `SubjectPublicKeyInfo`: id-ecPublicKey, named curve, uncompressed point.
-fn ec_spki_der(curve: EcCurve, point: &[u8]) -> Vec<u8> {
-    let mut algorithm = Vec::with_capacity(24);
-    write(&mut algorithm, tag::OID, &[OID_EC_PUBLIC_KEY]);
-    write(&mut algorithm, tag::OID, &[curve.oid()]);
-    spki(&algorithm, point)
-}
-
-fn spki(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(algorithm.len() + key.len() + 12);
-    write(&mut body, tag::SEQUENCE, &[algorithm]);
-    write(&mut body, tag::BIT_STRING, &[&[0], key]);
-    let mut out = Vec::with_capacity(body.len() + 4);
-    write(&mut out, tag::SEQUENCE, &[&body]);
-    out
 }
 
 /// Bits of a big-endian number without leading zeros.
