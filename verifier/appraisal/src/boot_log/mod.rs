@@ -47,6 +47,6 @@ pub use hints::{CommandLineHint, FileHint, Hints, TextHint};
 pub use problem::{Problem, ProblemClass, ProblemCode};
 pub use reader::{EventVouch, Reading, read};
 pub use replay::{EventSource, Replay, ReplayError, ReplayedEvent};
-pub use systemd::PHASES;
+pub use systemd::{PHASES, userspace_measurements};
 pub use vouch::{Vouch, Vouched};
 pub use words::describe;
