@@ -173,3 +173,18 @@ fn the_log_of_systemd_goes_on_after_the_firmware_s() {
     let error: Value = serde_json::from_slice(&output.stderr).expect("JSON");
     assert_eq!((output.status.code(), &error["reason"]), (Some(3), &"EVENT_LOG_MALFORMED".into()));
 }
+
+#[test]
+fn every_problem_is_documented() {
+    use appraisal::boot_log::{ProblemClass, ProblemCode};
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/INSPECT.md");
+    let text = std::fs::read_to_string(path).expect("the document");
+    for code in ProblemCode::ALL {
+        let refused = match code.class() {
+            ProblemClass::Refusal(reason) => format!("`{reason}`"),
+            ProblemClass::Fact => "no".to_owned(),
+        };
+        let row = format!("| `{code}` | {} | {refused} |", code.meaning());
+        assert!(text.lines().any(|line| line == row), "{row}");
+    }
+}
