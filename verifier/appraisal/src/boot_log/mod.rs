@@ -27,6 +27,7 @@ mod difference;
 mod explain;
 mod facts;
 mod hints;
+mod loader;
 mod problem;
 pub mod quirks;
 mod reader;
