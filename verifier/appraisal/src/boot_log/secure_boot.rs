@@ -37,6 +37,7 @@ const DATABASES: [(Guid, &str); 6] = [
 /// could hide a first variable behind a second one.
 pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) {
     let mut after_separator = false;
+    let mut after_separator_of_pcr_1 = false;
     let mut unproven = None;
     let mut unproven_later = false;
     let mut states: Vec<(Source, Vec<u8>)> = Vec::new();
@@ -46,6 +47,10 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
         match event.constant {
             Some(Constant::Separator(_) | Constant::ErrorSeparator) if event.pcr == 7 => {
                 after_separator = true;
+                continue;
+            }
+            Some(Constant::Separator(_) | Constant::ErrorSeparator) => {
+                after_separator_of_pcr_1 = true;
                 continue;
             }
             Some(Constant::DebugMode) if event.pcr == 7 => {
@@ -75,11 +80,14 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
             }
         };
         let Some(variable) = variable else { continue };
+        if event.pcr == 1 {
+            if !after_separator_of_pcr_1 {
+                modes(out, &variable);
+            }
+            continue;
+        }
         if !after_separator && unproven.is_none() {
             modes(out, &variable);
-        }
-        if event.pcr != 7 {
-            continue;
         }
         if variable.is(Guid::GLOBAL_VARIABLE, "SecureBoot") {
             if after_separator {
