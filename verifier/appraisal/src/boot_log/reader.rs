@@ -207,6 +207,14 @@ impl Collector {
             }
             return;
         }
+        let data = seen.event.untrusted_data;
+        if let Some(text) = seen.constant.and_then(Constant::text)
+            && data.strip_suffix(&[0]).unwrap_or(data) != text.as_bytes()
+        {
+            let detail =
+                format!("\"{text}\" by its digest, and the data in the log says otherwise");
+            self.problem(ProblemCode::DataNotVouched, index, pcr, detail);
+        }
         let measured_as_logged = matches!(
             kind,
             EventType::ACTION
