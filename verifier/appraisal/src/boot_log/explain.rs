@@ -188,8 +188,7 @@ pub fn explain<'a>(
         }
     }
     let records = later.systemd.unwrap_or_default();
-    reading.facts.userspace =
-        systemd::measurements(&replay, records, bank, |pcr| explained.contains(pcr));
+    reading.facts.userspace = systemd::userspace_measurements(&replay, records, bank, explained);
     Ok(ExplainedBootLog { replay, reading, explained, systemd_records })
 }
 
