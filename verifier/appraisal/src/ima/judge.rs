@@ -17,6 +17,8 @@ use crate::verdict::Finding;
 /// Findings about one boot's list that are kept; entries after so many are counted, not judged: the
 /// denial is certain, and signatures of a hostile list are not worth checking.
 pub const MAX_IMA_FINDINGS: usize = 64;
+/// Entries whose rows of the manifest are fetched together: their waits for memory overlap.
+const BATCH: usize = 16;
 /// Digests that a finding names as expected.
 const MAX_EXPECTED: usize = 3;
 
@@ -49,8 +51,17 @@ pub fn judge(list: &AnchoredImaList<'_>, policy: &ImaPolicy) -> Judgement {
     if first == 0 {
         judge.hashing();
     }
-    for (index, entry) in (first..).zip(list.new_entries()) {
-        judge.entry(index, &entry);
+    let mut entries = (first..).zip(list.new_entries());
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        batch.extend(entries.by_ref().take(BATCH));
+        if batch.is_empty() {
+            break;
+        }
+        policy.look_ahead(&batch);
+        for (index, entry) in batch.drain(..) {
+            judge.entry(index, &entry);
+        }
     }
     let judged = judge.judged;
     let findings = judged.findings.clone();
