@@ -9,7 +9,7 @@ use std::{
 
 use swtpm_tests::{
     cluster::AnyError,
-    machine::{BootRecord, Guest, Machine, Parts, SecureBoot, Site, Terminal},
+    machine::{BootRecord, Guest, Machine, Parts, SecureBoot, Site, Terminal, program},
 };
 
 const HELP: &str = "\
@@ -92,17 +92,24 @@ async fn play(secure_boot: SecureBoot, command_line: Option<&str>) -> Result<(),
     println!("Booting; the console follows. To leave: `poweroff -f` there, or Ctrl-A then X.");
     let mut guest = machine.boot(&image).await?;
     site.configure(&mut guest).await?;
-    let config = site.cluster.folder().join("verifier.toml");
-    println!(
-        "\r\nA verifier runs on this host; its configuration is {0}. In the machine:\r\n  attestor inspect\r\n  \
-         attestor once                  first denied: there is no golden set yet\r\nOn this host, in \
-         another terminal:\r\n  verifier golden capture machine --config {0} > linux.toml\r\n  verifier golden \
-         apply linux.toml --config {0}\r",
-        config.display()
-    );
+    // The console is in raw mode: a line begins where the one before ended.
+    print!("{}", instructions(&site)?.replace('\n', "\r\n"));
     // A shell with job control on the console, again when it ends.
     guest.send("while :; do setsid cttyhack sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1; done").await?;
     Ok(guest.ended_by_hand().await?)
+}
+
+/// How to go on, in the machine and beside it.
+fn instructions(site: &Site) -> Result<String, AnyError> {
+    let verifier = program("verifier")?;
+    let verifier = verifier.display();
+    Ok(format!(
+        "\nIn the machine:\n  attestor inspect\n  attestor once      first denied: there is no golden set \
+         yet\nIn another terminal of this host:\n  export ASSAY_STATE={} ASSAY_SERVER={}\n  {verifier} golden \
+         capture machine > linux.toml\n  {verifier} golden apply linux.toml\n",
+        site.cluster.folder().join("state").display(),
+        site.cluster.running().address,
+    ))
 }
 
 /// Two boots, with Secure Boot and without, and what they left.
