@@ -422,4 +422,13 @@ mod tests {
             out.extend_from_slice(part);
         }
     }
+
+    /// Appends a non-negative INTEGER with the big-endian magnitude `value`.
+    fn write_unsigned(out: &mut Vec<u8>, value: &[u8]) {
+        let value = strip_leading_zeros(value);
+        match value.first() {
+            Some(first) if *first < 0x80 => write(out, tag::INTEGER, &[value]),
+            _ => write(out, tag::INTEGER, &[&[0], value]),
+        }
+    }
 }
