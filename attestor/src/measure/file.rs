@@ -275,7 +275,9 @@ mod tests {
                 tool.swap(&tool.beside("bin"), |new| symlink("good", new).expect("link"));
             }),
             ("another file", |tool, good| {
-                tool.swap(&tool.path, |new| drop(fs::copy(&good, new).expect("copy")));
+                tool.swap(&tool.path, |new| {
+                    fs::copy(&good, new).expect("copy");
+                });
             }),
             ("the other file itself", |tool, good| {
                 tool.swap(&tool.path, |new| fs::hard_link(&good, new).expect("link"));
