@@ -185,7 +185,8 @@ impl Machine {
         let socket = self.at("tpm.socket");
         let _ = fs::remove_file(&socket);
         let child = Command::new(&self.parts.swtpm)
-            .args(["socket", "--tpm2", "--tpmstate"])
+            // It ends with QEMU, should nobody be left to end it.
+            .args(["socket", "--tpm2", "--terminate", "--tpmstate"])
             .arg(format!("dir={}", self.at("tpm").display()))
             .arg("--ctrl")
             .arg(format!("type=unixio,path={}", socket.display()))
