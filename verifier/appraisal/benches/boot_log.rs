@@ -1,7 +1,6 @@
 //! Reading a firmware log of 45 kB: parse, replay, facts.
 //!
 //! Budget (docs/PERFORMANCE.md): 0.3 ms with one bank.
-#![expect(missing_docs, reason = "criterion's macros generate undocumented items")]
 
 use std::hint::black_box;
 
