@@ -175,10 +175,21 @@ fn the_log_of_systemd_goes_on_after_the_firmware_s() {
 }
 
 #[test]
-fn every_problem_is_documented() {
+fn every_field_and_problem_is_documented() {
     use appraisal::boot_log::{ProblemClass, ProblemCode};
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/INSPECT.md");
     let text = std::fs::read_to_string(path).expect("the document");
+    let (_folder, log) = written(&Boot::default().log());
+    let document = json(&inspect(&["--json"], &log));
+    for object in
+        [&document, &document["facts"], &document["facts"]["hints"], &document["events"][0]]
+    {
+        for field in object.as_object().expect("an object").keys() {
+            let told =
+                text.contains(&format!("`{field}`")) || text.contains(&format!("\"{field}\""));
+            assert!(told, "{field} is not documented");
+        }
+    }
     for code in ProblemCode::ALL {
         let refused = match code.class() {
             ProblemClass::Refusal(reason) => format!("`{reason}`"),
