@@ -180,14 +180,8 @@ fn accept(policy: &ImaPolicy, state: &ImaState, entry: &ImaEntry<'_>) -> Result<
     if entry.is_boot_aggregate() {
         return boot_aggregate(state, digest);
     }
-    if policy.excludes(name) {
-        return Ok(Ground::Excluded);
-    }
-    let Some(alg) = digest.algorithm.and_then(|alg| alg.appraised()) else {
-        let expected = "a digest of sha256, sha384 or sha512";
-        return refuse(ReasonCode::PolicyImaDigestWeak, expected, digest.to_string());
-    };
-    if let Some(buffer) = fields.buffer {
+    let alg = digest.algorithm.and_then(|alg| alg.appraised());
+    if let (Some(buffer), Some(alg)) = (fields.buffer, alg) {
         let hashed = alg.hash(&[buffer]);
         if hashed.as_bytes() != digest.bytes {
             let observed = format!("{digest} beside a buffer of {} bytes", buffer.len());
@@ -195,20 +189,28 @@ fn accept(policy: &ImaPolicy, state: &ImaState, entry: &ImaEntry<'_>) -> Result<
         }
     }
     let in_manifest = policy.in_manifest(digest, name);
-    match policy.require {
-        Require::Either if in_manifest => Ok(Ground::Manifest),
-        Require::Either => match checked(policy, fields, digest) {
-            Some(SignatureCheck::Good { .. }) => Ok(Ground::Signature),
-            Some(SignatureCheck::Bad(why)) => bad_signature(digest, &why),
-            Some(SignatureCheck::NotOurs(_)) | None => not_allowed(policy, digest, name),
-        },
-        Require::Both => match checked(policy, fields, digest) {
-            Some(SignatureCheck::Good { .. }) if in_manifest => Ok(Ground::Signature),
-            Some(SignatureCheck::Good { .. }) => not_allowed(policy, digest, name),
-            Some(SignatureCheck::Bad(why)) => bad_signature(digest, &why),
-            Some(SignatureCheck::NotOurs(why)) => no_signature(digest, &why),
-            None => no_signature(digest, "there is no signature"),
-        },
+    // Before the exclusions, which take longer to look through.
+    if in_manifest && policy.require == Require::Either {
+        return Ok(Ground::Manifest);
+    }
+    if policy.excludes(name) {
+        return Ok(Ground::Excluded);
+    }
+    if alg.is_none() {
+        let expected = "a digest of sha256, sha384 or sha512";
+        return refuse(ReasonCode::PolicyImaDigestWeak, expected, digest.to_string());
+    }
+    match (checked(policy, fields, digest), policy.require) {
+        (Some(SignatureCheck::Good { .. }), Require::Both) if !in_manifest => {
+            not_allowed(policy, digest, name)
+        }
+        (Some(SignatureCheck::Good { .. }), _) => Ok(Ground::Signature),
+        (Some(SignatureCheck::Bad(why)), _) => bad_signature(digest, &why),
+        (Some(SignatureCheck::NotOurs(_)) | None, Require::Either) => {
+            not_allowed(policy, digest, name)
+        }
+        (Some(SignatureCheck::NotOurs(why)), Require::Both) => no_signature(digest, &why),
+        (None, Require::Both) => no_signature(digest, "there is no signature"),
     }
 }
 
