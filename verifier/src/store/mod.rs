@@ -80,6 +80,9 @@ const READERS: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A write-ahead log of 16 MB: a checkpoint every thousand records of 4 KiB.
 const CHECKPOINT_PAGES: &str = "4000";
+/// Pages that the writer keeps, in KiB as SQLite takes it (negative): indexes are written to all
+/// over, and a page that is not there is read back from the log.
+const WRITER_CACHE: &str = "-16384";
 /// 10 000 nodes with 3 kB of keys and certificates and 3 kB of tool state.
 const DEFAULT_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -201,6 +204,10 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            // What a savepoint keeps for going back is kept in memory: in a file, which is SQLite's
+            // default beyond 64 KiB, it costs two writes a page and more than the log itself.
+            .pragma("temp_store", "MEMORY")
+            .pragma("cache_size", WRITER_CACHE)
             .pragma("trusted_schema", "OFF");
         if !read_only {
             let mut conn = writing.connect().await.map_err(failed())?;
