@@ -96,6 +96,7 @@ async fn write(store: &Store, count: u64, round: u64, with_boot: bool) -> Durati
                     node_version: None,
                     new_node: None,
                     boot: with_boot.then_some(put),
+                    renewed_ak: None,
                     certificate: None,
                 };
                 let recorded = store.record(appraisal).await.expect("record");

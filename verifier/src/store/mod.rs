@@ -22,9 +22,11 @@ mod error;
 mod lock;
 mod migrate;
 mod nodes;
+mod recording;
 mod reference;
 mod retention;
 mod row;
+mod signed;
 mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -304,6 +306,10 @@ impl Store {
         T: Send + 'static,
     {
         self.0.writer.as_ref().ok_or(StoreError::ReadOnly)?.write(work).await
+    }
+
+    async fn signed(&self, mark: signed::Signed) -> Result<(), StoreError> {
+        self.0.writer.as_ref().ok_or(StoreError::ReadOnly)?.signed(mark).await
     }
 
     async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {

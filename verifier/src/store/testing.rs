@@ -83,6 +83,7 @@ pub(crate) fn appraisal(id: &str, node: &str) -> Appraisal {
         node_version: None,
         new_node: None,
         boot: None,
+        renewed_ak: None,
         certificate: None,
     }
 }

@@ -22,6 +22,7 @@ fn full(id: &str, node: &str, ak: u8, expected: Option<u64>) -> Appraisal {
         node_version: None,
         new_node: None,
         boot: Some(PutBoot { boot: boot(ak, node), expected_version: expected }),
+        renewed_ak: None,
         certificate: Some(intent(&format!("00{id}"), node)),
     }
 }
