@@ -141,11 +141,12 @@ impl Tx {
     async fn run(&mut self, job: &mut dyn Job) -> Result<(), StoreError> {
         let (seq, hash, touched) = (self.seq, self.hash, self.touched.len());
         let done = job.run(self).await;
-        let ended = std::mem::take(&mut self.piece_ended);
+        if std::mem::take(&mut self.piece_ended) {
+            // Whatever it answers, what it did is kept, and the chain goes on from there.
+            return done;
+        }
         let Err(error) = &done else {
-            if !ended {
-                self.execute(END_PIECE).await?;
-            }
+            self.execute(END_PIECE).await?;
             return done;
         };
         (self.seq, self.hash) = (seq, hash);
