@@ -95,6 +95,9 @@ const ROUNDS: usize = 15;
 /// Clock ticks a second of `/proc/self/stat` on Linux.
 const TICKS: f64 = 100.0;
 
+/// What is run, the times that it took, and its processor time so far.
+type Side<'w> = (&'w mut dyn FnMut(), Vec<f64>, f64);
+
 /// Cold measurement against the programs, turn by turn: medians of time, sums of processor time.
 fn compare(files: &[PathBuf], cold: &mut dyn FnMut()) {
     let program = |name: &'static str, arguments: &'static [&'static str]| {
@@ -107,7 +110,7 @@ fn compare(files: &[PathBuf], cold: &mut dyn FnMut()) {
     if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
         return;
     }
-    let mut sides: [(&mut dyn FnMut(), Vec<f64>, f64); 3] =
+    let mut sides: [Side<'_>; 3] =
         [(cold, vec![], 0.0), (&mut openssl, vec![], 0.0), (&mut sha256sum, vec![], 0.0)];
     for _ in 0..ROUNDS {
         for (work, times, cpu) in &mut sides {
