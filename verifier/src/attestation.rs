@@ -388,9 +388,11 @@ impl Verifier {
             grounds.push(Ground::AdmissionRules);
         }
         let seen = endorsements.seen;
+        let renewed_ak = known.as_ref().map(|known| known.boot.ak_name().as_bytes().to_vec());
         let record = store::Appraisal {
             node_version,
             new_node,
+            renewed_ak,
             grounds,
             seen,
             ..store::Appraisal::of(decision)
@@ -417,12 +419,9 @@ impl Verifier {
             self.prepare(admission, &decision_id, &issuer, now_unix_s)?;
         let serial = intent.serial.clone();
         self.record(record, boot, Some(intent)).await?;
-        let signing = Arc::clone(&issuer);
-        let issued = tokio::task::spawn_blocking(move || ca::sign(tbs, signing.key()))
-            .await
-            .map_err(|_| AttestError::Task)?
-            .map_err(CaError::from)?;
-        self.mark_signed(serial, issued.fingerprint(), now_unix_s);
+        // Here and not on a blocking thread: one signature takes less than changing threads twice.
+        let issued = ca::sign(tbs, issuer.key()).map_err(CaError::from)?;
+        self.mark_signed(&serial, issued.fingerprint(), now_unix_s).await;
         let mut certificate_chain = vec![issued.der().to_vec()];
         certificate_chain.extend(issuer.chain().iter().cloned());
         Ok(Outcome {
@@ -483,16 +482,11 @@ impl Verifier {
     }
 
     /// Records, without making the worker wait, that an intended certificate was signed.
-    fn mark_signed(&self, serial: String, fingerprint: [u8; 32], now_unix_s: i64) {
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            let by = By::new("verifier", now_unix_s);
-            let digest = Digest::new(HashAlg::Sha256, &fingerprint);
-            let Ok(digest) = digest else { return };
-            if let Err(error) = store.certificate_signed(&serial, digest, by).await {
-                tracing::error!(%error, serial, "a signed certificate stays recorded as intended");
-            }
-        });
+    async fn mark_signed(&self, serial: &str, fingerprint: [u8; 32], now_unix_s: i64) {
+        let by = By::new("verifier", now_unix_s);
+        if let Ok(digest) = Digest::new(HashAlg::Sha256, &fingerprint) {
+            self.store.certificate_signed_soon(serial, digest, by).await;
+        }
     }
 
     /// Whether a renewal may stand on the record of this AK: same EK, same endorsements, node active.

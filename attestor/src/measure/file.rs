@@ -142,8 +142,10 @@ pub(crate) fn hash_file(
     {
         return Err(FileError::Changed);
     }
-    // Advice only: the answer does not matter.
-    let _ = fadvise(&file, 0, None, Advice::Sequential);
+    // What one read takes needs no advice; and it is only advice: the answer does not matter.
+    if before.size_bytes > buffer.len() as u64 {
+        let _ = fadvise(&file, 0, None, Advice::Sequential);
+    }
     for _ in 0..ATTEMPTS {
         let started = SystemTime::now();
         let sha256 = digest(&file, before.size_bytes, buffer, read);

@@ -3,7 +3,6 @@
 use std::sync::{
     Mutex,
     atomic::{AtomicU64, AtomicUsize, Ordering},
-    mpsc,
 };
 
 use super::{
@@ -69,22 +68,27 @@ pub(crate) fn hash_all(
         return results;
     }
     let queue = Mutex::new(jobs.into_iter());
-    let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
+        let mut running = Vec::with_capacity(threads);
         for _ in 0..threads {
-            let (queue, work, sender) = (&queue, &work, sender.clone());
-            scope.spawn(move || {
+            running.push(scope.spawn(|| {
                 let mut next = || match queue.lock() {
                     Ok(mut queue) => queue.next(),
-                    // Another thread died with the lock; the scope reports its panic.
+                    // Another thread died with the lock; joining it passes its panic on.
                     Err(_) => None,
                 };
-                // The receiver outlives the scope.
-                work(&mut next, &mut |result| drop(sender.send(result)));
-            });
+                // Kept until the end: sending each wakes a thread that has nothing else to do.
+                let mut mine = Vec::new();
+                work(&mut next, &mut |result| mine.push(result));
+                mine
+            }));
         }
-        drop(sender);
-        results.extend(receiver);
+        for thread in running {
+            match thread.join() {
+                Ok(mine) => results.extend(mine),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
     });
     results
 }

@@ -66,7 +66,7 @@ impl Issuer {
                 why: "its private key belongs to another certificate".to_owned(),
             });
         }
-        Ok(Self { role, key: IssuingKey::new(key), certificate, chain })
+        Ok(Self { role, key: IssuingKey::new(key)?, certificate, chain })
     }
 
     /// What it issues.
@@ -263,7 +263,7 @@ impl CaDir {
 
     fn make_root(&self, key: &PrivateKey, now_unix_s: u64) -> Result<Issued<CaSubject>, CaError> {
         let terms = Terms { trust_domain: &self.trust_domain, now_unix_s, lifetime: ROOT_LIFETIME };
-        Ok(sign(prepare_root(key.public().clone(), &terms)?, &IssuingKey::new(key))?)
+        Ok(sign(prepare_root(key.public().clone(), &terms)?, &IssuingKey::new(key)?)?)
     }
 
     fn create_issuing(
@@ -323,7 +323,7 @@ impl CaDir {
         if key.id() != root.key_id() {
             return Err(FileError::content(&path, "is not the key of the root certificate").into());
         }
-        Ok(IssuingKey::new(&key))
+        Ok(IssuingKey::new(&key)?)
     }
 
     /// Loads an issuing CA.

@@ -35,7 +35,7 @@ pub(super) fn request(
     key: &PrivateKey,
 ) -> Result<String, CaError> {
     let info = info(role, trust_domain, key).map_err(SignerError::from)?;
-    let der = IssuingKey::new(key).sign_structure(&info)?;
+    let der = IssuingKey::new(key)?.sign_structure(&info)?;
     Ok(super::files::pem("CERTIFICATE REQUEST", &der))
 }
 

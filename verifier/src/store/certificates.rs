@@ -4,7 +4,8 @@ use proto::digest::Digest;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    Store, StoreError, chain, row,
+    Store, StoreError, row,
+    signed::{Signed, mark_signed, not_marked},
     types::{By, Certificate, CertificateIntent, CertificateStatus},
     writer::{Event, Tx},
 };
@@ -27,7 +28,8 @@ fn decode(found: &SqliteRow) -> Result<Certificate, StoreError> {
     })
 }
 
-fn body(intent: &CertificateIntent, decision_id: &str) -> Result<Vec<u8>, StoreError> {
+/// What an intent's entry says.
+pub(super) fn body(intent: &CertificateIntent, decision_id: &str) -> Result<Vec<u8>, StoreError> {
     row::json(&serde_json::json!({ "intent": intent, "decision_id": decision_id }))
 }
 
@@ -59,34 +61,6 @@ async fn find(
 async fn existing(tx: &mut Tx, serial: &str) -> Result<Certificate, StoreError> {
     let found = find(&mut tx.conn, serial).await?;
     found.ok_or_else(|| StoreError::NotFound { what: "certificate", key: serial.to_owned() })
-}
-
-pub(super) async fn intend(
-    tx: &mut Tx,
-    intent: CertificateIntent,
-    decision_id: &str,
-    by: &By,
-) -> Result<(), StoreError> {
-    let body = body(&intent, decision_id)?;
-    let (kind, actor) = (AuditKind::CertificateIntent, by.actor.as_str());
-    let event = Event { kind, at: by.at, actor, subject: &intent.serial, body };
-    let entry = tx.next_entry(event);
-    let query = sqlx::query(concat!(
-        chain::insert_entry!(),
-        "; INSERT INTO certificates (serial, node, decision_id, not_before, not_after, \
-         spki_sha256, status) VALUES ($6, $10, $11, $12, $13, $14, 'intent')",
-    ));
-    chain::bind(query, &entry)?
-        .bind(&intent.node)
-        .bind(decision_id)
-        .bind(intent.not_before)
-        .bind(intent.not_after)
-        .bind(intent.spki_sha256.to_string())
-        .execute(&mut tx.conn)
-        .await
-        .map_err(StoreError::insert("certificate", &intent.serial))?;
-    tx.appended(&entry);
-    Ok(())
 }
 
 /// Revokes what the node holds that is not past its end, intents too.
@@ -141,35 +115,24 @@ impl Store {
         certificate_sha256: Digest,
         by: By,
     ) -> Result<(), StoreError> {
-        let serial = serial.to_owned();
+        let mark = Signed::new(serial, certificate_sha256, by);
         self.write(move |tx| {
             Box::pin(async move {
-                let found = existing(tx, &serial).await?;
-                if found.status != CertificateStatus::Intent {
-                    return Err(StoreError::InvalidTransition {
-                        what: "certificate",
-                        key: serial,
-                        from: found.status.as_str(),
-                        to: CertificateStatus::Signed.as_str(),
-                    });
-                }
-                sqlx::query(
-                    "UPDATE certificates SET status = 'signed', certificate_sha256 = $2 WHERE \
-                     serial = $1",
-                )
-                .bind(&serial)
-                .bind(certificate_sha256.to_string())
-                .execute(&mut tx.conn)
-                .await
-                .map_err(StoreError::database("record a signed certificate"))?;
-                let sha256 = serde_json::json!({ "certificate_sha256": certificate_sha256 });
-                let body = row::json(&sha256)?;
-                let (kind, actor) = (AuditKind::CertificateSigned, by.actor.as_str());
-                tx.append(Event { kind, at: by.at, actor, subject: &serial, body }).await?;
-                Ok(())
+                let marked = mark_signed(tx, std::slice::from_ref(&mark)).await?;
+                marked.into_iter().collect()
             })
         })
         .await
+    }
+
+    /// As [`Self::certificate_signed`], for whoever does not wait for it: written with one of the
+    /// next commits, and shortly by itself where none comes. What goes wrong is logged, and leaves
+    /// the certificate recorded as intended, as a crash does; revocation covers those too.
+    pub async fn certificate_signed_soon(&self, serial: &str, certificate_sha256: Digest, by: By) {
+        let mark = Signed::new(serial, certificate_sha256, by);
+        if let Err(error) = self.signed(mark).await {
+            not_marked(serial, &error);
+        }
     }
 
     /// Revokes one certificate.

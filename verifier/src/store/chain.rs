@@ -1,6 +1,6 @@
 //! Audit entries in the database, and the walk over them.
 
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Store, StoreError, row};
 use crate::audit::{
@@ -12,36 +12,34 @@ const PAGE: i64 = 1000;
 
 const COLUMNS: &str = "replica, seq, at, kind, actor, subject, body, prev_hash, entry_hash";
 
-/// Inserts an entry; parameters $1 to $9 of [`bind`].
-macro_rules! insert_entry {
-    () => {
-        "INSERT INTO audit_entries (replica, seq, at, kind, actor, subject, body, prev_hash, \
-         entry_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-    };
-}
-pub(super) use insert_entry;
+/// Begins an insertion of entries; each is then [`push`]ed.
+pub(super) const INSERT_ENTRY: &str = "INSERT INTO audit_entries (replica, seq, at, kind, actor, \
+                                       subject, body, prev_hash, entry_hash) VALUES ";
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
-
-/// Binds an entry to the first nine parameters of a query that starts with [`insert_entry`].
-pub(super) fn bind<'q>(query: Query<'q>, entry: &'q AuditEntry) -> Result<Query<'q>, StoreError> {
-    Ok(query
-        .bind(&entry.replica)
-        .bind(row::to_i64("sequence number", entry.seq)?)
-        .bind(entry.at)
-        .bind(&entry.kind)
-        .bind(&entry.actor)
-        .bind(&entry.subject)
-        .bind(&entry.body)
-        .bind(entry.prev_hash.as_slice())
-        .bind(entry.entry_hash.as_slice()))
+/// One row after [`INSERT_ENTRY`].
+pub(super) fn push(sql: &mut QueryBuilder<Sqlite>, entry: &AuditEntry) -> Result<(), StoreError> {
+    sql.push("(")
+        .separated(", ")
+        .push_bind(&entry.replica)
+        .push_bind(row::to_i64("sequence number", entry.seq)?)
+        .push_bind(entry.at)
+        .push_bind(&entry.kind)
+        .push_bind(&entry.actor)
+        .push_bind(&entry.subject)
+        .push_bind(&entry.body)
+        .push_bind(entry.prev_hash.as_slice())
+        .push_bind(entry.entry_hash.as_slice());
+    sql.push(")");
+    Ok(())
 }
 
 pub(super) async fn insert(
     conn: &mut SqliteConnection,
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {
-    let done = bind(sqlx::query(insert_entry!()), entry)?.execute(conn).await;
+    let mut sql = QueryBuilder::new(INSERT_ENTRY);
+    push(&mut sql, entry)?;
+    let done = sql.build().execute(conn).await;
     done.map(drop).map_err(StoreError::database("append to the audit chain"))
 }
 

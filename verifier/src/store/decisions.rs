@@ -6,17 +6,15 @@ use proto::digest::{Digest, HashAlg};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    Store, StoreError, boots, certificates, chain, nodes, row,
+    Store, StoreError, boots, nodes,
+    recording::{self, ACTOR, Prepared},
+    row,
     types::{
         Appraisal, By, Decision, DecisionFilter, NewDecision, NodeStatus, Recorded,
         RecordedDecision,
     },
-    writer::{Event, Tx},
 };
-use crate::{
-    audit::{AuditEntry, AuditKind},
-    objects::StoredObject,
-};
+use crate::audit::AuditEntry;
 
 /// Cases up to this size are stored in the database, with the decision's own commit; larger ones as
 /// objects. A renewal's case has a few kB, and a file each would cost a sync each.
@@ -24,8 +22,6 @@ const MAX_INLINE_CASE_BYTES: usize = 32 * 1024;
 /// Largest verdict: every finding at its longest.
 const MAX_VERDICT_BYTES: usize = 8 * 1024 * 1024;
 const MAX_LISTED: u32 = 10_000;
-/// Who decides.
-const ACTOR: &str = "verifier";
 
 fn decode(found: &SqliteRow) -> Result<Decision, StoreError> {
     let codes: String = row::get(found, "codes")?;
@@ -74,68 +70,6 @@ pub(super) async fn body_of(
     }
 }
 
-/// A decision ready to be written: what is hashed was hashed, what is big was stored.
-struct Prepared {
-    decision: Decision,
-    verdict: Vec<u8>,
-    case: Option<Vec<u8>>,
-    objects: Vec<StoredObject>,
-}
-
-async fn insert(tx: &mut Tx, prepared: Prepared) -> Result<(u64, Digest), StoreError> {
-    let Prepared { decision, verdict, case, objects } = prepared;
-    let body = row::json(&decision)?;
-    let event = Event {
-        kind: AuditKind::Decision,
-        at: decision.at,
-        actor: ACTOR,
-        subject: &decision.id,
-        body,
-    };
-    let entry = tx.next_entry(event);
-    let codes = serde_json::to_string(&decision.codes)
-        .map_err(|error| StoreError::Invalid { what: "codes", why: error.to_string() })?;
-    // One call of the driver for three statements: the calls are what costs.
-    let query = sqlx::query(concat!(
-        chain::insert_entry!(),
-        "; INSERT INTO decisions (id, replica, seq, at, node, ek_digest, purpose, outcome, codes, \
-         verdict_sha256, case_sha256, policy_version) VALUES ($10, $1, $2, $3, $11, $12, $13, \
-         $14, $15, $16, $17, $18); INSERT INTO decision_evidence (decision_id, verdict, \
-         case_bytes) VALUES ($10, $19, $20)",
-    ));
-    chain::bind(query, &entry)?
-        .bind(&decision.id)
-        .bind(&decision.node)
-        .bind(decision.ek_digest.map(|digest| digest.to_string()))
-        .bind(&decision.purpose)
-        .bind(decision.outcome.as_str())
-        .bind(codes)
-        .bind(decision.verdict_sha256.to_string())
-        .bind(decision.case_sha256.to_string())
-        .bind(&decision.policy_version)
-        .bind(verdict)
-        .bind(case)
-        .execute(&mut tx.conn)
-        .await
-        .map_err(StoreError::insert("decision", &decision.id))?;
-    tx.appended(&entry);
-    for object in &objects {
-        sqlx::query(
-            "INSERT INTO decision_objects (decision_id, sha256) VALUES ($1, $2) \
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(&decision.id)
-        .bind(object.digest().to_string())
-        .execute(&mut tx.conn)
-        .await
-        .map_err(StoreError::database("record evidence"))?;
-    }
-    Ok((
-        entry.seq,
-        Digest::new(HashAlg::Sha256, &entry.entry_hash).expect("SHA-256 digests have 32 bytes"),
-    ))
-}
-
 impl Store {
     /// Records an appraisal: the decision, and with it, all or nothing, a node that proved itself,
     /// the boot, and the intent to sign a certificate. Answers when all of it is durable.
@@ -148,8 +82,16 @@ impl Store {
     /// [`StoreError::TooLarge`], [`StoreError::DiskFull`]: nothing was recorded. After
     /// [`StoreError::Database`] the record may or may not exist; do not act on it.
     pub async fn record(&self, appraisal: Appraisal) -> Result<Recorded, StoreError> {
-        let Appraisal { decision, node_version, new_node, boot, certificate, grounds, seen } =
-            appraisal;
+        let Appraisal {
+            decision,
+            node_version,
+            new_node,
+            boot,
+            renewed_ak,
+            certificate,
+            grounds,
+            seen,
+        } = appraisal;
         let node_name = one_name([
             decision.node.as_deref(),
             new_node.as_ref().map(|node| node.name.as_str()),
@@ -168,6 +110,7 @@ impl Store {
                     (Some(new), _) => Some(Arc::new(nodes::insert(tx, new, &by).await?)),
                     (None, Some(name)) if boot.is_some() || certificate.is_some() => {
                         let ak_name = boot.as_ref().map(|put| put.boot.ak_name.as_slice());
+                        let ak_name = ak_name.or(renewed_ak.as_deref());
                         Some(nodes::of_boot(tx, ak_name, name).await?)
                     }
                     _ => None,
@@ -189,15 +132,11 @@ impl Store {
                         found: Some(node.version),
                     });
                 }
-                let decision_id = prepared.decision.id.clone();
-                let (seq, entry_hash) = insert(tx, prepared).await?;
                 let boot_version = match (boot, node) {
                     (Some(put), Some(node)) => Some(boots::put(tx, node, put).await?),
                     _ => None,
                 };
-                if let Some(intent) = certificate {
-                    certificates::intend(tx, intent, &decision_id, &by).await?;
-                }
+                let (seq, entry_hash) = recording::insert(tx, prepared, certificate).await?;
                 Ok(Recorded { seq, entry_hash, boot_version })
             })
         })

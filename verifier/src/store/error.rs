@@ -277,6 +277,16 @@ impl StoreError {
         }
     }
 
+    /// Whether a constraint of this table was violated; SQLite says `TABLE.COLUMN`.
+    pub(crate) fn is_about(source: &sqlx::Error, table: &str) -> bool {
+        let columns = source.as_database_error().and_then(|error| {
+            error.message().rsplit_once(": ").map(|(_, columns)| columns.to_owned())
+        });
+        columns.is_some_and(|columns| {
+            columns.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
+        })
+    }
+
     /// Whether SQLite may have rolled the whole transaction back because of this error.
     pub(crate) fn ends_transaction(&self) -> bool {
         match self {

@@ -25,9 +25,11 @@ mod lock;
 mod manifests;
 mod migrate;
 mod nodes;
+mod recording;
 mod reference;
 mod retention;
 mod row;
+mod signed;
 mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -85,6 +87,9 @@ const READERS: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A write-ahead log of 16 MB: a checkpoint every thousand records of 4 KiB.
 const CHECKPOINT_PAGES: &str = "4000";
+/// Pages that the writer keeps, in KiB as SQLite takes it (negative): indexes are written to all
+/// over, and a page that is not there is read back from the log.
+const WRITER_CACHE: &str = "-16384";
 /// 10 000 nodes with 3 kB of keys and certificates and 3 kB of tool state.
 const DEFAULT_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -207,6 +212,10 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            // What a savepoint keeps for going back is kept in memory: in a file, which is SQLite's
+            // default beyond 64 KiB, it costs two writes a page and more than the log itself.
+            .pragma("temp_store", "MEMORY")
+            .pragma("cache_size", WRITER_CACHE)
             .pragma("trusted_schema", "OFF");
         if !read_only {
             let mut conn = writing.connect().await.map_err(failed())?;
@@ -312,6 +321,10 @@ impl Store {
         T: Send + 'static,
     {
         self.0.writer.as_ref().ok_or(StoreError::ReadOnly)?.write(work).await
+    }
+
+    async fn signed(&self, mark: signed::Signed) -> Result<(), StoreError> {
+        self.0.writer.as_ref().ok_or(StoreError::ReadOnly)?.signed(mark).await
     }
 
     async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {

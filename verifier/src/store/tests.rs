@@ -20,6 +20,7 @@ async fn sql(conn: &mut SqliteConnection, text: &str) {
 fn full(id: &str, node: &str, ak: u8, expected: Option<u64>) -> Appraisal {
     Appraisal {
         boot: Some(PutBoot { boot: boot(ak, node), expected_version: expected }),
+        renewed_ak: None,
         certificate: Some(intent(&format!("00{id}"), node)),
         ..appraisal(id, node)
     }

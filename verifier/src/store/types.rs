@@ -409,6 +409,9 @@ pub struct Appraisal {
     pub new_node: Option<NewNode>,
     /// What is known of the boot from now on.
     pub boot: Option<PutBoot>,
+    /// AK Name of the boot that was renewed, where nothing new is known of it: finds its node in
+    /// memory.
+    pub renewed_ak: Option<Vec<u8>>,
     /// The certificate that will be signed; needs an active node.
     pub certificate: Option<CertificateIntent>,
     /// What all this rests on besides the node's record: none of it may have changed since `seen`.
@@ -426,6 +429,7 @@ impl Appraisal {
             node_version: None,
             new_node: None,
             boot: None,
+            renewed_ak: None,
             certificate: None,
             grounds: Vec::new(),
             seen: Seen::default(),

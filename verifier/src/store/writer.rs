@@ -7,7 +7,10 @@
 
 use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{
+    ConnectOptions as _, Connection as _, QueryBuilder, Sqlite, SqliteConnection,
+    sqlite::SqliteConnectOptions,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -18,6 +21,7 @@ use super::{
     cache::BootCache,
     changes::{Changes, Ground, Seen},
     lock::FolderLock,
+    signed::{MARKS, Marking, Signed},
     types::{KnownBoot, Node},
 };
 use crate::audit::{AuditEntry, AuditKind, ChainHead, read_anchor, write_anchor};
@@ -26,6 +30,8 @@ use crate::audit::{AuditEntry, AuditKind, ChainHead, read_anchor, write_anchor};
 const MAX_BATCH: usize = 256;
 /// Pieces that wait; callers beyond wait for a place.
 pub(super) const QUEUE: usize = 1024;
+/// Marks of signed certificates wait at most this long for a commit that is made anyway.
+const MARK_DELAY: Duration = Duration::from_millis(50);
 /// The anchor follows the chain at most by this.
 const ANCHOR_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -50,7 +56,11 @@ pub(super) struct Tx {
     cache: Arc<BootCache>,
     changes: Arc<Changes>,
     pub(super) touched: Vec<Touched>,
+    piece_ended: bool,
 }
+
+/// Keeps what a piece of work did, and begins the next piece.
+const END_PIECE: &str = "RELEASE piece; SAVEPOINT piece";
 
 /// An entry to be appended.
 pub(super) struct Event<'e> {
@@ -68,7 +78,8 @@ impl Tx {
         let (seq, hash) = head.map_or((0, [0; 32]), |entry| (entry.seq, entry.entry_hash));
         let (replica, cache) = (setup.replica.clone(), Arc::clone(&setup.cache));
         let changes = Arc::clone(&setup.changes);
-        Ok(Self { conn, replica, seq, hash, cache, changes, touched: Vec::new() })
+        let touched = Vec::new();
+        Ok(Self { conn, replica, seq, hash, cache, changes, touched, piece_ended: false })
     }
 
     /// Appends an entry to this replica's chain.
@@ -119,6 +130,16 @@ impl Tx {
         self.changes.since(seen, ground) || self.touched.iter().any(changed)
     }
 
+    /// Adds the end of the piece to the last call of it, which saves a call;
+    /// [`Self::piece_ended`] tells once the call is done.
+    pub(super) fn end_piece(sql: &mut QueryBuilder<Sqlite>) {
+        sql.push("; ").push(END_PIECE);
+    }
+
+    pub(super) const fn piece_ended(&mut self) {
+        self.piece_ended = true;
+    }
+
     fn head(&self) -> ChainHead {
         ChainHead::new(&self.replica, self.seq, self.hash)
     }
@@ -132,8 +153,12 @@ impl Tx {
     async fn run(&mut self, job: &mut dyn Job) -> Result<(), StoreError> {
         let (seq, hash, touched) = (self.seq, self.hash, self.touched.len());
         let done = job.run(self).await;
+        if std::mem::take(&mut self.piece_ended) {
+            // Whatever it answers, what it did is kept, and the chain goes on from there.
+            return done;
+        }
         let Err(error) = &done else {
-            self.execute("RELEASE piece; SAVEPOINT piece").await?;
+            self.execute(END_PIECE).await?;
             return done;
         };
         (self.seq, self.hash) = (seq, hash);
@@ -180,6 +205,7 @@ where
 
 enum Message {
     Work(Box<dyn Job>),
+    Signed(Signed),
     Close(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -201,7 +227,17 @@ impl Writer {
     pub(super) async fn start(setup: Setup) -> Result<Self, StoreError> {
         let tx = Tx::open(&setup).await?;
         let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(Task { setup, tx: Some(tx), anchored: None, receiver }.run());
+        tokio::spawn(
+            Task {
+                setup,
+                tx: Some(tx),
+                anchored: None,
+                marks: Vec::new(),
+                mark_due: None,
+                receiver,
+            }
+            .run(),
+        );
         Ok(Self(sender))
     }
 
@@ -215,6 +251,11 @@ impl Writer {
         let job = Box::new(Typed { work: Some(work), value: None, reply });
         self.0.send(Message::Work(job)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Takes a mark, to be written soon.
+    pub(super) async fn signed(&self, mark: Signed) -> Result<(), StoreError> {
+        self.0.send(Message::Signed(mark)).await.map_err(|_| StoreError::Closed)
     }
 
     pub(super) async fn close(&self) -> Result<(), StoreError> {
@@ -231,6 +272,9 @@ struct Task {
     /// `None` after an error that closed the connection.
     tx: Option<Tx>,
     anchored: Option<(u64, Instant)>,
+    marks: Vec<Signed>,
+    /// When the oldest mark must be written; `None` where there is none.
+    mark_due: Option<Instant>,
     receiver: mpsc::Receiver<Message>,
 }
 
@@ -260,31 +304,50 @@ impl Task {
 
     /// Waits for work and takes all that is queued, up to a batch.
     async fn next(&mut self, batch: &mut Vec<Box<dyn Job>>) -> Next {
-        let first = match self.anchor_due() {
-            Some(due) => match tokio::time::timeout_at(due, self.receiver.recv()).await {
-                Ok(message) => message,
-                Err(_) => return Next::Anchor,
-            },
-            None => self.receiver.recv().await,
-        };
-        let mut message = first;
         loop {
-            match message {
-                Some(Message::Work(job)) => batch.push(job),
-                Some(Message::Close(reply)) => return Next::End(Some(reply)),
-                None => return Next::End(None),
+            let due = [self.mark_due, self.anchor_due()].into_iter().flatten().min();
+            let mut message = match due {
+                Some(due) => match tokio::time::timeout_at(due, self.receiver.recv()).await {
+                    Ok(message) => message,
+                    Err(_) if self.mark_due == Some(due) => return Next::Work,
+                    Err(_) => return Next::Anchor,
+                },
+                None => self.receiver.recv().await,
+            };
+            loop {
+                match message {
+                    Some(Message::Work(job)) => batch.push(job),
+                    Some(Message::Signed(mark)) => {
+                        self.mark_due.get_or_insert_with(|| Instant::now() + MARK_DELAY);
+                        self.marks.push(mark);
+                    }
+                    Some(Message::Close(reply)) => return Next::End(Some(reply)),
+                    None => return Next::End(None),
+                }
+                if batch.len() >= MAX_BATCH || self.marks.len() >= MAX_BATCH {
+                    return Next::Work;
+                }
+                match self.receiver.try_recv() {
+                    Ok(queued) => message = Some(queued),
+                    Err(_) => break,
+                }
             }
-            if batch.len() >= MAX_BATCH {
+            // Marks alone wait.
+            if !batch.is_empty() {
                 return Next::Work;
-            }
-            match self.receiver.try_recv() {
-                Ok(queued) => message = Some(queued),
-                Err(_) => return Next::Work,
             }
         }
     }
 
-    async fn commit(&mut self, batch: Vec<Box<dyn Job>>) {
+    /// Writes a batch, and first the marks that wait, which are older.
+    async fn commit(&mut self, work: Vec<Box<dyn Job>>) {
+        let mut batch: Vec<Box<dyn Job>> = Vec::new();
+        let mut marks = std::mem::take(&mut self.marks).into_iter().peekable();
+        self.mark_due = None;
+        while marks.peek().is_some() {
+            batch.push(Box::new(Marking::new(marks.by_ref().take(MARKS).collect())));
+        }
+        batch.extend(work);
         if batch.is_empty() {
             return;
         }

@@ -283,7 +283,7 @@ fn the_certificate_is_for_exactly_the_tpms_key() {
 #[test]
 fn private_keys_are_never_printed() {
     let key = PrivateKey::generate().expect("a key");
-    let printed = format!("{key:?} {:?}", IssuingKey::new(&key));
+    let printed = format!("{key:?} {:?}", IssuingKey::new(&key).expect("a key made here"));
     assert!(printed.contains(&key.id().to_string()));
     let secret = key.to_der().expect("DER");
     assert!(!printed.contains(&hex::encode(&secret[36..68])), "{printed}");
