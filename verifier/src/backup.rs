@@ -433,8 +433,10 @@ mod tests {
             assert!(matches!(&error, StoreError::Manifest { .. }), "{error}");
             assert!(error.to_string().contains(why), "{error}");
         }
-        fs::write(&path, good.replace("\"schema_version\": 1", "\"schema_version\": 9"))
-            .expect("write");
+        let version = |version: i64| format!("\"schema_version\": {version}");
+        let newer = good.replace(&version(SCHEMA_VERSION), &version(9));
+        assert_ne!(newer, good);
+        fs::write(&path, newer).expect("write");
         let error = restore(&made.backup, &made.target, NOW).await.expect_err("newer");
         assert!(matches!(error, StoreError::SchemaTooNew { found: 9, .. }));
         fs::remove_file(&path).expect("remove");

@@ -575,7 +575,10 @@ async fn foreign_newer_and_changed_databases_are_refused_untouched() {
         conn.close().await.expect("close");
         let options = StoreOptions::new(folder.path().join("state"));
         match Store::open(options, NOW).await.expect_err("refused") {
-            StoreError::SchemaTooNew { found: 99, supported: 1, .. } => assert!(newer),
+            StoreError::SchemaTooNew { found: 99, supported, .. } => {
+                assert!(newer);
+                assert_eq!(supported, super::SCHEMA_VERSION);
+            }
             StoreError::MigrationChanged { version: 1 } => assert!(!newer),
             other => panic!("{other}"),
         }
@@ -681,4 +684,26 @@ async fn the_anchor_follows_within_its_interval() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("no anchor of {heads:?}");
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_migrated_with_what_it_holds() {
+    let (folder, store) = store().await;
+    store.close().await.expect("close");
+    // What the second migration did is taken back.
+    let mut conn = raw(&store).await;
+    sql(&mut conn, "DROP TABLE manifests").await;
+    sql(&mut conn, "DELETE FROM schema_migrations WHERE version > 1").await;
+    conn.close().await.expect("close");
+    let store = open(&folder).await;
+    assert!(store.node("n1").await.expect("read").is_some());
+    let document = b"a manifest".to_vec();
+    let sha256 = HashAlg::Sha256.hash(&[&document]);
+    let manifest = NewManifest { name: "m".into(), files: 1, document: document.clone() };
+    assert!(store.import_manifest(manifest.clone(), by()).await.expect("imported"));
+    assert!(!store.import_manifest(manifest, by()).await.expect("known"), "imported once");
+    assert_eq!(store.manifest(&sha256).await.expect("read"), Some(document));
+    let listed = store.manifests().await.expect("listed");
+    assert_eq!(listed.iter().map(|m| (m.sha256, m.files)).collect::<Vec<_>>(), [(sha256, 1)]);
+    assert_eq!(store.verify_chain(|_, _| ()).await.expect("walked").broken, None);
 }
