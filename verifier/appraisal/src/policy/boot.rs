@@ -203,6 +203,18 @@ fn signers(facts: &BootFacts, reference: &BootReference, findings: &mut Vec<Find
             ));
         }
     }
+    // Whoever edits the log could hide an authorisation behind data that its digest is not over.
+    for untold in &facts.untold {
+        findings.push(Finding::new(
+            ReasonCode::PolicyBootSignerNotAllowed,
+            format!(
+                "event {} (PCR {}): its digest is not over the data in the log",
+                untold.source.event, untold.source.pcr
+            ),
+            expected(&reference.signers),
+            untold.digest.to_string(),
+        ));
+    }
     if !any {
         findings.push(Finding::new(
             ReasonCode::PolicyBootSignerNotAllowed,

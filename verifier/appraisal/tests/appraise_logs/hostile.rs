@@ -7,8 +7,8 @@ use proto::{
 };
 
 use crate::{
-    log_support::{Boot, Log, certificate},
-    site::{Site, assert_code, index, set},
+    log_support::{Boot, Log, certificate, signature_data, variable},
+    site::{Site, assert_code, index, set, sha256},
     support::{admit, boot, booted, codes, deny_log, judge_by, of, plain},
 };
 
@@ -113,6 +113,34 @@ fn a_type_that_hides_an_application_does_not_hide_its_digest() {
     event[4..8].copy_from_slice(&EventType::NO_ACTION.0.to_le_bytes());
     let denial = deny_log(&site, &pieces.concat());
     assert_code(&denial, ReasonCode::EventLogReplayMismatch);
+}
+
+/// Who authorised an image is under a digest; that an event says so is not.
+#[test]
+fn an_authorisation_is_not_hidden_behind_another_type_or_other_data() {
+    let mut log = Log::after(plain().log(), &[LogAlg::Sha256, LogAlg::Sha384]);
+    let measured = variable(Guid::SHIM_LOCK, "Shim", &signature_data(b"a key of the attacker's"));
+    log.data(7, EventType::EFI_VARIABLE_AUTHORITY, &measured);
+    let mut site = booted(&log.bytes);
+    judge_by(&mut site, &format!("[boot]\nsigners = [{}]\n", of(&certificate())));
+    let signer = ReasonCode::PolicyBootSignerNotAllowed;
+    assert_code(&deny_log(&site, &log.bytes), signer);
+    let whole = pieces(&log.bytes);
+    let at = whole.len() - 1;
+    let kinds = [EventType::EFI_VARIABLE_AUTHORITY, EventType::IPL, EventType(0x77)];
+    for kind in kinds {
+        let mut forged = whole.clone();
+        forged[at][4..8].copy_from_slice(&kind.0.to_le_bytes());
+        assert!(codes(&deny_log(&site, &forged.concat())).contains(&signer), "{kind}");
+        *forged[at].last_mut().expect("data") ^= 1;
+        let denial = deny_log(&site, &forged.concat());
+        let finding = denial.findings().find(|finding| finding.code == signer).expect("refused");
+        assert_eq!(
+            finding.subject,
+            format!("event {at} (PCR 7): its digest is not over the data in the log")
+        );
+        assert_eq!(finding.observed, sha256(&measured).to_string());
+    }
 }
 
 #[test]

@@ -12,10 +12,11 @@ use appraisal::{
 };
 use proto::{
     digest::{Digest, HashAlg},
+    eventlog::{EventLog, LogAlg},
     evidence::{LogKind, LogSuffix},
     reason::ReasonCode,
 };
-use soft_tpm::ima::{ImaKernel, ImaList};
+use soft_tpm::ima::{ImaKernel, ImaList, hash};
 
 use crate::{
     site::{Site, admitted, assert_code, denied, index, sha256},
@@ -250,4 +251,48 @@ fn another_policy_wants_the_whole_list() {
     let answer = crate::site::evidence(&kernel.site.renewal(&renewed.boot));
     let renewed = admitted(kernel.site.judge(&answer, signer));
     assert!(renewed.boot.ima().is_none());
+}
+
+/// The value that a log leaves in a PCR of the SHA-1 bank, which no TPM of these tests quotes.
+fn sha1_value(log: &[u8], pcr: u8) -> Vec<u8> {
+    let log = EventLog::parse(log).expect("well-formed");
+    let mut value = vec![0; 20];
+    // The locality that the log names.
+    value[19] = if pcr == 0 { 3 } else { 0 };
+    for event in log.events().iter().filter(|event| event.is_extended()) {
+        if event.pcr == Some(index(pcr)) {
+            value = hash("sha1", &[&value, event.digest_bytes(LogAlg::Sha1).expect("a digest")]);
+        }
+    }
+    value
+}
+
+/// Kernels hash the SHA-1 bank where theirs is `ima_hash=sha1`: the log vouches for it, also when rules for the list
+/// come after the boot was proven.
+#[test]
+fn a_first_entry_over_a_bank_that_is_not_quoted_is_known_for_the_boot() {
+    let banks = vec![LogAlg::Sha1, LogAlg::Sha256, LogAlg::Sha384];
+    let firmware = crate::log_support::Boot { banks, ..plain() }.log();
+    let site = booted(&firmware);
+    let values: Vec<Vec<u8>> = (0..8).map(|pcr| sha1_value(&firmware, pcr)).collect();
+    let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+    let list = ImaList::booted(ImaKernel::default(), "ima-ng", "sha1", &values);
+    let mut kernel = Kernel { site, firmware, list };
+    kernel.measure("/usr/bin/a");
+    judge(&mut kernel.site, "");
+    let judged = kernel.admit();
+    crate::support::judge_by(&mut kernel.site, "");
+    let unjudged = kernel.admit();
+    judge(&mut kernel.site, "bind_paths = true\n");
+    for boot in [&judged.boot, &unjudged.boot] {
+        let text = serde_json::to_string(&boot.document()).expect("JSON");
+        let document: BootDocument = serde_json::from_str(&text).expect("the same document");
+        let stored = BootRecord::assert_from_store(document).expect("its keys are good");
+        let whole = suffix(LogKind::Ima, 0, kernel.list.bytes());
+        admitted(renewal_with(&kernel.site, &stored, vec![whole]));
+    }
+    // Without the log nothing vouches for that bank.
+    judge(&mut kernel.site, "");
+    let denial = deny(&kernel.site, &[(LogKind::Ima, kernel.list.bytes())]);
+    assert_code(&denial, ReasonCode::ImaBootAggregateMismatch);
 }
