@@ -142,6 +142,12 @@ pub fn forge_firmware_log(machine: &mut Machine, verb: &str) -> Result<(), AnyEr
             log.push(7, EFI_ACTION, Some(text), text);
             machine.extend(7, &Bank::Sha256.hash(text))?;
         }
+        "authority-hidden" => {
+            // A key of the attacker's authorised an image; the event is called another, and its data changed.
+            let measured = b"a key of the attacker's";
+            log.push(7, IPL, Some(measured), b"a key of somebody's");
+            machine.extend(7, &Bank::Sha256.hash(measured))?;
+        }
         "startup-late" => log.push(0, NO_ACTION, None, b"StartupLocality\0\x03"),
         "pcr-24" => log.push(24, IPL, Some(b"x"), b"x"),
         "first-event-unknown" => {
