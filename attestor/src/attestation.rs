@@ -142,13 +142,19 @@ impl Attester {
         settings: Settings,
         tpm: TpmHandle,
         list: ToolList,
-        others: EventLogs,
+        mut others: EventLogs,
         directory: &std::path::Path,
         bundle: Learned,
     ) -> Result<Self, AttestError> {
         let facts = tpm.facts().await?;
-        let start: Vec<Digest> =
-            facts.appraised_banks().map(|bank| settings.tool_pcr.reset_value(bank)).collect();
+        let banks: Vec<HashAlg> = facts.appraised_banks().collect();
+        let pcr = settings.tool_pcr;
+        let (others, start) = tokio::task::spawn_blocking(move || {
+            let start = others.firmware_value(pcr, &banks);
+            (others, start)
+        })
+        .await
+        .map_err(|_| AttestError::Task)?;
         let log = ToolLog::open(directory, settings.tool_pcr, &start)?;
         Ok(Self {
             settings,

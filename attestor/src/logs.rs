@@ -9,7 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::evidence::LogKind;
+use proto::{
+    digest::{Digest, HashAlg, PcrIndex},
+    eventlog::EventLog,
+    evidence::LogKind,
+};
 
 /// Where the kernel and systemd keep their measurement logs; `None` where a log is not to be sent.
 #[derive(Clone, Debug)]
@@ -123,6 +127,31 @@ impl EventLogs {
             .collect()
     }
 
+    /// What firmware left in a PCR, one value a bank: other logs go on from there.
+    ///
+    /// The reset value where there is no firmware log, where it has no event of the PCR, and where it cannot be replayed
+    /// in the bank: what the PCR then holds shows whether that was right. Blocks.
+    #[must_use]
+    pub fn firmware_value(&mut self, pcr: PcrIndex, banks: &[HashAlg]) -> Vec<Digest> {
+        let reset: Vec<Digest> = banks.iter().map(|bank| pcr.reset_value(*bank)).collect();
+        let bytes = match self.read_from(LogKind::Uefi, 0) {
+            Ok(bytes) if bytes.is_empty() => return reset,
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::warn!(%error, "going on without the firmware's log");
+                return reset;
+            }
+        };
+        let log = match EventLog::parse(&bytes) {
+            Ok(log) => log,
+            Err(error) => {
+                tracing::warn!(%error, "the firmware's log does not decode");
+                return reset;
+            }
+        };
+        reset.into_iter().map(|start| replayed(&log, pcr, start).unwrap_or(start)).collect()
+    }
+
     /// Everything from byte `from` on; nothing if this machine has no such log.
     ///
     /// Blocks. Read after the quote, so that it holds at least what the quote covers: the kernel and systemd write a
@@ -139,6 +168,17 @@ impl EventLogs {
         }
         source.read_from(from)
     }
+}
+
+/// The value that a log leads a PCR to; `None` where an event has no digest of the bank.
+fn replayed(log: &EventLog<'_>, pcr: PcrIndex, start: Digest) -> Option<Digest> {
+    let bank = start.alg();
+    log.events()
+        .iter()
+        .filter(|event| event.pcr == Some(pcr) && event.is_extended())
+        .try_fold(start, |value, event| {
+            Some(value.extended(&event.digest(bank.into())?.to_digest()?))
+        })
 }
 
 impl Source {

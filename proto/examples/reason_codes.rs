@@ -56,6 +56,7 @@ fn title(stage: Stage) -> &'static str {
         Stage::EventLog => "Event log",
         Stage::NodeKey => "Node key",
         Stage::ToolLog => "Tool log",
+        Stage::Ima => "IMA list",
         Stage::Policy => "Reference values and policy",
         Stage::Certificate => "Certificate",
         Stage::Service => "Service",
@@ -83,6 +84,9 @@ fn description(stage: Stage) -> &'static str {
         }
         Stage::NodeKey => "The key that the certificate would be for, certified by the AK.",
         Stage::ToolLog => "The tool measurements, against the PCR that they were extended into.",
+        Stage::Ima => {
+            "The kernel's list of measured files, against the PCR that it was extended into."
+        }
         Stage::Policy => "What was proven, against what the site accepts.",
         Stage::Certificate => "The last check before signing.",
         Stage::Service => {

@@ -1,6 +1,7 @@
 //! Writes the committed fuzz seeds and fixtures under proto/fuzz, from a real (software) TPM.
 //!
-//! `cargo xtask fuzz-seeds` runs it. Keys are fresh each time, so run it only when a format changes.
+//! `cargo xtask fuzz-seeds` runs it. Keys are fresh each time, so run it only when a format changes; with the argument
+//! `logs` it writes the seeds of firmware logs only, which have no keys in them.
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -13,6 +14,7 @@ use prost::Message;
 use proto::{
     binding::{Challenge, QualifyingData, VerifierId},
     digest::{Digest, HashAlg, PcrIndex},
+    eventlog::EventLog,
     pb::{self, attest_request::Message as Request},
     spki,
     tool_log::{
@@ -44,6 +46,10 @@ const TOOL_PCR: u8 = 14;
 fn main() -> Outcome<()> {
     let fuzz = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../proto/fuzz").canonicalize()?;
     let out = Output { fuzz };
+    firmware_logs(&out)?;
+    if std::env::args().nth(1).as_deref() == Some("logs") {
+        return Ok(());
+    }
     let tpm = Swtpm::start(SwtpmOptions::with_all_eks())?;
     Firmware::default().boot_swtpm(&tpm)?;
     endorsement(&out, &tpm)?;
@@ -73,6 +79,49 @@ impl Output {
         fs::create_dir_all(&directory)?;
         Ok(fs::write(directory.join(name), bytes)?)
     }
+}
+
+/// Logs of firmware and of systemd, and the data of one event of each type.
+fn firmware_logs(out: &Output) -> Outcome<()> {
+    let firmware = Firmware::default();
+    let log = firmware.event_log(&[Bank::Sha256]);
+    out.seed("uefi_log", "sha256", &log)?;
+    out.seed("uefi_log", "all_banks", &firmware.event_log(&Bank::ALL))?;
+    let off = Firmware { secure_boot: false, ..Firmware::default() };
+    let mut padded = off.event_log(&[Bank::Sha256, Bank::Sha384]);
+    padded.extend([0xff; 64]);
+    out.seed("uefi_log", "padded", &padded)?;
+    let mut old = Vec::new();
+    let mut seen = Vec::new();
+    for event in EventLog::parse(&log)?.events() {
+        if event.is_extended() {
+            // The same events as a log in the format of TPM 1.2.
+            old.extend(event.pcr.map_or(u32::MAX, |pcr| pcr.get().into()).to_le_bytes());
+            old.extend(event.untrusted_type.0.to_le_bytes());
+            old.extend(Bank::Sha1.hash(event.untrusted_data));
+            old.extend(u32::try_from(event.untrusted_data.len())?.to_le_bytes());
+            old.extend(event.untrusted_data);
+        }
+        if !seen.contains(&event.untrusted_type) {
+            seen.push(event.untrusted_type);
+            let name = event.untrusted_type.to_string().to_lowercase();
+            out.seed("efi_variable", &name, event.untrusted_data)?;
+        }
+    }
+    out.seed("uefi_log", "tpm12", &old)?;
+    let mut records = String::new();
+    for (pcr, text) in [(11, "enter-initrd"), (11, "sysinit"), (15, "machine-id:0123456789abcdef")]
+    {
+        let digest = HashAlg::Sha256.hash(&[text.as_bytes()]);
+        let record = serde_json::json!({
+            "pcr": pcr,
+            "digests": [{ "hashAlg": "sha256", "digest": hex::encode(digest.as_bytes()) }],
+            "content_type": "systemd",
+            "content": { "string": text, "bootId": "00", "timestamp": 1, "eventType": "phase" },
+        });
+        records.push_str(&format!("\u{1e}{record}\n"));
+    }
+    out.seed("systemd_log", "boot", records.as_bytes())
 }
 
 /// EK public areas, certificates, chains and CRLs, good and forged.

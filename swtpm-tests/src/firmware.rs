@@ -1,7 +1,7 @@
 //! Synthetic firmware: boots a software TPM the way UEFI firmware, a boot loader and systemd-stub
 //! do, and writes the event log that they write.
 //!
-//! PCR 0 to 7, 9 and 11 are extended in every bank; 14 and above are left alone. Every value is a
+//! PCR 0 to 7, 9 and 11 are extended in every bank, and 14 where shim is used; others are left alone. Every value is a
 //! parameter, so that a test can boot "the same machine with another kernel command line".
 //!
 //! # Source
@@ -82,6 +82,8 @@ pub struct Firmware {
     pub initrd: Vec<u8>,
     /// Kernel command line (PCR 9 and 11).
     pub command_line: String,
+    /// Keys of the machine's owner, which shim measures into PCR 14; `None` where shim is not used.
+    pub machine_owner_keys: Option<Vec<u8>>,
 }
 
 impl Default for Firmware {
@@ -99,6 +101,7 @@ impl Default for Firmware {
             kernel: b"linux 6.1.0 image".to_vec(),
             initrd: b"initrd of worker image A".to_vec(),
             command_line: "root=/dev/vda2 ro quiet lockdown=integrity".into(),
+            machine_owner_keys: None,
         }
     }
 }
@@ -191,6 +194,13 @@ impl Firmware {
             out.push(Event::of_data(pcr, event_type::SEPARATOR, vec![0; 4]));
         }
         out.extend(self.loader_events());
+        // shim's event names what it measured; the digest is over the content.
+        out.extend(self.machine_owner_keys.iter().map(|keys| Event {
+            pcr: 14,
+            kind: event_type::IPL,
+            measured: Some(keys.clone()),
+            data: b"MokList\0".to_vec(),
+        }));
         out.extend(self.kernel_events());
         for text in ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"] {
             out.push(Event::of_data(5, event_type::EFI_ACTION, text.into()));

@@ -3,7 +3,8 @@
 //! # Harness
 //! [`swtpm::Swtpm`] gives each test its own TPM, [`manufacturer::Manufacturer`] certifies its EKs (and
 //! forges certificates), [`firmware::Firmware`] boots it and writes the event log, [`proxy::Proxy`]
-//! counts commands and injects faults, [`raw::RawTpm`] acts on it from outside.
+//! counts commands and injects faults, [`raw::RawTpm`] acts on it from outside. [`machine::Machine`] is
+//! a whole computer that boots with such a TPM.
 #![warn(missing_docs)]
 
 pub mod attacker;

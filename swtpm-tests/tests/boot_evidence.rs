@@ -129,3 +129,27 @@ async fn a_renewal_stands_on_the_logs_of_its_boot_until_a_pcr_goes_on() {
     assert!(codes.contains(&"POLICY_PCR_NOT_ALLOWED"), "{:#?}", result.findings);
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_go_on_from_what_shim_left_in_their_pcr() {
+    let shim = Firmware { machine_owner_keys: Some(vec![0x4d; 40]), ..Firmware::default() };
+    let (cluster, tpm, mut tools, golden) = site(&shim).await;
+    assert!(golden.contains("start = [\"sha256:"), "{golden}");
+    assert_eq!(attest(&cluster, &tpm, &tools).await, []);
+    assert_eq!(reboot(&cluster, &tpm, &mut tools, &shim).await, []);
+    // A machine where shim is not used, or knows another key, is another machine.
+    let found = reboot(&cluster, &tpm, &mut tools, &Firmware::default()).await;
+    assert!(
+        found.iter().all(|(code, _)| code != "POLICY_TOOL_PCR_START"),
+        "a reset PCR is as good"
+    );
+    let other = Firmware { machine_owner_keys: Some(vec![0x66; 40]), ..Firmware::default() };
+    let found = reboot(&cluster, &tpm, &mut tools, &other).await;
+    has(&found, "POLICY_TOOL_PCR_START", "PCR 14 (sha256)");
+    // Without the firmware's log nothing explains what the PCR held.
+    tools.no_firmware_log();
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    let error = worker.attest().await.expect_err("no verdict").to_string();
+    assert!(error.contains("TOOL_LOG_REPLAY_MISMATCH"), "{error}");
+    worker.stop().await;
+}

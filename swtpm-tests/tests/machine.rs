@@ -218,14 +218,19 @@ async fn other_boot(site: Arc<Site>, boot: OtherBoot) -> Result<(), AnyError> {
     Ok(guest.power_off().await?)
 }
 
-/// Attests, and says how the verdict is another than expected.
+/// Attests, and says how the verdict is another than expected; whoever is denied has no certificate.
 async fn judged(site: &Site, guest: &mut Guest, expected: Expected) -> Result<(), AnyError> {
     let status = site.attest(guest).await?;
     let outcome = if expected.is_empty() { "admitted" } else { "denied" };
-    if status.outcome == outcome && reasons(&status) == expected {
+    let has_certificate = guest.run("test -e /run/assay/node.pem").await?.status == 0;
+    let is_right = status.outcome == outcome && reasons(&status) == expected;
+    if is_right && has_certificate == expected.is_empty() {
         return Ok(());
     }
-    Err(format!("expected {outcome} {expected:#?}, got {status:#?}").into())
+    Err(format!(
+        "expected {outcome} {expected:#?}, got {status:#?}, certificate: {has_certificate}"
+    )
+    .into())
 }
 
 fn reasons(status: &Status) -> Vec<(&str, &str)> {

@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use proto::digest::{Digest, HashAlg};
 use tokio::runtime::Runtime;
 use verifier::store::{
-    Appraisal, Boot, By, Counters, NewDecision, NewNode, NodeStatus, Outcome, PutBoot, Seen, Store,
+    Appraisal, Boot, By, Counters, NewDecision, NewNode, NodeStatus, Outcome, PutBoot, Store,
     StoreOptions,
 };
 
@@ -91,15 +91,8 @@ async fn write(store: &Store, count: u64, round: u64, with_boot: bool) -> Durati
             for number in 0..count.div_ceil(STREAMS) {
                 let decision = decision(format!("{round:08}-{number:06}-{stream:04}"), stream);
                 let put = PutBoot { boot: boot(stream), expected_version: Some(version) };
-                let appraisal = Appraisal {
-                    decision,
-                    node_version: None,
-                    new_node: None,
-                    boot: with_boot.then_some(put),
-                    certificate: None,
-                    grounds: Vec::new(),
-                    seen: Seen::default(),
-                };
+                let boot = with_boot.then_some(put);
+                let appraisal = Appraisal { boot, ..Appraisal::of(decision) };
                 let recorded = store.record(appraisal).await.expect("record");
                 version = recorded.boot_version.unwrap_or(version);
             }

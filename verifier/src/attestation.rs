@@ -50,7 +50,7 @@ use self::{
     answer::{codes, revoked},
     boots::{Boots, ParsedBoot, WrittenBoot},
     candidate::{Candidate, is_allow_listed},
-    denials::{Denials, ProvenDenial},
+    denials::{About, Denials},
 };
 use crate::{
     ca::{self, CaError, Issuer, NodeSubject, Segment, Terms},
@@ -336,27 +336,14 @@ impl Verifier {
             .unwrap_or_default();
         let is_large = |log: &&LogSuffix| log.bytes.len() > MAX_INLINE_LOG_BYTES;
         let large_logs = || evidence.logs.iter().filter(is_large);
-        let is_recorded = match (&decided, &proven) {
-            (Ok(_), proven) => {
-                if let Some(proven) = proven {
-                    self.denials.admitted(&proven.boot.ek().digest);
-                }
-                true
-            }
-            // Whoever proved nothing may fill the record only slowly, and never a node's history.
-            (Err(_), None) => self.denials.records_unproven(now_unix_s),
-            (Err(denial), Some(proven)) => {
-                let logs: usize = large_logs().map(|log| log.bytes.len()).sum();
-                let denied = ProvenDenial {
-                    proven,
-                    node: &candidate.record.name,
-                    policy_version: &policy_version,
-                    denial,
-                    bytes: case.len().saturating_add(verdict.len()).saturating_add(logs),
-                };
-                self.denials.records_proven(&denied, now_unix_s)
-            }
+        let logs: usize = large_logs().map(|log| log.bytes.len()).sum();
+        let about = About {
+            node: &candidate.record.name,
+            policy_version: &policy_version,
+            bytes: case.len().saturating_add(verdict.len()).saturating_add(logs),
         };
+        let denial = decided.as_ref().err();
+        let is_recorded = self.denials.records(denial, proven.as_ref(), &about, now_unix_s);
         let mut objects = vec![endorsements.object.clone()];
         objects.extend(known.as_ref().map(|known| known.record.clone()));
         // Whoever proved nothing leaves no large objects behind.
@@ -400,14 +387,13 @@ impl Verifier {
         if new_node.as_ref().is_some_and(|node| node.admitted_by.is_some()) {
             grounds.push(Ground::AdmissionRules);
         }
+        let seen = endorsements.seen;
         let record = store::Appraisal {
-            decision,
             node_version,
             new_node,
-            boot: None,
-            certificate: None,
             grounds,
-            seen: endorsements.seen,
+            seen,
+            ..store::Appraisal::of(decision)
         };
         Ok(Judged { decided, is_recorded, record, boot })
     }

@@ -212,16 +212,7 @@ async fn a_clock_that_was_ahead_is_accepted_by_an_explicit_act() {
         objects: Vec::new(),
         policy_version: String::new(),
     };
-    let appraisal = Appraisal {
-        decision,
-        node_version: None,
-        new_node: None,
-        boot: None,
-        certificate: None,
-        grounds: Vec::new(),
-        seen: store.seen(),
-    };
-    store.record(appraisal).await.expect("recorded");
+    store.record(Appraisal::of(decision)).await.expect("recorded");
     store.close().await.expect("closed");
 
     let running = site.start().await;

@@ -1,7 +1,10 @@
 //! Logs that must be refused, each with its code, and those that must not.
 
 use super::*;
-use crate::eventlog::{LogDigest, device_path, gpt, load_option, signature_list, variable};
+use crate::eventlog::{
+    LogDigest, device_path, firmware, gpt, load_option, no_action, signature_list, spdm, tagged,
+    variable,
+};
 use crate::reason::ReasonCode;
 
 const SHA256: (u16, u16) = (0x000b, 32);
@@ -198,5 +201,52 @@ proptest::proptest! {
                 let _ = signature_list::SignatureLists::new(event.untrusted_data).count();
             }
         }
+    }
+}
+
+/// Counts and lengths inside of event data are bounded by the data.
+#[test]
+fn structures_in_events_end_with_their_data() {
+    use firmware::{FirmwareBlob, HandoffTables, ImageLoad};
+    use no_action::NoAction;
+    use spdm::DeviceSecurityEvent;
+    use tagged::TaggedEvent;
+
+    let huge = u64::MAX.to_le_bytes();
+    let mut gpt = b"EFI PART".to_vec();
+    gpt.extend([0; 84]);
+    for (count, what) in
+        [(huge, "GPT partition count"), (257_u64.to_le_bytes(), "GPT partition count")]
+    {
+        let bytes = [gpt.as_slice(), &count].concat();
+        assert_eq!(gpt::Gpt::read(&bytes).map_err(|error| error.what), Err(what));
+    }
+    let one = [gpt.as_slice(), &1_u64.to_le_bytes(), &[0; 127]].concat();
+    assert_eq!(gpt::Gpt::read(&one).map_err(|error| error.what), Err("GPT partition"));
+    assert_eq!(HandoffTables::read(&huge).map_err(|error| error.what), Err("table count"));
+    let short = [1, 0, 0, 0, 0, 0, 0, 0, 1];
+    assert_eq!(HandoffTables::read(&short).map_err(|error| error.what), Err("table"));
+    let blob = FirmwareBlob::read(&[0; 17]).map_err(|error| error.what);
+    assert_eq!(blob, Err("bytes follow the blob"));
+    let blob = FirmwareBlob::read2(&[200, 0]).map_err(|error| error.what);
+    assert_eq!(blob, Err("blob description"));
+    let tagged = TaggedEvent::read(&[1, 0, 0, 0, 2, 0, 0, 0, 9]).map_err(|error| error.what);
+    assert_eq!(tagged, Err("tagged data"));
+    // A path length that leaves the data: what is there.
+    let image = [[0; 24].as_slice(), &huge, &[4, 4]].concat();
+    assert_eq!(ImageLoad::read(&image).map(|load| load.path.len()), Ok(2));
+    let option = load_option::LoadOption::read(&[1, 0, 0, 0, 0, 0, b'a', 0]);
+    assert_eq!(option.map_err(|error| error.what), Err("load option description"));
+    let device = DeviceSecurityEvent::read(b"SPDM Device Sec2\0").map_err(|error| error.what);
+    assert_eq!(device, Err("device event header"));
+    for (data, expected) in [
+        (&b"StartupLocality\0"[..], NoAction::Other),
+        (b"StartupLocality\0\x03\0", NoAction::Other),
+        (b"StartupLocality\0\x03", NoAction::StartupLocality(3)),
+        (b"SP800-155 Event3\0", NoAction::Other),
+        (b"NvIndexInstance\0", NoAction::NvIndex),
+        (b"", NoAction::Other),
+    ] {
+        assert_eq!(NoAction::read(data), expected);
     }
 }

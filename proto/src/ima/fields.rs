@@ -180,6 +180,11 @@ fn digest<'a>(
     kind: DigestKind,
     context: Context,
 ) -> Result<FileDigest<'a>, ImaErrorKind> {
+    // What nearly every entry has, without looking further.
+    if let (Some(bytes), 40) = (value.strip_prefix(b"sha256:\0"), value.len()) {
+        let algorithm = Some(ImaHashAlg::Sha256);
+        return Ok(FileDigest { kind, algorithm, algorithm_name: "sha256", bytes });
+    }
     let end = value.iter().position(|byte| *byte == 0).ok_or(ImaErrorKind::DigestForm)?;
     let (label, rest) = value.split_at(end);
     let bytes = rest.get(1..).unwrap_or_default();

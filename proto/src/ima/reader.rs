@@ -155,6 +155,7 @@ impl From<ImaErrorKind> for Stop {
     }
 }
 
+#[inline]
 fn entry<'a>(cursor: &mut Cursor<'a>, format: ListFormat) -> Result<ImaEntry<'a>, Stop> {
     let untrusted_pcr = cursor.u32()?;
     if untrusted_pcr > 23 {

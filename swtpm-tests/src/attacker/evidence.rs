@@ -186,6 +186,9 @@ impl<'s> Answerer<'s> {
         if m.has("meanwhile:revoke") {
             self.site.revoke("w1").await?;
         }
+        if m.has("meanwhile:move") {
+            self.site.move_to("empty").await?;
+        }
         if m.has("meanwhile:golden-set") {
             self.site.apply_again().await?;
         }

@@ -367,7 +367,7 @@ impl Site {
         self.change(node, NodeChange::Revoke { reason: "attack".into() }).await
     }
 
-    async fn move_to(&self, pool: &str) -> Result<(), AnyError> {
+    pub(super) async fn move_to(&self, pool: &str) -> Result<(), AnyError> {
         self.change("w1", NodeChange::MoveTo { pool: pool.to_owned() }).await
     }
 

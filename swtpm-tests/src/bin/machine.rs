@@ -1,15 +1,13 @@
 //! The test machine for a person: boots it, with a verifier beside it, and gives the console. With `vectors`, writes
 //! the logs of real boots that tests read.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{env, path::Path, process::ExitCode};
 
 use swtpm_tests::{
     cluster::AnyError,
-    machine::{BootRecord, Guest, Machine, Parts, SecureBoot, Site, Terminal},
+    machine::{
+        BootRecord, EXECUTED_FILES, Guest, Machine, Parts, SecureBoot, Site, Terminal, program,
+    },
 };
 
 const HELP: &str = "\
@@ -92,41 +90,60 @@ async fn play(secure_boot: SecureBoot, command_line: Option<&str>) -> Result<(),
     println!("Booting; the console follows. To leave: `poweroff -f` there, or Ctrl-A then X.");
     let mut guest = machine.boot(&image).await?;
     site.configure(&mut guest).await?;
-    let config = site.cluster.folder().join("verifier.toml");
-    println!(
-        "\r\nA verifier runs on this host; its configuration is {0}. In the machine:\r\n  attestor inspect\r\n  \
-         attestor once                  first denied: there is no golden set yet\r\nOn this host, in \
-         another terminal:\r\n  verifier golden capture machine --config {0} > linux.toml\r\n  verifier golden \
-         apply linux.toml --config {0}\r",
-        config.display()
-    );
+    // The console is in raw mode: a line begins where the one before ended.
+    print!("{}", instructions(&site)?.replace('\n', "\r\n"));
     // A shell with job control on the console, again when it ends.
     guest.send("while :; do setsid cttyhack sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1; done").await?;
     Ok(guest.ended_by_hand().await?)
 }
 
-/// Two boots, with Secure Boot and without, and what they left.
+/// How to go on, in the machine and beside it.
+fn instructions(site: &Site) -> Result<String, AnyError> {
+    let verifier = program("verifier")?;
+    let verifier = verifier.display();
+    Ok(format!(
+        "\nIn the machine:\n  attestor inspect\n  attestor once      first denied: there is no golden set \
+         yet\nIn another terminal of this host:\n  export ASSAY_STATE={} ASSAY_SERVER={}\n  {verifier} golden \
+         capture machine > linux.toml\n  {verifier} golden apply linux.toml\n",
+        site.cluster.folder().join("state").display(),
+        site.cluster.running().address,
+    ))
+}
+
+/// What IMA measures in these boots: what is executed, and what user 1000 owns and anybody reads.
+const READ_FILES: &str = "measure func=FILE_CHECK mask=MAY_READ fowner=1000\n";
+
+/// Two boots, with Secure Boot and without, and what they left; the second one again after violations.
 async fn vectors() -> Result<(), AnyError> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(VECTORS);
     std::fs::create_dir_all(&folder)?;
     let site = Site::start(&Parts::find()?).await?;
+    let image = site.image()?.with_ima_policy(&format!("{EXECUTED_FILES}{READ_FILES}"));
     for (name, secure_boot) in
         [("secure-boot-on", SecureBoot::On), ("secure-boot-off", SecureBoot::Off)]
     {
         let mut machine: Machine = site.machine(secure_boot).await?;
-        let mut guest = machine.boot(&site.image()?).await?;
-        let record = record(&mut guest).await?;
-        record.write(&folder, name)?;
+        let mut guest = machine.boot(&image).await?;
+        record(&mut guest, EXECUTES, &folder, name).await?;
+        if secure_boot == SecureBoot::Off {
+            record(&mut guest, VIOLATES, &folder, "ima-violations").await?;
+        }
         guest.power_off().await?;
-        println!("wrote {}", shown(&folder, name).display());
     }
     Ok(())
 }
 
-/// Runs programs of several kinds, so that IMA's list has them, and reads what the boot left.
-async fn record(guest: &mut Guest) -> Result<BootRecord, AnyError> {
-    guest.succeed(EXECUTES).await?;
-    Ok(BootRecord::read(guest).await?)
+/// Runs a script, and writes what the boot left so far.
+async fn record(
+    guest: &mut Guest,
+    script: &str,
+    folder: &Path,
+    name: &str,
+) -> Result<(), AnyError> {
+    guest.succeed(script).await?;
+    BootRecord::read(guest).await?.write(folder, name)?;
+    println!("wrote {}.*", folder.join(name).display());
+    Ok(())
 }
 
 /// A dynamic program with its libraries, a script with its interpreter, a program that changes between two runs,
@@ -146,9 +163,18 @@ ln -s '/root/\u{e9}cho twice' /root/true
 /root/true
 ";
 
-fn shown(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.*"))
-}
+/// A file is written while it is open for reading, and read while it is open for writing.
+const VIOLATES: &str = "\
+set -e
+echo one > /root/shared
+chown 1000 /root/shared
+exec 5< /root/shared
+echo two >> /root/shared
+exec 5<&-
+exec 6>> /root/shared
+cat /root/shared
+exec 6>&-
+";
 
 #[cfg(test)]
 mod tests {

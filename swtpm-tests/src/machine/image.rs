@@ -170,7 +170,7 @@ fn compressed(archive: &[u8]) -> Result<Vec<u8>, MachineError> {
     Err(HarnessError::Program { program, status: output.status, output: output_text }.into())
 }
 
-/// Removes the oldest images beyond [`IMAGES_KEPT`]; one that is in use stays readable.
+/// Removes the oldest images beyond [`IMAGES_KEPT`]; machines boot copies.
 fn forget_old(cache: &Path) {
     let Ok(entries) = fs::read_dir(cache) else { return };
     let age = |path: &PathBuf| {

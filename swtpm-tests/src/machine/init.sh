@@ -18,7 +18,8 @@ ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1
 echo ASSAY-AGENT-READY >&3
-while read -r line <&3; do
+# A host that says nothing for an hour was killed before it could power us off.
+while read -t 3600 -r line <&3; do
     echo "$line" | base64 -d > /tmp/script
     sh /tmp/script > /tmp/output 2>&1 < /dev/null 3>&-
     status=$?

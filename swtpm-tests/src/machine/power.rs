@@ -134,11 +134,8 @@ impl Machine {
     pub async fn power_on(&mut self, image: &Image) -> Result<Guest, MachineError> {
         let image = image.build()?;
         let boot = self.at("disk/EFI/BOOT/BOOTX64.EFI");
-        io("putting the image on the disk", || {
-            let _ = fs::remove_file(&boot);
-            // Another file system cannot link.
-            fs::hard_link(&image, &boot).or_else(|_| fs::copy(&image, &boot).map(drop))
-        })?;
+        // A copy: what the guest writes to its disk, QEMU writes to this folder.
+        io("putting the image on the disk", || fs::copy(&image, &boot))?;
         let agent = self.at("agent");
         let _ = fs::remove_file(&agent);
         let listener = io("listening for the guest's agent", || UnixListener::bind(&agent))?;
@@ -185,7 +182,8 @@ impl Machine {
         let socket = self.at("tpm.socket");
         let _ = fs::remove_file(&socket);
         let child = Command::new(&self.parts.swtpm)
-            .args(["socket", "--tpm2", "--tpmstate"])
+            // It ends with QEMU, should nobody be left to end it.
+            .args(["socket", "--tpm2", "--terminate", "--tpmstate"])
             .arg(format!("dir={}", self.at("tpm").display()))
             .arg("--ctrl")
             .arg(format!("type=unixio,path={}", socket.display()))

@@ -133,6 +133,17 @@ impl Boot {
             && self.ek_valid_until_unix_s.is_none_or(|until| now_unix_s <= until)
     }
 
+    /// The same boot, holding `log` instead of a log of its own that says the same: machines of one kind boot alike.
+    #[must_use]
+    pub fn sharing(mut self, log: &Arc<ProvenBootLog>) -> Self {
+        if let BootLog::Proven(own) = &mut self.boot_log
+            && *own == *log
+        {
+            *own = Arc::clone(log);
+        }
+        self
+    }
+
     /// The same boot with its tool log to be read from the start again.
     ///
     /// After a denial the log is asked for as a whole, so that the next finding can name files.

@@ -485,7 +485,7 @@ fn further_oddities_have_their_codes() {
             separated(|log| {
                 log.measured(7, EventType::EFI_ACTION, b"DMA Protection Disabled\0", b"x");
             }),
-            vec![ProblemCode::DmaProtectionDisabled],
+            vec![ProblemCode::DataNotVouched, ProblemCode::DmaProtectionDisabled],
         ),
         (
             separated(|log| {

@@ -9,11 +9,13 @@ use std::{
 };
 
 use appraisal::boot_log::{
-    EventSource, ProblemCode, Reading, Replay, ReplayedEvent, quirks::Quirk, read,
+    EventSource, Later, ProblemCode, Reading, Replay, ReplayedEvent, explain, quirks::Quirk, read,
 };
 use log_support::{all_pcrs, pcr, vector, vectors_dir};
 use proto::{
+    digest::{Digest, HashAlg},
     eventlog::{EventLog, EventType, LogAlg, LogDigest, LogFormat},
+    evidence::PcrValue,
     reason::ReasonCode,
 };
 use serde_json::Value;
@@ -306,4 +308,41 @@ fn oddities_of_a_physical_machine() {
             (ProblemCode::ApplicationBeforeCall, Some(54)),
         ]
     );
+}
+
+/// Logs of virtual machines of this project's own, with the values that their TPM reported. The kernel's IMA list, which
+/// extends PCR 10, is not part of them.
+#[test]
+fn logs_of_our_own_machines_explain_what_their_tpm_reports() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../swtpm-tests/vectors");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        println!("skipped: no {}", folder.display());
+        return;
+    };
+    let required = log_support::pcrs(&[0, 1, 2, 3, 4, 5, 6, 7, 9, 11]);
+    for entry in entries {
+        let path = entry.expect("an entry").path();
+        let Some(stem) = name(&path).strip_suffix(".uefi.bin") else { continue };
+        let sidecar = std::fs::read(path.with_file_name(format!("{stem}.pcrs.json")));
+        let sidecar: Value = serde_json::from_slice(&sidecar.expect("a sidecar")).expect("JSON");
+        let mut values = Vec::new();
+        for (bank, pcrs) in sidecar.as_object().expect("banks") {
+            let bank: HashAlg = bank.parse().expect("a bank");
+            for (index, value) in pcrs.as_object().expect("PCRs") {
+                let bytes = hex::decode(value.as_str().expect("text")).expect("hexadecimal");
+                values.push(PcrValue {
+                    index: pcr(index.parse().expect("a PCR")),
+                    value: Digest::new(bank, &bytes).expect("its length"),
+                });
+            }
+        }
+        let bytes = std::fs::read(&path).expect("readable");
+        let log = EventLog::parse(&bytes).expect("well-formed");
+        let explained = explain(&log, Later::default(), &values, required).expect("explained");
+        let facts = explained.facts();
+        assert_eq!(facts.secure_boot, Some(stem.contains("boot-on")), "{stem}");
+        let sections: Vec<&str> =
+            facts.uki_sections.iter().map(|section| section.name.as_str()).collect();
+        assert_eq!(sections, [".linux", ".osrel", ".cmdline", ".initrd"], "{stem}");
+    }
 }

@@ -2,13 +2,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use appraisal::{
     Proven,
     boot::{Boot, BootDocument},
+    boot_log::ProvenBootLog,
 };
+use proto::digest::Digest;
 
 use crate::{
     objects::StoredObject,
@@ -30,7 +32,31 @@ pub(super) struct ParsedBoot {
 
 /// Records parsed so far, by AK Name.
 #[derive(Debug, Default)]
-pub(super) struct Boots(Mutex<HashMap<Vec<u8>, Arc<ParsedBoot>>>);
+pub(super) struct Boots {
+    parsed: Mutex<HashMap<Vec<u8>, Arc<ParsedBoot>>>,
+    logs: Logs,
+}
+
+/// What firmware logs proved, by the log's digest, for as long as a boot holds it: a fleet of one kind of machine
+/// keeps it once, not once a node.
+#[derive(Debug, Default)]
+struct Logs(Mutex<HashMap<Digest, Weak<ProvenBootLog>>>);
+
+impl Logs {
+    /// The boot, with a log that another one holds already if both say the same.
+    fn share(&self, boot: Boot) -> Boot {
+        let Some(own) = boot.boot_log().proven().cloned() else { return boot };
+        let mut logs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = logs.get(&own.log).and_then(Weak::upgrade) {
+            return boot.sharing(&known);
+        }
+        if logs.len() >= MAX_PARSED_BOOTS {
+            logs.retain(|_, log| log.strong_count() > 0);
+        }
+        logs.insert(own.log, Arc::downgrade(&own));
+        boot
+    }
+}
 
 /// A boot's record, about to be written.
 pub(super) struct WrittenBoot {
@@ -49,13 +75,14 @@ impl Boots {
         known: &store::KnownBoot,
     ) -> Result<Arc<ParsedBoot>, String> {
         let ak_name = &known.boot.ak_name;
-        let mut boots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut boots = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parsed) = boots.get(ak_name).filter(|parsed| parsed.version == known.version) {
             return Ok(Arc::clone(parsed));
         }
         let bytes = &known.boot.record;
         let document: BootDocument = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         let boot = Boot::assert_from_store(document).map_err(|e| e.to_string())?;
+        let boot = self.logs.share(boot);
         let record = store.objects().put(bytes).map_err(|e| e.to_string())?;
         let parsed = Arc::new(ParsedBoot { version: known.version, boot, record });
         insert(&mut boots, ak_name.clone(), Arc::clone(&parsed));
@@ -65,7 +92,8 @@ impl Boots {
     /// Keeps what was just written under this version.
     pub(super) fn keep(&self, written: WrittenBoot, version: u64) {
         let WrittenBoot { put, boot, record } = written;
-        let mut boots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let boot = self.logs.share(boot);
+        let mut boots = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         insert(&mut boots, put.boot.ak_name, Arc::new(ParsedBoot { version, boot, record }));
     }
 }

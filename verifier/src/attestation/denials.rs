@@ -79,30 +79,12 @@ struct Dropped {
     codes: BTreeSet<String>,
 }
 
-/// A denial of a TPM that proved itself.
-pub(super) struct ProvenDenial<'a> {
-    pub(super) proven: &'a Proven,
+/// What a decision is about besides its findings.
+pub(super) struct About<'a> {
     pub(super) node: &'a str,
     pub(super) policy_version: &'a str,
-    pub(super) denial: &'a Denial,
     /// What recording it would write.
     pub(super) bytes: usize,
-}
-
-impl ProvenDenial<'_> {
-    /// Equal for denials that say the same of the same state.
-    fn says(&self) -> Digest {
-        let tpm = self.proven.claims.tpm();
-        let mut text = format!("{:?}", (self.node, self.policy_version, tpm.reset_count));
-        text.push_str(&format!("{:?}", tpm.restart_count));
-        for finding in self.denial.findings() {
-            text.push_str(&format!("{:?}", (finding.code, &finding.subject, &finding.observed)));
-        }
-        for value in self.proven.claims.pcrs() {
-            text.push_str(&format!("{value:?}"));
-        }
-        HashAlg::Sha256.hash(&[text.as_bytes()])
-    }
 }
 
 impl Default for Denials {
@@ -116,42 +98,71 @@ impl Default for Denials {
 }
 
 impl Denials {
-    /// Whether the denial of a caller that proved nothing is recorded.
-    pub(super) fn records_unproven(&self, now_unix_s: i64) -> bool {
-        let recorded = self.unproven.allow(now_unix_s);
-        if !recorded {
-            metrics::denial_unrecorded(false);
-            let mut unrecorded = lock(&self.unrecorded);
-            unrecorded.unproven = unrecorded.unproven.saturating_add(1);
+    /// Whether a decision is recorded. Every admission is (`denial` absent), and makes the TPM's next
+    /// denial news.
+    pub(super) fn records(
+        &self,
+        denial: Option<&Denial>,
+        proven: Option<&Proven>,
+        about: &About<'_>,
+        now_unix_s: i64,
+    ) -> bool {
+        match (denial, proven) {
+            (None, None) => true,
+            (None, Some(proven)) => {
+                if let Some(tpm) = lock(&self.tpms).get_mut(&proven.boot.ek().digest) {
+                    tpm.last = None;
+                }
+                true
+            }
+            // Whoever proved nothing may fill the record only slowly, and never a node's history.
+            (Some(_), None) => {
+                let recorded = self.unproven.allow(now_unix_s);
+                if !recorded {
+                    metrics::denial_unrecorded(false);
+                    let mut unrecorded = lock(&self.unrecorded);
+                    unrecorded.unproven = unrecorded.unproven.saturating_add(1);
+                }
+                recorded
+            }
+            (Some(denial), Some(proven)) => self.records_proven(denial, proven, about, now_unix_s),
         }
-        recorded
     }
 
-    /// Whether the denial of a TPM that proved itself is recorded.
-    pub(super) fn records_proven(&self, denied: &ProvenDenial<'_>, now_unix_s: i64) -> bool {
-        let ek = denied.proven.boot.ek().digest;
-        let says = denied.says();
+    fn records_proven(
+        &self,
+        denial: &Denial,
+        proven: &Proven,
+        about: &About<'_>,
+        now_unix_s: i64,
+    ) -> bool {
+        let ek = proven.boot.ek().digest;
+        let says = says(denial, proven, about);
         let recorded = {
             let mut tpms = lock(&self.tpms);
             if tpms.len() >= MAX_TPMS && !tpms.contains_key(&ek) {
                 forget_half(&mut tpms);
             }
             let tpm = tpms.entry(ek).or_insert_with(|| Tpm::new(now_unix_s));
-            tpm.takes(says, denied.bytes, now_unix_s)
+            tpm.takes(says, about.bytes, now_unix_s)
         };
         if !recorded {
             metrics::denial_unrecorded(true);
-            lock(&self.unrecorded).add(ek, denied, now_unix_s);
+            lock(&self.unrecorded).add(ek, denial, about, now_unix_s);
         }
         recorded
     }
+}
 
-    /// The next denial of this TPM is news.
-    pub(super) fn admitted(&self, ek: &Digest) {
-        if let Some(tpm) = lock(&self.tpms).get_mut(ek) {
-            tpm.last = None;
-        }
-    }
+/// Equal for denials that say the same of the same state.
+fn says(denial: &Denial, proven: &Proven, about: &About<'_>) -> Digest {
+    let tpm = proven.claims.tpm();
+    let counters = (tpm.reset_count, tpm.restart_count);
+    let findings: Vec<_> =
+        denial.findings().map(|found| (found.code, &found.subject, &found.observed)).collect();
+    let state = (about.node, about.policy_version, counters, findings, proven.claims.pcrs());
+    // Only compared within this process: the form is nobody else's business.
+    HashAlg::Sha256.hash(&[format!("{state:?}").as_bytes()])
 }
 
 impl Tpm {
@@ -200,13 +211,13 @@ fn forget_half(tpms: &mut BTreeMap<Digest, Tpm>) {
 }
 
 impl Unrecorded {
-    fn add(&mut self, ek: Digest, denied: &ProvenDenial<'_>, now_unix_s: i64) {
+    fn add(&mut self, ek: Digest, denial: &Denial, about: &About<'_>, now_unix_s: i64) {
         if self.tpms.len() >= MAX_NAMED && !self.tpms.contains_key(&ek) {
             self.others = self.others.saturating_add(1);
             return;
         }
         let dropped = self.tpms.entry(ek).or_insert_with(|| Dropped {
-            node: denied.node.to_owned(),
+            node: about.node.to_owned(),
             denials: 0,
             bytes: 0,
             first_unix_s: now_unix_s,
@@ -214,9 +225,9 @@ impl Unrecorded {
             codes: BTreeSet::new(),
         });
         dropped.denials = dropped.denials.saturating_add(1);
-        dropped.bytes = dropped.bytes.saturating_add(denied.bytes as u64);
+        dropped.bytes = dropped.bytes.saturating_add(about.bytes as u64);
         dropped.last_unix_s = now_unix_s;
-        for code in codes(denied.denial) {
+        for code in codes(denial) {
             if dropped.codes.len() < MAX_CODES {
                 dropped.codes.insert(code);
             }

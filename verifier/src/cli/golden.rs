@@ -5,10 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use appraisal::{
-    ima::Manifest,
-    policy::{Manifests, ReferenceValues},
-};
+use appraisal::policy::{Manifests, ReferenceValues};
 use clap::Subcommand;
 use proto::{digest::PcrIndex, pb};
 use serde_json::{Value, json};
@@ -150,9 +147,7 @@ fn tool_pcr_of(global: &Global, asked: Option<u8>) -> Result<PcrIndex, Failure> 
 
 fn manifests(file: Option<&Path>) -> Result<Manifests, Failure> {
     let Some(file) = file else { return Ok(Manifests::new()) };
-    let text = read_text(file)?;
-    let manifest = Manifest::parse(text.as_bytes())
-        .map_err(|problem| Failure::refused(format!("{}: {problem}", file.display())))?;
+    let manifest = super::ima::read(file)?;
     Ok(Manifests::from([(*manifest.id(), Arc::new(manifest))]))
 }
 

@@ -10,11 +10,12 @@ use std::{
 use appraisal::ima::Manifest;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use proto::digest::HashAlg;
+use proto::{digest::HashAlg, pb};
 use serde_json::json;
 
 use super::{
-    Done, Failure, Global,
+    Done, Failure, Global, block_on,
+    client::{answer, connect},
     files::read_bytes,
     now,
     output::{Output, printable, time},
@@ -28,6 +29,25 @@ use crate::ima_manifest::{
 pub(super) enum ImaCommand {
     #[command(subcommand)]
     Manifest(ManifestCommand),
+    /// Give a manifest to the verifier, so that golden sets can name it. Needs the role security.
+    ///
+    /// What is imported is kept for good: decisions that rest on it can be judged again. It judges
+    /// nobody until a golden set names its digest under [ima].
+    ///
+    /// Example:
+    ///   verifier ima import manifest.jsonl
+    #[command(verbatim_doc_comment)]
+    Import {
+        /// The manifest; `-` for the standard input.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// List what was imported, the newest first.
+    ///
+    /// Example:
+    ///   verifier ima list
+    #[command(verbatim_doc_comment)]
+    List,
 }
 
 /// Manifests: digests of the files that may be used, with their paths.
@@ -147,8 +167,48 @@ impl From<&SelectArgs> for Selection {
 }
 
 pub(super) fn run(global: &Global, command: ImaCommand) -> Done {
-    let ImaCommand::Manifest(command) = command;
     let output = global.output();
+    match command {
+        ImaCommand::Manifest(command) => manifest(output, command),
+        ImaCommand::Import { file } => block_on(import(global, output, &file)),
+        ImaCommand::List => block_on(list(global, output)),
+    }
+}
+
+async fn import(global: &Global, output: Output, file: &Path) -> Done {
+    let request = pb::ManifestDocument { document: read_bytes(file)? };
+    let info = answer(connect(global).await?.import_manifest(request).await)?;
+    let verb = if info.known { "known already" } else { "imported" };
+    let sentence =
+        format!("{verb}: {} ({} files, {})", printable(&info.name), info.files, info.sha256);
+    output.either(&info_json(&info), sentence)
+}
+
+async fn list(global: &Global, output: Output) -> Done {
+    let listed = answer(connect(global).await?.list_manifests(pb::Empty {}).await)?.manifests;
+    if output.is_json() {
+        return output.json(&listed.iter().map(info_json).collect::<Vec<_>>());
+    }
+    let rows: Vec<_> = listed
+        .into_iter()
+        .map(|info| {
+            let (files, imported) = (info.files.to_string(), time(info.imported_unix_s));
+            vec![printable(&info.name), files, imported, info.imported_by, info.sha256]
+        })
+        .collect();
+    let heads = ["NAME", "FILES", "IMPORTED", "BY", "DIGEST"];
+    output.table(&heads, &rows, "No manifest was imported yet.")
+}
+
+fn info_json(info: &pb::ManifestInfo) -> serde_json::Value {
+    json!({
+        "sha256": info.sha256, "name": info.name, "files": info.files, "bytes": info.bytes,
+        "imported_unix_s": info.imported_unix_s, "imported_by": info.imported_by,
+        "known": info.known,
+    })
+}
+
+fn manifest(output: Output, command: ManifestCommand) -> Done {
     match command {
         ManifestCommand::FromList { file, out } => {
             let bytes = read_bytes(&file)?;
@@ -241,7 +301,8 @@ fn spinner() -> ProgressBar {
     bar
 }
 
-fn read(file: &Path) -> Result<Manifest, Failure> {
+/// A manifest in a file.
+pub(super) fn read(file: &Path) -> Result<Manifest, Failure> {
     let bytes = read_bytes(file)?;
     Manifest::parse(&bytes).map_err(|problem| {
         Failure::refused(format!("{} is not a manifest: {problem}", file.display()))

@@ -49,9 +49,7 @@ pub fn from_installed(
                 Ok(found) if found.is_file() => {
                     out.seen = out.seen.saturating_add(1);
                     progress(out.seen);
-                    for name in names_of(path) {
-                        take(&mut out, selection, &on_disk, &name, found.mode());
-                    }
+                    take(&mut out, selection, &on_disk, &names_of(path), found.mode());
                 }
                 Ok(_) => {}
                 Err(error) => out.skip(format!("{}: {error}", on_disk.display())),

@@ -49,7 +49,7 @@ pub fn from_root(
                     out.seen = out.seen.saturating_add(1);
                     progress(out.seen);
                     let name = name_in(root, &path);
-                    take(&mut out, selection, &path, &name, found.mode());
+                    take(&mut out, selection, &path, &[name], found.mode());
                 }
                 Ok(_) => {}
                 Err(error) => out.skip(format!("{}: {error}", shown(&path))),
@@ -60,29 +60,33 @@ pub fn from_root(
     Ok(out)
 }
 
-/// Hashes a file of the disk if it is selected; what goes wrong is said.
-pub(super) fn take(out: &mut Collected, selection: Selection, path: &Path, name: &[u8], mode: u32) {
-    match digest(selection, path, name, mode) {
+/// Hashes a file of the disk, which the kernel may know by any of `names`, if it is selected; what goes
+/// wrong is said.
+pub(super) fn take(
+    out: &mut Collected,
+    selection: Selection,
+    path: &Path,
+    names: &[Vec<u8>],
+    mode: u32,
+) {
+    match digest(selection, path, mode) {
         Ok(Some((digest, size))) => {
             out.hashed_bytes = out.hashed_bytes.saturating_add(size);
-            out.builder.file(&digest, name);
+            for name in names {
+                out.builder.file(&digest, name);
+            }
         }
         Ok(None) => {}
         Err(error) => out.skip(format!("{}: {error}", shown(path))),
     }
 }
 
-fn digest(
-    selection: Selection,
-    path: &Path,
-    name: &[u8],
-    mode: u32,
-) -> io::Result<Option<(Digest, u64)>> {
+fn digest(selection: Selection, path: &Path, mode: u32) -> io::Result<Option<(Digest, u64)>> {
     let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits();
     let flags = i32::try_from(flags).map_err(io::Error::other)?;
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     let begun = Begun::new(file)?;
-    if is_selected(selection, name, mode, begun.head()) {
+    if is_selected(selection, path.as_os_str().as_bytes(), mode, begun.head()) {
         begun.digest(selection.digest).map(Some)
     } else {
         Ok(None)

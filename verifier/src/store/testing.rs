@@ -4,7 +4,7 @@ use proto::digest::{Digest, HashAlg};
 
 use super::{
     Appraisal, Boot, By, CertificateIntent, Counters, NewDecision, NewNode, Node, NodeStatus,
-    Outcome, Seen, Store, StoreOptions,
+    Outcome, Store, StoreOptions,
 };
 
 pub(crate) const NOW: i64 = 1_800_000_000;
@@ -78,15 +78,7 @@ pub(crate) fn decision(id: &str, node: &str, at: i64) -> NewDecision {
 }
 
 pub(crate) fn appraisal(id: &str, node: &str) -> Appraisal {
-    Appraisal {
-        decision: decision(id, node, NOW),
-        node_version: None,
-        new_node: None,
-        boot: None,
-        certificate: None,
-        grounds: Vec::new(),
-        seen: Seen::default(),
-    }
+    Appraisal::of(decision(id, node, NOW))
 }
 
 pub(crate) fn intent(serial: &str, node: &str) -> CertificateIntent {

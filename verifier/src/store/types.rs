@@ -417,6 +417,22 @@ pub struct Appraisal {
     pub seen: Seen,
 }
 
+impl Appraisal {
+    /// Nothing but the decision, which rests on nothing that may change.
+    #[must_use]
+    pub fn of(decision: NewDecision) -> Self {
+        Self {
+            decision,
+            node_version: None,
+            new_node: None,
+            boot: None,
+            certificate: None,
+            grounds: Vec::new(),
+            seen: Seen::default(),
+        }
+    }
+}
+
 /// What [`Store::record`](super::Store::record) committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {

@@ -62,6 +62,13 @@ pub(super) struct Constants {
     known: Vec<(LogDigest, Constant)>,
 }
 
+impl Constant {
+    /// The text of an action; none for anything else.
+    pub(super) fn text(self) -> Option<&'static str> {
+        TEXTS.iter().find(|(constant, _)| *constant == self).map(|(_, text)| *text)
+    }
+}
+
 impl Constants {
     pub(super) fn new(alg: LogAlg) -> Self {
         let mut known = Vec::with_capacity(2 * TEXTS.len() + 3);

@@ -206,8 +206,7 @@ pub fn explain<'a>(
         }
     }
     let records = later.systemd.unwrap_or_default();
-    reading.facts.userspace =
-        systemd::measurements(&replay, records, bank, |pcr| vouched_for.contains(pcr));
+    reading.facts.userspace = systemd::userspace_measurements(&replay, records, bank, vouched_for);
     Ok(ExplainedBootLog { replay, reading, explained, systemd_records })
 }
 

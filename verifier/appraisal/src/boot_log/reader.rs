@@ -3,15 +3,8 @@
 use proto::{
     digest::{HashAlg, PcrSet},
     eventlog::{
-        Event, EventLog, EventType, LogAlg, LogDigest, device_path,
-        firmware::ImageLoad,
-        gpt::Gpt,
-        guid::Guid,
-        load_option::LoadOption,
-        no_action::NoAction,
-        tagged::{LINUX_INITRD, LINUX_LOAD_OPTIONS, TaggedEvent},
-        text,
-        variable::VariableData,
+        Event, EventLog, EventType, LogAlg, LogDigest, device_path, firmware::ImageLoad, gpt::Gpt,
+        guid::Guid, load_option::LoadOption, no_action::NoAction, text, variable::VariableData,
     },
 };
 use serde::Serialize;
@@ -19,15 +12,14 @@ use serde::Serialize;
 use super::{
     constants::{Constant, Constants, ERROR_SEPARATOR},
     facts::{
-        Application, BootFacts, BootVariable, CommandLine, Driver, FirmwareInfo, PartitionFact,
-        PartitionTable, Section, Separator, SeparatorValue, Source,
+        Application, BootFacts, BootVariable, Driver, FirmwareInfo, PartitionFact, PartitionTable,
+        Separator, SeparatorValue, Source,
     },
-    hints::{CommandLineHint, FileHint, TextHint},
     problem::{Problem, ProblemCode},
     quirks::{Quirk, QuirkSeen},
     replay::Replay,
     secure_boot,
-    vouch::{Vouch, Vouched, split_label},
+    vouch::{Vouch, Vouched},
 };
 
 /// Longest data of PCR 0 that becomes part of the facts.
@@ -214,6 +206,14 @@ impl Collector {
                 self.problem(ProblemCode::TypeMislabelled, index, pcr, detail);
             }
             return;
+        }
+        let data = seen.event.untrusted_data;
+        if let Some(text) = seen.constant.and_then(Constant::text)
+            && data.strip_suffix(&[0]).unwrap_or(data) != text.as_bytes()
+        {
+            let detail =
+                format!("\"{text}\" by its digest, and the data in the log says otherwise");
+            self.problem(ProblemCode::DataNotVouched, index, pcr, detail);
         }
         let measured_as_logged = matches!(
             kind,
@@ -428,81 +428,6 @@ impl Collector {
         if in_sight && self.reading.facts.exit_boot_services.success.is_none() {
             let detail = "PCR 5 does not say that the firmware was left with success";
             self.push(Problem::missing(ProblemCode::ExitBootServicesMissing, 5, detail));
-        }
-    }
-
-    /// PCR 8, 9, 12, 14: what boot loaders and stubs measure.
-    fn loader(&mut self, seen: &[Seen<'_, '_>]) {
-        for event in seen.iter().filter(|event| event.constant.is_none()) {
-            let index = event.event.index;
-            let (pcr, digest) = (event.pcr, event.digest);
-            let (data, kind) = (event.event.untrusted_data, event.event.untrusted_type);
-            if pcr == 12
-                && let Some(text) = text::printable_utf16(event.vouched.bytes)
-            {
-                // The options handed to the kernel: nothing else in PCR 12 is UCS-2 that is measured as logged.
-                let source = event.source();
-                let line = CommandLine { source, digest, text: Some(text) };
-                self.reading.facts.command_lines.push(line);
-                continue;
-            }
-            let hints = &mut self.reading.facts.hints;
-            let name = text::any_printable(data);
-            match (pcr, kind) {
-                (8, EventType::IPL) => {
-                    let text = text::any_printable(event.vouched.bytes);
-                    let label = split_label(data).map(|(label, _)| label);
-                    let is_command = label == Some(b"grub_cmd".as_slice());
-                    match (is_command, text) {
-                        (true, Some(text)) => {
-                            hints.loader_commands.push(TextHint { event: index, pcr, text });
-                        }
-                        (true, None) => {}
-                        (false, text) => {
-                            let hint = CommandLineHint { event: index, pcr, digest, text };
-                            hints.command_lines.push(hint);
-                        }
-                    }
-                }
-                (9, EventType::EVENT_TAG) => match TaggedEvent::read(data) {
-                    Ok(tagged) if tagged.tag == LINUX_LOAD_OPTIONS => {
-                        let hint = CommandLineHint { event: index, pcr, digest, text: None };
-                        hints.command_lines.push(hint);
-                    }
-                    Ok(tagged) if tagged.tag == LINUX_INITRD => {
-                        let name = text::any_printable(tagged.data).unwrap_or_default();
-                        hints.initrds.push(FileHint { event: index, pcr, digest, name });
-                    }
-                    _ => {}
-                },
-                (9, EventType::IPL) => {
-                    let name = name.unwrap_or_default();
-                    hints.loader_files.push(FileHint { event: index, pcr, digest, name });
-                }
-                (14, EventType::IPL) => {
-                    let name = name.unwrap_or_default();
-                    hints.shim_variables.push(FileHint { event: index, pcr, digest, name });
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// PCR 11: pairs of a section's name and its content, from the first event on. What a content hashes to is the
-    /// image's business, also where it is the hash of a name: that is why pairs are counted off strictly.
-    fn kernel_image(&mut self, seen: &[Seen<'_, '_>]) {
-        let mut events = seen.iter().filter(|event| event.pcr == 11);
-        while let (Some(name), Some(content)) = (events.next(), events.next()) {
-            let Some(Constant::Section(section)) = name.constant else { return };
-            let source =
-                Source { event: content.event.index, pcr: content.pcr, vouch: Vouch::Structure };
-            let digest = content.digest;
-            if section == ".cmdline" {
-                let line = CommandLine { source, digest, text: None };
-                self.reading.facts.command_lines.push(line);
-            }
-            let name = section.to_owned();
-            self.reading.facts.uki_sections.push(Section { source, name, digest });
         }
     }
 }

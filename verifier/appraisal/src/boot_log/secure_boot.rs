@@ -37,6 +37,7 @@ const DATABASES: [(Guid, &str); 6] = [
 /// could hide a first variable behind a second one.
 pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) {
     let mut after_separator = false;
+    let mut after_separator_of_pcr_1 = false;
     let mut unproven = None;
     let mut unproven_later = false;
     let mut states: Vec<(Source, Vec<u8>)> = Vec::new();
@@ -46,6 +47,10 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
         match event.constant {
             Some(Constant::Separator(_) | Constant::ErrorSeparator) if event.pcr == 7 => {
                 after_separator = true;
+                continue;
+            }
+            Some(Constant::Separator(_) | Constant::ErrorSeparator) => {
+                after_separator_of_pcr_1 = true;
                 continue;
             }
             Some(Constant::DebugMode) if event.pcr == 7 => {
@@ -77,11 +82,14 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
             }
         };
         let Some(variable) = variable else { continue };
+        if event.pcr == 1 {
+            if !after_separator_of_pcr_1 {
+                modes(out, &variable);
+            }
+            continue;
+        }
         if !after_separator && unproven.is_none() {
             modes(out, &variable);
-        }
-        if event.pcr != 7 {
-            continue;
         }
         if variable.is(Guid::GLOBAL_VARIABLE, "SecureBoot") {
             if after_separator {
@@ -118,6 +126,18 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
         }
     }
     state(out, &states, unproven, trusted);
+    mark_authorities_in_db(out);
+}
+
+/// Says of each authority whether db has it. Looked up in a sorted list: both may be long in a hostile log.
+fn mark_authorities_in_db(out: &mut Collector) {
+    let facts = &mut out.reading.facts;
+    let Some(db) = &facts.db else { return };
+    let mut known: Vec<&str> = db.entries.iter().map(|entry| entry.digest.as_str()).collect();
+    known.sort_unstable();
+    for authority in &mut facts.authorities {
+        authority.in_db = Some(known.binary_search(&authority.digest.as_str()).is_ok());
+    }
 }
 
 /// `AuditMode` and `DeployedMode`, which some firmware measures into PCR 1.
@@ -262,14 +282,12 @@ fn authority(out: &mut Collector, source: Source, variable: &VariableData<'_>) {
         Some(entry) if entry.data.len() == HashAlg::Sha256.len_bytes() => hex::encode(entry.data),
         _ => sha256(data),
     };
-    let db = out.reading.facts.db.as_ref();
-    let in_db = db.map(|db| db.entries.iter().any(|entry| entry.digest == digest));
     out.reading.facts.authorities.push(Authority {
         source,
         vendor: variable.vendor,
         variable: variable.name_text(),
         digest,
         certificate,
-        in_db,
+        in_db: None,
     });
 }

@@ -1,7 +1,7 @@
 //! Events that systemd measures from userspace, continued after the firmware's.
 
 use proto::{
-    digest::PcrIndex,
+    digest::{PcrIndex, PcrSet},
     eventlog::{EventType, LogAlg, LogDigest, systemd::SystemdRecord},
 };
 
@@ -130,16 +130,19 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// What systemd measured, as facts: from the records that were taken, and from phases that were inferred.
-pub(super) fn measurements(
+/// What systemd measured, as facts of the PCRs in `trusted`: the records of its log that were extended, and the phases
+/// that were inferred.
+#[must_use]
+pub fn userspace_measurements(
     replay: &Replay<'_>,
     records: &[SystemdRecord],
     bank: LogAlg,
-    trusted: impl Fn(PcrIndex) -> bool,
+    trusted: PcrSet,
 ) -> Vec<UserspaceMeasurement> {
     let mut out = Vec::new();
     for (position, event) in replay.events().iter().enumerate() {
-        let Some(digest) = replay.digest(position, bank).filter(|_| trusted(event.pcr)) else {
+        let Some(digest) = replay.digest(position, bank).filter(|_| trusted.contains(event.pcr))
+        else {
             continue;
         };
         let record = match event.source {

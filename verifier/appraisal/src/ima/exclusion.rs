@@ -21,7 +21,7 @@ use super::ImaProblem;
 /// Longest pattern, bytes: PATH_MAX of Linux.
 pub const MAX_PATTERN_BYTES: usize = 4096;
 /// Patterns of one policy.
-pub const MAX_PATTERNS: usize = 1024;
+pub const MAX_PATTERNS: usize = 256;
 
 /// A compiled pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,8 @@ use crate::verdict::Finding;
 /// Findings about one boot's list that are kept; entries after so many are counted, not judged: the
 /// denial is certain, and signatures of a hostile list are not worth checking.
 pub const MAX_IMA_FINDINGS: usize = 64;
+/// Entries whose rows of the manifest are fetched together: their waits for memory overlap.
+const BATCH: usize = 16;
 /// Digests that a finding names as expected.
 const MAX_EXPECTED: usize = 3;
 
@@ -49,8 +51,17 @@ pub fn judge(list: &AnchoredImaList<'_>, policy: &ImaPolicy) -> Judgement {
     if first == 0 {
         judge.hashing();
     }
-    for (index, entry) in (first..).zip(list.new_entries()) {
-        judge.entry(index, &entry);
+    let mut entries = (first..).zip(list.new_entries());
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        batch.extend(entries.by_ref().take(BATCH));
+        if batch.is_empty() {
+            break;
+        }
+        policy.look_ahead(&batch);
+        for (index, entry) in batch.drain(..) {
+            judge.entry(index, &entry);
+        }
     }
     let judged = judge.judged;
     let findings = judged.findings.clone();
@@ -169,14 +180,8 @@ fn accept(policy: &ImaPolicy, state: &ImaState, entry: &ImaEntry<'_>) -> Result<
     if entry.is_boot_aggregate() {
         return boot_aggregate(state, digest);
     }
-    if policy.excludes(name) {
-        return Ok(Ground::Excluded);
-    }
-    let Some(alg) = digest.algorithm.and_then(|alg| alg.appraised()) else {
-        let expected = "a digest of sha256, sha384 or sha512";
-        return refuse(ReasonCode::PolicyImaDigestWeak, expected, digest.to_string());
-    };
-    if let Some(buffer) = fields.buffer {
+    let alg = digest.algorithm.and_then(|alg| alg.appraised());
+    if let (Some(buffer), Some(alg)) = (fields.buffer, alg) {
         let hashed = alg.hash(&[buffer]);
         if hashed.as_bytes() != digest.bytes {
             let observed = format!("{digest} beside a buffer of {} bytes", buffer.len());
@@ -184,20 +189,28 @@ fn accept(policy: &ImaPolicy, state: &ImaState, entry: &ImaEntry<'_>) -> Result<
         }
     }
     let in_manifest = policy.in_manifest(digest, name);
-    match policy.require {
-        Require::Either if in_manifest => Ok(Ground::Manifest),
-        Require::Either => match checked(policy, fields, digest) {
-            Some(SignatureCheck::Good { .. }) => Ok(Ground::Signature),
-            Some(SignatureCheck::Bad(why)) => bad_signature(digest, &why),
-            Some(SignatureCheck::NotOurs(_)) | None => not_allowed(policy, digest, name),
-        },
-        Require::Both => match checked(policy, fields, digest) {
-            Some(SignatureCheck::Good { .. }) if in_manifest => Ok(Ground::Signature),
-            Some(SignatureCheck::Good { .. }) => not_allowed(policy, digest, name),
-            Some(SignatureCheck::Bad(why)) => bad_signature(digest, &why),
-            Some(SignatureCheck::NotOurs(why)) => no_signature(digest, &why),
-            None => no_signature(digest, "there is no signature"),
-        },
+    // Before the exclusions, which take longer to look through.
+    if in_manifest && policy.require == Require::Either {
+        return Ok(Ground::Manifest);
+    }
+    if policy.excludes(name) {
+        return Ok(Ground::Excluded);
+    }
+    if alg.is_none() {
+        let expected = "a digest of sha256, sha384 or sha512";
+        return refuse(ReasonCode::PolicyImaDigestWeak, expected, digest.to_string());
+    }
+    match (checked(policy, fields, digest), policy.require) {
+        (Some(SignatureCheck::Good { .. }), Require::Both) if !in_manifest => {
+            not_allowed(policy, digest, name)
+        }
+        (Some(SignatureCheck::Good { .. }), _) => Ok(Ground::Signature),
+        (Some(SignatureCheck::Bad(why)), _) => bad_signature(digest, &why),
+        (Some(SignatureCheck::NotOurs(_)) | None, Require::Either) => {
+            not_allowed(policy, digest, name)
+        }
+        (Some(SignatureCheck::NotOurs(why)), Require::Both) => no_signature(digest, &why),
+        (None, Require::Both) => no_signature(digest, "there is no signature"),
     }
 }
 

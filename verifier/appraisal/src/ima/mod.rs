@@ -9,7 +9,7 @@
 //! - [`replay`]: one pass; the list may have grown past the quote, so the prefix that replays exactly
 //!   is found, and what follows is neither believed nor remembered.
 //! - [`boot_aggregate`]: the first entry ties the list to what firmware measured in this boot.
-//! - [`judge`](mod@judge): every entry counts, not the last of a path; by [`manifest`], by [`keyring`], by anchored
+//! - [`judge()`]: every entry counts, not the last of a path; by [`manifest`], by [`keyring`], by anchored
 //!   [`exclusion`]s. The rules of a site are an [`policy::ImaPolicy`], compiled once and shared.
 //! - [`state`]: what a renewal continues from, findings included: a file that was refused stays refused
 //!   for the boot.

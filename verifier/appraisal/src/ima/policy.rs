@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use proto::{
     digest::{Digest, HashAlg},
-    ima::{DigestKind, FileDigest},
+    ima::{DigestKind, FileDigest, ImaEntry},
 };
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +148,13 @@ impl ImaPolicy {
         let alg = digest.algorithm.and_then(|alg| alg.appraised());
         alg.and_then(|alg| Digest::new(alg, digest.bytes).ok())
             .is_some_and(|digest| self.denied.contains(&digest))
+    }
+
+    /// Fetches the rows that [`Self::in_manifest`] will compare; decides nothing.
+    pub(super) fn look_ahead(&self, entries: &[(u64, ImaEntry<'_>)]) {
+        let Some(manifest) = &self.manifest else { return };
+        let digests = entries.iter().filter_map(|(_, entry)| entry.vouched()?.digest);
+        manifest.look_ahead(digests);
     }
 
     pub(super) fn in_manifest(&self, digest: &FileDigest<'_>, name: &[u8]) -> bool {

@@ -1,7 +1,7 @@
 //! The list against the quoted PCR.
 
 use proto::{
-    digest::{Digest, HashAlg, PcrIndex},
+    digest::{Digest, PcrIndex},
     evidence::LogSuffix,
     ima::{BankAlg, BankDigest, ImaEntry, ImaListReader, ListEnd, ListFormat},
     limits::MAX_IMA_LOG_BYTES,
@@ -37,19 +37,24 @@ struct BankReplay {
 }
 
 impl ListReplay {
-    /// The start: the PCR at zero in each bank.
+    /// The start: the PCR at zero in each bank, under every way of hashing.
     #[must_use]
     pub fn new(pcr: PcrIndex, banks: &[BankAlg]) -> Self {
-        let banks = banks
-            .iter()
-            .map(|alg| {
-                let zero = BankDigest::zero(*alg);
-                // SHA-1 padded to SHA-1 is SHA-1.
-                let padded = (*alg != BankAlg::Sha1).then_some(zero);
-                BankReplay { alg: *alg, per_bank: Some(zero), padded }
-            })
-            .collect();
-        Self { pcr, entries: 0, violations: 0, banks }
+        let mut out = Self::per_bank(pcr, banks);
+        for bank in &mut out.banks {
+            // SHA-1 padded to SHA-1 is SHA-1.
+            bank.padded = bank.per_bank.filter(|_| bank.alg != BankAlg::Sha1);
+        }
+        out
+    }
+
+    /// The start, for a kernel that hashes for each bank.
+    fn per_bank(pcr: PcrIndex, banks: &[BankAlg]) -> Self {
+        let zero = |alg: &BankAlg| {
+            let per_bank = Some(BankDigest::zero(*alg));
+            BankReplay { alg: *alg, per_bank, padded: None }
+        };
+        Self { pcr, entries: 0, violations: 0, banks: banks.iter().map(zero).collect() }
     }
 
     fn continuing(state: &ImaState) -> Self {
@@ -239,61 +244,35 @@ impl<'e> ReplayedImaList<'e> {
         }
         let mut quoted = quoted.to_vec();
         quoted.sort();
-        let banks: Vec<HashAlg> = quoted.iter().map(Digest::alg).collect();
-        let mut replay = match known {
-            Some(state) => ListReplay::continuing(state),
-            None => {
-                let banks: Vec<BankAlg> = banks.iter().map(|alg| (*alg).into()).collect();
-                ListReplay::new(pcr, &banks)
-            }
-        };
-        same_banks(&replay, pcr, &banks)?;
-        let format = known.map(ImaState::format).or_else(|| ListFormat::detect(bytes));
-        let replayed = |replay: &ListReplay, format, prefix: &'e [u8]| {
-            let used = u64::try_from(prefix.len()).unwrap_or(u64::MAX);
-            Self {
-                known: known.cloned(),
-                format,
-                pcr,
-                entries: replay.entries,
-                violations: replay.violations,
-                banks: replay.decided(&quoted),
-                prefix,
-                surplus_bytes: total.saturating_sub(start).saturating_sub(used),
-            }
-        };
+        let banks: Vec<BankAlg> = quoted.iter().map(|value| value.alg().into()).collect();
         // Without a readable first entry there is only the start to compare with.
-        let some_format = format.unwrap_or(ListFormat::ALL[0]);
-        if replay.matches(&quoted) {
-            return Ok(replayed(&replay, some_format, &[]));
-        }
-        let mut reader = ImaListReader::new(bytes, some_format);
-        while let Some(entry) = reader.next() {
-            let entry = entry.map_err(|error| {
-                let at = start.saturating_add(u64::try_from(error.at).unwrap_or(u64::MAX));
-                Denial::one(Finding::new(
-                    error.code(),
-                    format!("IMA entry {:06} at byte {at}", replay.entries),
-                    "a well-formed entry",
-                    error.kind.to_string(),
-                ))
-            })?;
-            replay.push(&entry)?;
-            if replay.matches(&quoted) {
-                let prefix = bytes.get(..reader.offset()).unwrap_or_default();
-                return Ok(replayed(&replay, some_format, prefix));
+        let format = known.map(ImaState::format).or_else(|| ListFormat::detect(bytes));
+        let search =
+            Search { start, bytes, quoted: &quoted, format: format.unwrap_or(ListFormat::ALL[0]) };
+        let (replay, prefix) = match known {
+            Some(state) => {
+                let replay = ListReplay::continuing(state);
+                same_banks(&replay, pcr, &banks)?;
+                search.run(replay)?
             }
-        }
-        let values: Vec<String> = quoted.iter().map(Digest::to_string).collect();
-        let end = match reader.end() {
-            ListEnd::Complete => String::new(),
-            ListEnd::Partial { left, .. } => format!(", then {left} bytes of an entry"),
+            None => {
+                let replay = ListReplay::per_bank(pcr, &banks);
+                same_banks(&replay, pcr, &banks)?;
+                // What most kernels do first: trying everything at once would cost them a third more.
+                search.run(replay).or_else(|_| search.run(ListReplay::new(pcr, &banks)))?
+            }
         };
-        Err(deny(
-            ReasonCode::ImaReplayMismatch,
-            format!("a prefix that replays to {}", values.join(", ")),
-            format!("{}{end}", replay.describe()),
-        ))
+        let used = u64::try_from(prefix.len()).unwrap_or(u64::MAX);
+        Ok(Self {
+            known: known.cloned(),
+            format: search.format,
+            pcr,
+            entries: replay.entries,
+            violations: replay.violations,
+            banks: replay.decided(&quoted),
+            prefix,
+            surplus_bytes: total.saturating_sub(start).saturating_sub(used),
+        })
     }
 
     /// Ties the list to the firmware: its first entry must be the hash of these PCRs.
@@ -387,7 +366,7 @@ impl<'e> AnchoredImaList<'e> {
     }
 
     /// Entries that this suffix added, up to the quote.
-    pub fn new_entries(&self) -> impl Iterator<Item = ImaEntry<'e>> {
+    pub fn new_entries(&self) -> impl Iterator<Item = ImaEntry<'e>> + use<'e> {
         // What replayed is well-formed.
         ImaListReader::new(self.prefix, self.state.format()).map_while(Result::ok)
     }
@@ -399,14 +378,59 @@ impl<'e> AnchoredImaList<'e> {
     }
 }
 
+/// The search for the prefix that replays to a quote: one pass.
+struct Search<'s, 'e> {
+    /// Bytes of the list before `bytes`.
+    start: u64,
+    bytes: &'e [u8],
+    /// One value a bank, ascending.
+    quoted: &'s [Digest],
+    format: ListFormat,
+}
+
+impl<'e> Search<'_, 'e> {
+    /// The replay where it has the quoted values, and the bytes up to there.
+    fn run(&self, mut replay: ListReplay) -> Result<(ListReplay, &'e [u8]), Denial> {
+        if replay.matches(self.quoted) {
+            return Ok((replay, &[]));
+        }
+        let mut reader = ImaListReader::new(self.bytes, self.format);
+        while let Some(entry) = reader.next() {
+            let entry = entry.map_err(|error| {
+                let at = u64::try_from(error.at).unwrap_or(u64::MAX).saturating_add(self.start);
+                Denial::one(Finding::new(
+                    error.code(),
+                    format!("IMA entry {:06} at byte {at}", replay.entries),
+                    "a well-formed entry",
+                    error.kind.to_string(),
+                ))
+            })?;
+            replay.push(&entry)?;
+            if replay.matches(self.quoted) {
+                let prefix = self.bytes.get(..reader.offset()).unwrap_or_default();
+                return Ok((replay, prefix));
+            }
+        }
+        let values: Vec<String> = self.quoted.iter().map(Digest::to_string).collect();
+        let end = match reader.end() {
+            ListEnd::Complete => String::new(),
+            ListEnd::Partial { left, .. } => format!(", then {left} bytes of an entry"),
+        };
+        Err(deny(
+            ReasonCode::ImaReplayMismatch,
+            format!("a prefix that replays to {}", values.join(", ")),
+            format!("{}{end}", replay.describe()),
+        ))
+    }
+}
+
 /// The list's PCR must be quoted, in the banks that are replayed and no others, once each.
-fn same_banks(replay: &ListReplay, pcr: PcrIndex, quoted: &[HashAlg]) -> Result<(), Denial> {
+fn same_banks(replay: &ListReplay, pcr: PcrIndex, quoted: &[BankAlg]) -> Result<(), Denial> {
     let names = |banks: &[BankAlg]| {
         let names: Vec<&str> = banks.iter().map(|bank| bank.name()).collect();
         if names.is_empty() { "no bank".to_owned() } else { names.join(", ") }
     };
     let known: Vec<BankAlg> = replay.banks.iter().map(|bank| bank.alg).collect();
-    let quoted: Vec<BankAlg> = quoted.iter().map(|alg| (*alg).into()).collect();
     let is_once = quoted.windows(2).all(|pair| pair.first() != pair.last());
     if quoted.is_empty() || !is_once || known != quoted || replay.pcr != pcr {
         let expected =
@@ -414,7 +438,7 @@ fn same_banks(replay: &ListReplay, pcr: PcrIndex, quoted: &[HashAlg]) -> Result<
         return Err(deny(
             ReasonCode::ImaWrongPcr,
             format!("PCR {} quoted in {expected}", replay.pcr),
-            format!("PCR {pcr} quoted in {}", names(&quoted)),
+            format!("PCR {pcr} quoted in {}", names(quoted)),
         ));
     }
     Ok(())

@@ -81,7 +81,7 @@ pub struct ImaJudged {
     pub policy: Digest,
     /// What was counted.
     pub counts: ImaCounts,
-    /// What was found, by entry; at most [`super::judge::MAX_IMA_FINDINGS`].
+    /// What was found, by entry; at most [`MAX_IMA_FINDINGS`](super::judge::MAX_IMA_FINDINGS).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
     /// Entries that were not judged any more, because there were as many findings as are kept.

@@ -1,6 +1,6 @@
 //! Public lists with known PCRs.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use appraisal::ima::{IMA_PCR, ListReplay, TemplateHashing};
 use proto::ima::{
@@ -10,7 +10,10 @@ use proto::ima::{
 
 use soft_tpm::ima::ImaKernel;
 
-use crate::ek_support::vectors_dir;
+use crate::{
+    ek_support::vectors_dir,
+    support::{boot_pcr, booted},
+};
 
 const FOLDER: &str = "kgoldman+ibmtss/ima";
 
@@ -105,10 +108,11 @@ fn every_entry_of_custom_templates_has_its_digest() {
     assert_eq!(inode.mode.map(|mode| mode & 0o170_000), Some(0o100_000), "a regular file");
 }
 
-/// Where `evmctl` (ima-evm-utils) is installed, it agrees on our lists' PCRs, padded and rehashed.
+/// Where `evmctl` (ima-evm-utils) is installed, it agrees on our lists' PCRs, padded and rehashed, and on
+/// their boot_aggregate.
 #[test]
 fn evmctl_agrees_on_the_pcrs_of_made_up_lists() {
-    if std::process::Command::new("evmctl").arg("--version").output().is_err() {
+    if Command::new("evmctl").arg("--version").output().is_err() {
         println!("skipped: evmctl is not installed");
         return;
     }
@@ -116,35 +120,42 @@ fn evmctl_agrees_on_the_pcrs_of_made_up_lists() {
     fs::create_dir_all(&folder).expect("a folder");
     for is_padding in [false, true] {
         let kernel = ImaKernel { is_padding, ..ImaKernel::default() };
-        let mut list = crate::support::booted(kernel);
-        for (number, template) in ["ima-ng", "ima-sig", "ima-ngv2"].into_iter().enumerate() {
-            let name = format!("/usr/bin/{number}");
-            list.file(template, "sha256", &[number as u8 + 1; 32], &name, &[]);
+        let mut list = booted(kernel);
+        for (number, template) in (1_u8..).zip(["ima-ng", "ima-sig", "ima-ngv2"]) {
+            list.file(template, "sha256", &[number; 32], &format!("/usr/bin/{number}"), &[]);
         }
         let file = folder.join("list");
         fs::write(&file, list.bytes()).expect("written");
-        // As the kernel shows PCRs of a bank: `PCR-10: 01 02 …`.
-        let value =
-            list.pcr("sha256").iter().map(|byte| format!("{byte:02X} ")).collect::<String>();
         let pcrs = folder.join("pcrs");
-        let zeros = "00 ".repeat(32);
         let lines: Vec<String> = (0..24)
-            .map(|index| format!("PCR-{index:02}: {}", if index == 10 { &value } else { &zeros }))
+            .map(|index| {
+                let value = match index {
+                    0..=9 => boot_pcr(BankAlg::Sha256, index).as_bytes().to_vec(),
+                    10 => list.pcr("sha256").to_vec(),
+                    _ => vec![0; 32],
+                };
+                let value: String = value.iter().map(|byte| format!("{byte:02X} ")).collect();
+                format!("PCR-{index:02}: {value}")
+            })
             .collect();
         fs::write(&pcrs, lines.join("\n") + "\n").expect("written");
-        let output = std::process::Command::new("evmctl")
-            .args(["ima_measurement", "-v", "--pcrs"])
-            .arg(format!("sha256,{}", pcrs.display()))
-            .arg(&file)
-            .output()
-            .expect("runs");
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert!(text.contains(&hex::encode(list.pcr("sha256"))), "{is_padding}: {text}");
-        assert!(output.status.success(), "{is_padding}: {text}");
+        let pcrs = format!("sha256,{}", pcrs.display());
+        let list_file = file.to_str().expect("text");
+        let said = evmctl(&["ima_measurement", "-v", "--pcrs", &pcrs, list_file]);
+        assert!(said.contains(&hex::encode(list.pcr("sha256"))), "{is_padding}: {said}");
+        let aggregate = entries(list.bytes(), ListFormat::ALL[0])[0];
+        let aggregate = aggregate.vouched().and_then(|fields| fields.digest).expect("a digest");
+        let said = evmctl(&["ima_boot_aggregate", "--pcrs", &pcrs]);
+        assert!(said.contains(&hex::encode(aggregate.bytes)), "{aggregate}: {said}");
     }
     fs::remove_dir_all(&folder).expect("removed");
+}
+
+/// What evmctl says, if it succeeds: which it does not where a list and PCRs differ.
+fn evmctl(arguments: &[&str]) -> String {
+    let output = Command::new("evmctl").args(arguments).output().expect("runs");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
 }

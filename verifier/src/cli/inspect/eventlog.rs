@@ -60,8 +60,9 @@ pub(super) fn run(output: Output, args: &EventlogArgs) -> Done {
     }
     let mut replay = Replay::of(&log, &banks).map_err(refused)?;
     let all: PcrSet = (0..PCR_COUNT).filter_map(index).collect();
-    let reading = boot_log::read(&log, &replay, bank, all);
+    let mut reading = boot_log::read(&log, &replay, bank, all);
     replay.append_systemd(&records);
+    reading.facts.userspace = boot_log::userspace_measurements(&replay, &records, bank, all);
     if output.is_json() {
         output.json(&document(&log, &replay, &reading, &banks))?;
     } else {
@@ -300,6 +301,14 @@ fn facts(facts: &BootFacts) -> Vec<(&'static str, String)> {
     for line in &facts.command_lines {
         let text = line.text.clone().unwrap_or_else(|| line.digest.to_string());
         out.push(("command line", text));
+    }
+    for measurement in &facts.userspace {
+        let what = match (&measurement.text, &measurement.untrusted_text) {
+            (Some(text), _) => text.clone(),
+            (None, Some(text)) => format!("{} (claimed: {text})", measurement.digest),
+            (None, None) => measurement.digest.to_string(),
+        };
+        out.push(("systemd", format!("PCR {}: {what}", measurement.pcr)));
     }
     for table in &facts.partition_tables {
         out.push(("disk", format!("{}, {} partitions", table.disk, table.partitions.len())));

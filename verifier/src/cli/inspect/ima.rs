@@ -120,7 +120,7 @@ impl<'l> Report<'l> {
             self.problem(finding.code, index, detail);
         }
         let fields = entry.untrusted_fields();
-        let name = fields.name.map_or_else(String::new, path_text);
+        let name = fields.name.map_or_else(|| "what has no name".to_owned(), path_text);
         if entry.is_violation {
             self.violations = self.violations.saturating_add(1);
             let detail = format!("a violation, said to be of {name}");
@@ -140,7 +140,7 @@ impl<'l> Report<'l> {
             match fields.digest.filter(|_| is_aggregate) {
                 Some(digest) => self.boot_aggregate = Some(digest.to_string()),
                 None => {
-                    let detail = format!("the first entry is {name}");
+                    let detail = format!("the first entry is of {name}");
                     self.problem(ReasonCode::ImaBootAggregateMissing, index, detail);
                 }
             }

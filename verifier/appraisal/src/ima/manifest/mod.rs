@@ -40,6 +40,9 @@ pub const MAX_MANIFEST_FILES: usize = 1_000_000;
 /// Sources that a manifest names: a distribution has some 60 000 packages.
 pub const MAX_MANIFEST_SOURCES: usize = 100_000;
 
+/// Lookups that are fetched together.
+const LOOK_AHEAD: usize = 16;
+
 /// What is allowed by digest: compiled once, shared, never changed.
 #[derive(Clone, Debug)]
 pub struct Manifest {
@@ -123,6 +126,18 @@ impl Manifest {
     pub fn allows(&self, digest: &FileDigest<'_>, path: Option<&[u8]>) -> bool {
         let Some(alg) = digest.algorithm.and_then(|alg| alg.appraised()) else { return false };
         self.table(digest.kind, alg).is_some_and(|table| table.allows(digest.bytes, path))
+    }
+
+    /// Reads what lookups of these digests will read, all at once, and does nothing with it.
+    pub(super) fn look_ahead<'d>(&self, digests: impl Iterator<Item = FileDigest<'d>>) {
+        let mut found: [Option<(&Table, usize)>; LOOK_AHEAD] = [None; LOOK_AHEAD];
+        for (slot, digest) in found.iter_mut().zip(digests) {
+            let alg = digest.algorithm.and_then(|alg| alg.appraised());
+            let table = alg.and_then(|alg| self.table(digest.kind, alg));
+            *slot = table.map(|table| (table, table.first_row(digest.bytes)));
+        }
+        let rows = found.iter().flatten().map(|(table, row)| table.peek(*row));
+        std::hint::black_box(rows.fold(0, std::ops::BitXor::bitxor));
     }
 
     /// Digests that are allowed for a path, as text, at most `max`.

@@ -132,6 +132,16 @@ impl Table {
         }
     }
 
+    /// Where rows with this digest begin, if there are any.
+    pub(super) fn first_row(&self, digest: &[u8]) -> usize {
+        self.first.get(bucket(digest, self.shift)).map_or(0, |row| *row as usize)
+    }
+
+    /// A byte of a row's digest; 0 behind the last row.
+    pub(super) fn peek(&self, row: usize) -> u8 {
+        self.digest(row).first().copied().unwrap_or_default()
+    }
+
     /// Rows with this digest.
     fn rows_of(&self, digest: &[u8]) -> Range<usize> {
         if digest.len() != self.alg.len_bytes() {
