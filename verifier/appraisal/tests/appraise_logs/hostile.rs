@@ -2,7 +2,7 @@
 
 use proto::{
     digest::{HashAlg, PcrSelection},
-    eventlog::{EventLog, EventType, LogAlg, guid::Guid},
+    eventlog::{EventLog, EventType, LogAlg, guid::Guid, text::to_utf16},
     reason::ReasonCode,
 };
 
@@ -180,8 +180,51 @@ fn facts_of_a_pcr_that_is_not_explained_are_never_believed() {
     let mut site = booted(&evil.log());
     judge_by(&mut site, &format!("[boot]\nsecure_boot = true\n{line}\n"));
     let denial = deny_log(&site, &honest);
-    assert_code(&denial, ReasonCode::PolicyBootCommandLineNotAllowed);
-    assert_eq!(denial.findings().next().expect("one").observed, "not proven by the log");
+    // Both PCRs of command lines have to be led to: a line in one hides none in the other.
+    assert_code(&denial, ReasonCode::EventLogReplayMismatch);
+    assert_eq!(denial.findings().next().expect("one").subject, "event log, PCR 11 (sha256)");
+}
+
+/// Options override the command line of an image; whoever shows the log cannot hide them behind the image's.
+#[test]
+fn options_are_not_hidden_behind_other_data_or_characters() {
+    let command_line = ReasonCode::PolicyBootCommandLineNotAllowed;
+    let honest = "root=/dev/vda2 ro lockdown=integrity";
+    let rules =
+        format!("[boot]\ncommand_lines = [{{ text = \"{honest}\" }}, {}]\n", of(honest.as_bytes()));
+    let log = plain().log();
+    let mut site = booted(&log);
+    judge_by(&mut site, &rules);
+    admit(&site, &log);
+    let mut evil = Log::after(log, &[LogAlg::Sha256, LogAlg::Sha384]);
+    evil.data(12, EventType::IPL, &to_utf16("init=/bin/sh\0"));
+    let mut site = booted(&evil.bytes);
+    judge_by(&mut site, &rules);
+    assert_code(&deny_log(&site, &evil.bytes), command_line);
+    let mut forged = pieces(&evil.bytes);
+    let at = forged.len() - 1;
+    // A letter of the data.
+    let letter = forged[at].len() - 4;
+    forged[at][letter] ^= 1;
+    let denial = deny_log(&site, &forged.concat());
+    assert_code(&denial, command_line);
+    let finding = denial.findings().next().expect("one");
+    assert_eq!(finding.subject, format!("event {at} (PCR 12): no text that its digest is over"));
+    assert_eq!(finding.observed, sha256(&to_utf16("init=/bin/sh\0")).to_string());
+    // Nor behind a character that is no text's.
+    let mut evil = Log::after(plain().log(), &[LogAlg::Sha256, LogAlg::Sha384]);
+    evil.data(12, EventType::IPL, &to_utf16("init=/bin/sh\u{1}\0"));
+    let mut site = booted(&evil.bytes);
+    judge_by(&mut site, &rules);
+    assert_code(&deny_log(&site, &evil.bytes), command_line);
+    // What is no command line is listed by its digest.
+    let mut credentials = Log::after(plain().log(), &[LogAlg::Sha256, LogAlg::Sha384]);
+    credentials.measured(12, EventType::IPL, b"an archive", &to_utf16("Credentials initrd\0"));
+    let mut site = booted(&credentials.bytes);
+    judge_by(&mut site, &rules);
+    assert_code(&deny_log(&site, &credentials.bytes), command_line);
+    judge_by(&mut site, &rules.replace("}]", &format!("}}, {}]", of(b"an archive"))));
+    admit(&site, &credentials.bytes);
 }
 
 /// A bank in which a PCR was not quoted vouches for nothing of it, though another PCR was quoted in that bank.
