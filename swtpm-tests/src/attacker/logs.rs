@@ -77,13 +77,13 @@ fn size(of: usize) -> [u8; 4] {
     u32::try_from(of).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// The firmware's log with one more event of the tool PCR: what was extended there before the first tool.
+/// The firmware's log with one more event: what a loader extended after it.
 ///
 /// # Errors
 /// A log that is none.
-pub fn with_tool_pcr_event(log: &[u8], digest: &[u8]) -> Result<Vec<u8>, AnyError> {
+pub fn with_event(log: &[u8], pcr: u8, digest: &[u8]) -> Result<Vec<u8>, AnyError> {
     let mut pieces = Pieces::of(log, &[Bank::Sha256])?;
-    pieces.push(14, IPL, None, b"MokList\0");
+    pieces.push(pcr.into(), IPL, None, b"what a loader says\0");
     let event = pieces.pieces.last_mut().ok_or("no event")?;
     event.get_mut(14..14 + 32).ok_or("no digest")?.copy_from_slice(digest);
     Ok(pieces.bytes())

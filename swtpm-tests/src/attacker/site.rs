@@ -589,7 +589,7 @@ impl Site {
 fn boot_into_tool_pcr(machine: &mut Machine, digest: &[u8]) -> Result<(), AnyError> {
     machine.start(&Firmware::default())?;
     machine.extend(14, digest)?;
-    machine.firmware_log = logs::with_tool_pcr_event(&machine.firmware_log, digest)?;
+    machine.firmware_log = logs::with_event(&machine.firmware_log, 14, digest)?;
     machine.begin_log()
 }
 
