@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `golden:…`, `node:…`, `import:crl`, `store:…`, `disk:…` | state of the site, put back afterwards |
 //! | `boot:…`, `tools:…` | what the machine boots and carries |
+//! | `uefi:…`, `ima:…` | the logs of firmware and kernel, as they are shown |
 //! | `renew` | enrol honestly first; the rest acts on the renewal |
 //! | `machine:other` | the second machine (node `w2`, pending) |
 //! | `ak:…`, `ek:…`, `ek-cert:…` | keys and certificates shown |
@@ -23,6 +24,8 @@
 pub mod admin;
 pub mod ek;
 pub mod evidence;
+pub mod judging;
+pub mod logs;
 pub mod machine;
 pub mod mutate;
 pub mod site;
@@ -32,7 +35,7 @@ pub mod tpm;
 use std::collections::BTreeSet;
 
 use proto::{
-    evidence::{ChallengeParts, PROTOCOL_VERSION},
+    evidence::{ChallengeParts, LogSuffix, PROTOCOL_VERSION},
     pb::{self, attest_request::Message as Outgoing, attest_response::Message as Incoming},
 };
 use tonic::{Status, transport::Channel};
@@ -214,6 +217,8 @@ pub struct Answer {
     pub log: Vec<u8>,
     /// That offset.
     pub from: u64,
+    /// The other logs that were asked for, each from the offset asked for.
+    pub others: Vec<LogSuffix>,
 }
 
 /// Hello, or what comes in its place; then the verifier's answer.
@@ -285,6 +290,13 @@ async fn second(stream: &mut Stream, m: &Mutations, answer: &Answer) {
         }
         Some("no-log") => {}
         _ => stream.send(log(answer.from)).await,
+    }
+    for log in &answer.others {
+        let mut offset = log.from_bytes;
+        for data in log.bytes.chunks(chunk_bytes) {
+            stream.send(chunk(log.kind.to_pb(), offset, data.to_vec())).await;
+            offset += data.len() as u64;
+        }
     }
     stream.send(end).await;
 }

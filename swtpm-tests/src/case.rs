@@ -126,6 +126,14 @@ pub fn folder() -> PathBuf {
 /// # Errors
 /// A file that cannot be read or is not a table of attacks.
 pub fn attacks() -> Result<Vec<Attack>, AnyError> {
+    Ok(attacks_by_file()?.into_iter().map(|(_, attack)| attack).collect())
+}
+
+/// All attacks, each with the name of its file.
+///
+/// # Errors
+/// As [`attacks`].
+pub fn attacks_by_file() -> Result<Vec<(String, Attack)>, AnyError> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder())?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
@@ -138,7 +146,8 @@ pub fn attacks() -> Result<Vec<Attack>, AnyError> {
             let text = std::fs::read_to_string(&file)?;
             let parsed: AttackFile =
                 toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-            out.extend(parsed.attack);
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            out.extend(parsed.attack.into_iter().map(|attack| (name.clone(), attack)));
         }
     }
     Ok(out)

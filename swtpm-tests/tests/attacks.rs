@@ -10,7 +10,7 @@ use std::{
 use proto::{pb, reason::ReasonCode};
 use swtpm_tests::{
     attacker::{Observed, attack, mutate::Mutations, silence, site::Site},
-    case::{Attack, Layer, attacks, threats},
+    case::{Attack, Layer, attacks, attacks_by_file, threats},
 };
 
 /// The whole suite, on two cores.
@@ -114,6 +114,43 @@ fn every_threat_and_every_reason_code_has_a_row() {
         problems.push(format!("{code} has no row"));
     }
     assert!(problems.is_empty(), "{problems:#?}");
+}
+
+/// The table of docs/THREAT_MODEL.md: identifier, title and check of each threat, and its rows by file.
+#[test]
+fn the_threat_model_lists_every_threat_with_its_rows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = std::fs::read_to_string(root.join("docs/THREAT_MODEL.md")).expect("the document");
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("| T-")).collect();
+    let threats = threats().expect("threats");
+    let mut problems = Vec::new();
+    if lines.len() != threats.len() {
+        problems.push(format!("{} threats, {} lines", threats.len(), lines.len()));
+    }
+    for (threat, line) in threats.iter().zip(&lines) {
+        let rows = match &threat.deferred {
+            Some(why) => format!("deferred: {why}"),
+            None => rows_of(&threat.id),
+        };
+        let head = format!("| {} | {} | {} | ", threat.id, threat.title, threat.stopped);
+        if !line.starts_with(&head) || !line.ends_with(&format!(" | {rows} |")) {
+            problems.push(format!("{} reads\n{line}\nexpected\n{head}… | {rows} |", threat.id));
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// `3 in [`a.toml`](…), [`b.toml`](…)`: the rows of one threat.
+fn rows_of(threat: &str) -> String {
+    let mut count = 0;
+    let mut files = BTreeSet::new();
+    for (file, row) in attacks_by_file().expect("rows") {
+        if row.threat == threat {
+            count += 1;
+            files.insert(format!("[`{file}`](../swtpm-tests/attacks/{file})"));
+        }
+    }
+    format!("{count} in {}", files.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// Whether `path::test` names a test function in a file of the workspace.

@@ -3,8 +3,10 @@
 use attestor::tpm::EkPreference;
 use proto::pb;
 use swtpm_tests::{
+    attacker::logs::with_event,
     cluster::{Cluster, Tools, ek_of},
     firmware::Firmware,
+    raw::Bank,
     swtpm::{Swtpm, SwtpmOptions},
 };
 
@@ -82,6 +84,27 @@ async fn a_captured_boot_is_admitted_again_and_a_changed_one_denied_by_its_first
     let found = reboot(&cluster, &tpm, &mut tools, &other).await;
     has(&found, "POLICY_BOOT_KEY_NOT_ALLOWED", "db");
     assert_eq!(reboot(&cluster, &tpm, &mut tools, &honest).await, []);
+}
+
+/// systemd-stub measures archives beside the options: they are no text, and part of what was captured.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_command_line_is_captured_by_its_digest() {
+    let tpm = Swtpm::start(SwtpmOptions::default()).expect("swtpm");
+    let log = Firmware::default().boot_swtpm(&tpm).expect("boot");
+    let archive = Bank::Sha256.hash(b"an archive");
+    tpm.raw().pcr_extend(12, &[(Bank::Sha256, archive.clone())]).expect("extend");
+    let mut tools = Tools::new().expect("tools");
+    tools.firmware_log(&with_event(&log, 12, &archive).expect("a log")).expect("log");
+    let cluster = Cluster::start().await.expect("verifier");
+    cluster.trust(tpm.manufacturer()).await.expect("root");
+    let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await.expect("ek");
+    cluster.add_node("w1", "linux", ek).await.expect("node");
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    worker.stop().await;
+    let golden = cluster.golden_from("w1", |text| text).await.expect("golden");
+    assert!(golden.contains(&format!("sha256:{}", hex::encode(&archive))), "{golden}");
+    assert_eq!(attest(&cluster, &tpm, &tools).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,6 +36,8 @@ pub struct ImaList {
     pcrs: Vec<Vec<u8>>,
     /// `pcrs` after each entry.
     history: Vec<Vec<Vec<u8>>>,
+    /// What each entry extended, by bank.
+    extended: Vec<Vec<Vec<u8>>>,
 }
 
 /// One field of an entry.
@@ -58,7 +60,8 @@ impl ImaList {
     #[must_use]
     pub fn new(kernel: ImaKernel) -> Self {
         let pcrs = BANKS.iter().map(|bank| vec![0; hash(bank, &[]).len()]).collect();
-        Self { kernel, bytes: Vec::new(), ends: Vec::new(), pcrs, history: Vec::new() }
+        let (history, extended) = (Vec::new(), Vec::new());
+        Self { kernel, bytes: Vec::new(), ends: Vec::new(), pcrs, history, extended }
     }
 
     /// A list that begins as the kernel begins it: `boot_aggregate` over these PCRs' values.
@@ -93,6 +96,13 @@ impl ImaList {
     pub fn pcr_after(&self, bank: &str, entry: usize) -> &[u8] {
         let at = BANKS.iter().position(|known| *known == bank).expect("a bank");
         &self.history[entry][at]
+    }
+
+    /// Digest that the entry with this number extended in a bank.
+    #[must_use]
+    pub fn extended(&self, bank: &str, entry: usize) -> &[u8] {
+        let at = BANKS.iter().position(|known| *known == bank).expect("a bank");
+        &self.extended[entry][at]
     }
 
     /// Adds a measured file: digest, name, and `signature` where the template has one.
@@ -192,6 +202,7 @@ impl ImaList {
             *pcr = hash(bank, &[pcr, digest]);
         }
         self.history.push(self.pcrs.clone());
+        self.extended.push(digests.to_vec());
     }
 
     fn sized(&mut self, bytes: &[u8]) {

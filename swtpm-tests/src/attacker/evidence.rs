@@ -3,7 +3,7 @@
 use proto::{
     binding::{Challenge, QualifyingData, VerifierId},
     digest::{Digest, HashAlg},
-    evidence::{ChallengeParts, LogKind, PROTOCOL_VERSION},
+    evidence::{ChallengeParts, LogKind, LogSuffix, PROTOCOL_VERSION},
     pb,
     tool_log::ToolLogState,
     tpm::{
@@ -73,14 +73,17 @@ impl<'s> Answerer<'s> {
         };
         self.ak = Some(ak);
         let machine = super::machine(self.site, m);
-        let announced = u64::try_from(machine.log.len())?;
+        let mut logs = vec![log_state(LogKind::Tools, &machine.log)?];
+        for (kind, bytes) in &machine.shown {
+            logs.push(log_state(*kind, bytes)?);
+        }
         let mut hello = pb::Hello {
             protocol_version: PROTOCOL_VERSION,
             ek_public: machine.ek.as_bytes().to_vec(),
             ek_certificate: machine.certificate.clone(),
             ek_chain: Vec::new(),
             ak_public: shown,
-            logs: vec![pb::LogState { kind: pb::LogKind::Tools.into(), size_bytes: announced }],
+            logs,
             attestor_version: "attacker".to_owned(),
         };
         ek::forge(self.site, m, &mut hello)?;
@@ -171,6 +174,15 @@ impl<'s> Answerer<'s> {
         if m.has("meanwhile:extend-tool-pcr") {
             self.machine().extend(14, &[0x66; 32])?;
         }
+        if m.has("meanwhile:extend-pcr-11") {
+            self.machine().extend(11, &[0x66; 32])?;
+        }
+        if m.has("meanwhile:ima-unlisted-file") {
+            super::logs::measure(self.machine(), "/tmp/evil")?;
+        }
+        if m.has("meanwhile:ima-silent-extend") {
+            self.machine().extend(10, &[0x66; 32])?;
+        }
         if m.has("meanwhile:revoke") {
             self.site.revoke("w1").await?;
         }
@@ -201,6 +213,7 @@ impl<'s> Answerer<'s> {
             .find(|(kind, _)| *kind == LogKind::Tools)
             .ok_or("the tool log is not wanted")?;
         let log = shown.get(usize::try_from(*from)?..).unwrap_or_default().to_vec();
+        let others = self.other_logs(challenge)?;
         // Quote and values.
         let verifier = match m.arg("quote") {
             Some("other-verifier") => VerifierId::new([0x77; 32]),
@@ -229,7 +242,24 @@ impl<'s> Answerer<'s> {
             node_key,
         };
         m.evidence(&mut evidence)?;
-        Ok(Answer { evidence, log, from: *from })
+        Ok(Answer { evidence, log, from: *from, others })
+    }
+
+    /// The logs besides the tool log that are wanted and shown.
+    fn other_logs(&mut self, challenge: &ChallengeParts) -> Result<Vec<LogSuffix>, AnyError> {
+        let m = self.m;
+        let mut out = Vec::new();
+        for (kind, from_bytes) in &challenge.logs_wanted {
+            let unsent = match kind {
+                LogKind::Uefi => m.has("uefi:announced-not-sent"),
+                LogKind::Ima => m.has("ima:announced-not-sent"),
+                LogKind::Tools | LogKind::Systemd => false,
+            };
+            let (false, Some(log)) = (unsent, self.machine().shown.get(kind)) else { continue };
+            let bytes = log.get(usize::try_from(*from_bytes)?..).unwrap_or_default().to_vec();
+            out.push(LogSuffix { kind: *kind, from_bytes: *from_bytes, bytes });
+        }
+        Ok(out)
     }
 
     fn activate(&mut self, challenge: &ChallengeParts, ak: &Key) -> Result<Vec<u8>, AnyError> {
@@ -528,6 +558,10 @@ impl<'s> Answerer<'s> {
         let (node_key, secret) = (self.node_key, self.secret);
         Enrolled { ak, node_key, evidence: answer.evidence, secret, challenge, observed }
     }
+}
+
+fn log_state(kind: LogKind, log: &[u8]) -> Result<pb::LogState, AnyError> {
+    Ok(pb::LogState { kind: kind.to_pb().into(), size_bytes: u64::try_from(log.len())? })
 }
 
 fn bank(alg: HashAlg) -> Result<Bank, AnyError> {

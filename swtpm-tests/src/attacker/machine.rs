@@ -1,10 +1,14 @@
 //! A TPM with firmware, tools and a tool log: the machine that an attacker is root on.
 
+use std::collections::BTreeMap;
+
 use proto::{
     digest::{Digest, HashAlg, PcrIndex},
+    evidence::LogKind,
     tool_log::{ToolLogReader, ToolLogState, ToolMeasurement, encode_event},
     tpm::public::Public,
 };
+use soft_tpm::ima::ImaList;
 
 use crate::{
     attacker::tpm,
@@ -30,6 +34,12 @@ pub struct Machine {
     pub state: ToolLogState,
     /// What the machine's tools measure to.
     pub tools: Vec<ToolMeasurement>,
+    /// The firmware's log of this boot.
+    pub firmware_log: Vec<u8>,
+    /// The kernel's list of this boot, where its kernel measures files.
+    pub ima: Option<ImaList>,
+    /// Logs that the machine shows besides its tool log.
+    pub shown: BTreeMap<LogKind, Vec<u8>>,
     /// PCRs are not what a clean boot leaves.
     pub dirty: bool,
     pcr: PcrIndex,
@@ -48,7 +58,20 @@ impl Machine {
         let certificate = tpm.raw().nv_read(TEMPLATE.certificate_index())?;
         let state = ToolLogState::at_reset(pcr, &[HashAlg::Sha256]);
         let (log, tools) = (Vec::new(), Vec::new());
-        Ok(Self { tpm, ek, certificate, log, state, tools, dirty: true, pcr })
+        let (firmware_log, shown) = (Vec::new(), BTreeMap::new());
+        Ok(Self {
+            tpm,
+            ek,
+            certificate,
+            log,
+            state,
+            tools,
+            firmware_log,
+            ima: None,
+            shown,
+            dirty: true,
+            pcr,
+        })
     }
 
     /// A raw client.
@@ -70,10 +93,21 @@ impl Machine {
     /// # Errors
     /// The TPM refuses.
     pub fn boot_with(&mut self, firmware: &Firmware) -> Result<(), AnyError> {
-        self.tpm.reset()?;
-        firmware.boot_swtpm(&self.tpm)?;
+        self.start(firmware)?;
         self.begin_log()?;
         self.dirty = false;
+        Ok(())
+    }
+
+    /// Reset and firmware: no tool is measured yet.
+    ///
+    /// # Errors
+    /// The TPM refuses.
+    pub fn start(&mut self, firmware: &Firmware) -> Result<(), AnyError> {
+        self.tpm.reset()?;
+        self.firmware_log = firmware.boot_swtpm(&self.tpm)?;
+        self.ima = None;
+        self.shown.clear();
         Ok(())
     }
 

@@ -12,18 +12,22 @@ use std::{
 use appraisal::{
     ak::RestrictedAk,
     boot::BootDocument,
+    ima::ImaRules,
     policy::{
-        Manifests, ReferenceValues,
-        document::{AcceptedTool, GoldenDocument, PcrRule, ToolRule},
+        ReferenceValues,
+        document::{AcceptedTool, GoldenDocument, ImaSection, PcrRule, ToolRule},
     },
 };
 use attestor::tpm::EkPreference;
 use prost::Message as _;
 use proto::{
     digest::{Digest, HashAlg},
+    evidence::LogKind,
     pb,
     spki::ek_digest,
-    tool_log::{EntryKind, FileRole, ToolEntry, ToolLogReader, ToolMeasurement, ToolState},
+    tool_log::{
+        EntryKind, FileRole, ToolEntry, ToolLogReader, ToolMeasurement, ToolState, encode_event,
+    },
     tpm::public::Public,
 };
 use tonic::transport::Channel;
@@ -33,7 +37,7 @@ use verifier::{
 };
 
 use super::{
-    Enrolled, ek,
+    Enrolled, ek, judging, logs,
     machine::Machine,
     mutate::Mutations,
     stream,
@@ -89,6 +93,10 @@ pub struct Site {
     /// An EK certificate that a CRL lists.
     pub revoked_certificate: Vec<u8>,
     golden: GoldenDocument,
+    /// Rules about what booted, that the honest machine meets with its firmware's log.
+    boot_rules: GoldenDocument,
+    /// The manifest of what its kernel measures.
+    manifest: Digest,
     version: u64,
     crl: Option<Vec<u8>>,
 }
@@ -141,13 +149,15 @@ impl Site {
         };
         cluster.store().add_node(pending, cluster.by()).await?;
 
-        let tools = Tools::new()?;
+        let mut tools = Tools::new()?;
         worker.boot()?;
         let honest = honest(&cluster, &worker, &tools).await?;
         let golden = cluster.golden_from("w1", |text| text).await?;
         let golden: GoldenDocument = toml::from_str(&golden)?;
-        let version = golden.version;
         let (measured, firmware_version) = recorded(&cluster, &honest).await?;
+        let boot_rules = judging::boot_rules(&cluster, &mut worker, &mut tools).await?;
+        let version = boot_rules.version;
+        let manifest = judging::import_manifest(&cluster).await?;
         let port = cluster.running().address.port();
         let bundle = cluster.folder().join("state/bundle.pem");
         let channel = stream::connect(port, &bundle, None).await?;
@@ -164,9 +174,12 @@ impl Site {
             firmware_version,
             revoked_certificate: Vec::new(),
             golden,
+            boot_rules,
+            manifest,
             version,
             crl: None,
         };
+        site.apply_again().await?;
         site.worker.tools.clone_from(&measured);
         site.other.tools = measured;
         site.worker.boot()?;
@@ -247,6 +260,7 @@ impl Site {
         self.measure(m)?;
         if let Some(verb) = m.arg("golden") {
             let document = self.forged_golden(verb)?;
+            self.show_logs(m, verb)?;
             self.apply(document).await?;
         }
         match m.arg("node") {
@@ -306,6 +320,7 @@ impl Site {
             self.clock.skip(3600);
         }
         if m.arg("golden").is_some() {
+            self.worker.shown.clear();
             self.apply(self.golden.clone()).await?;
         }
         if let Some(crl) = self.crl.take() {
@@ -325,6 +340,21 @@ impl Site {
             } else {
                 self.move_to("linux").await?;
             }
+        }
+        Ok(())
+    }
+
+    /// The logs that the golden set judges, as they are, or as the row shows them.
+    fn show_logs(&mut self, m: &Mutations, golden: &str) -> Result<(), AnyError> {
+        let machine = &mut self.worker;
+        if golden.starts_with("boot-rules") {
+            machine.shown.insert(LogKind::Uefi, machine.firmware_log.clone());
+            if let Some(verb) = m.arg("uefi") {
+                logs::forge_firmware_log(machine, verb)?;
+            }
+        }
+        if golden.starts_with("ima") {
+            logs::begin_ima(machine, m.arg("ima"))?;
         }
         Ok(())
     }
@@ -360,6 +390,40 @@ impl Site {
             })?,
             Some("secure-boot-off") => {
                 machine.boot_with(&Firmware { secure_boot: false, ..Firmware::default() })?;
+            }
+            Some("other-loader") => machine.boot_with(&Firmware {
+                boot_application: b"another loader".to_vec(),
+                ..Firmware::default()
+            })?,
+            Some("other-initrd") => machine.boot_with(&Firmware {
+                initrd: b"initrd with a gift".to_vec(),
+                ..Firmware::default()
+            })?,
+            Some("one-more-key") => {
+                let mut firmware = Firmware::default();
+                firmware.db.push(b"certificate of somebody else".to_vec());
+                machine.boot_with(&firmware)?;
+            }
+            Some("other-signer") => {
+                let mut firmware = Firmware::default();
+                // The first entry authorises the loader.
+                firmware.db.insert(0, b"certificate of somebody else".to_vec());
+                machine.boot_with(&firmware)?;
+            }
+            Some("dbx-outdated") => {
+                machine.boot_with(&Firmware { dbx: vec![[0xcc; 32]], ..Firmware::default() })?;
+            }
+            Some("firmware-in-tool-pcr") => {
+                let digest = HashAlg::Sha256.hash(&[b"list of keys"]);
+                boot_into_tool_pcr(machine, digest.as_bytes())?;
+            }
+            Some("gift-as-firmware") => {
+                let sha256 = [HashAlg::Sha256];
+                let tool = tool("cc", b"with a gift")?;
+                let event = encode_event(0, machine.state.pcr, &sha256, &tool);
+                let event = ToolLogReader::new(&event).next().ok_or("no event")??;
+                let digest = *event.digests.first().ok_or("no digest")?;
+                boot_into_tool_pcr(machine, digest.as_bytes())?;
             }
             Some("other-firmware") => machine.boot_with(&Firmware {
                 firmware_code: b"implant".to_vec(),
@@ -436,6 +500,22 @@ impl Site {
                     }
                 }
             }
+            "boot-rules" => golden = self.boot_rules.clone(),
+            "boot-rules-deny-gift" => {
+                golden = self.boot_rules.clone();
+                golden.tools.deny.push(evil);
+            }
+            "ima" | "ima-denies-ld" => {
+                let mut section = ImaSection {
+                    manifest: Some(self.manifest),
+                    key: Vec::new(),
+                    rules: ImaRules::default(),
+                };
+                if verb == "ima-denies-ld" {
+                    section.rules.deny.push(HashAlg::Sha256.hash(&[b"/usr/bin/ld"]));
+                }
+                golden.ima = Some(section);
+            }
             "pcr-15" => golden.pcr.push(PcrRule {
                 bank: HashAlg::Sha256,
                 index: 15,
@@ -456,7 +536,8 @@ impl Site {
         golden.version = self.version;
         let text = toml::to_string(&golden)?;
         let pcr = self.cluster.verifier().settings().tool_pcr;
-        ReferenceValues::parse(&text, pcr, &Manifests::new())
+        let manifests = self.cluster.verifier().manifests_of(&text).await?;
+        ReferenceValues::parse(&text, pcr, &manifests)
             .map_err(|problems| format!("{problems:?}"))?;
         let set = NewGoldenSet {
             pool: golden.pool,
@@ -502,6 +583,14 @@ impl Site {
         self.soft = Some(soft);
         Ok(())
     }
+}
+
+/// A boot that leaves this digest in the tool PCR, and in the firmware's log, before the first tool.
+fn boot_into_tool_pcr(machine: &mut Machine, digest: &[u8]) -> Result<(), AnyError> {
+    machine.start(&Firmware::default())?;
+    machine.extend(14, digest)?;
+    machine.firmware_log = logs::with_event(&machine.firmware_log, 14, digest)?;
+    machine.begin_log()
 }
 
 /// A measurement of one file.

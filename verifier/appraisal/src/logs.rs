@@ -39,10 +39,12 @@ impl BootLogs {
     ) -> Result<Self, Denial> {
         let without = |log| Self { log, tool_pcr_start: None, boot_pcrs: quoted_boot_pcrs(pcrs) };
         if let Some(boot) = known {
+            let mut out = without(boot.boot_log.clone());
             if let Some(log) = boot.boot_log.proven() {
                 log.still_leads_to(pcrs)?;
+                out.boot_pcrs.know(&log.aggregates);
             }
-            return Ok(without(boot.boot_log.clone()));
+            return Ok(out);
         }
         let Some(firmware) = evidence.log(LogKind::Uefi) else {
             return Ok(without(BootLog::Absent));

@@ -9,7 +9,7 @@
 
 mod log_support;
 
-use appraisal::boot_log::{Reading, Replay, read};
+use appraisal::boot_log::{EventVouch, Reading, Replay, Vouch, read};
 use log_support::{Boot, all_pcrs, pcr, vectors_dir};
 use proto::eventlog::{EventLog, EventType, LogAlg, LogDigest, variable::VariableData};
 use serde_json::Value;
@@ -59,8 +59,24 @@ fn read_log(bytes: &[u8]) -> Option<Outcome> {
     let reading = read(&log, &replay, bank, all_pcrs());
     let facts = proven(&reading);
     vouched(&facts, &log, bank);
+    told_or_untold(&reading, &log);
     let values = (0..24).map(|index| replay.value(bank, pcr(index))).collect();
     Some(Outcome { values, reading })
+}
+
+/// Every event of PCR 7 is read from its data, is a constant, or is said to be untold.
+fn told_or_untold(reading: &Reading, log: &EventLog<'_>) {
+    for EventVouch { event, vouch } in &reading.vouches {
+        let at = usize::try_from(*event).expect("small");
+        let in_pcr_7 = log.events()[at].pcr == Some(pcr(7));
+        let told = matches!(vouch, Vouch::Data | Vouch::DataButLastByte | Vouch::Constant);
+        let untold = reading.facts.untold.iter().any(|untold| untold.source.event == *event);
+        let in_pcr_12 = log.events()[at].pcr == Some(pcr(12));
+        let is_line = reading.facts.command_lines.iter().any(|line| line.source.event == *event);
+        let is_constant = *vouch == Vouch::Constant;
+        let expected = (in_pcr_7 && !told) || (in_pcr_12 && !is_line && !is_constant);
+        assert_eq!(untold, expected, "event {event}: {vouch:?}");
+    }
 }
 
 /// The facts without what nobody vouches for.
@@ -73,7 +89,9 @@ fn proven(reading: &Reading) -> Value {
 fn strip(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            fields.retain(|name, _| name != "hints" && !name.starts_with("untrusted_"));
+            // What is untold grows where facts go.
+            let is_fact = |name: &str| !["hints", "untold"].contains(&name);
+            fields.retain(|name, _| is_fact(name) && !name.starts_with("untrusted_"));
             fields.values_mut().for_each(strip);
         }
         Value::Array(items) => items.iter_mut().for_each(strip),

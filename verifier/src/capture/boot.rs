@@ -28,6 +28,8 @@ const BY_EVENT: [(u8, &str); 5] = [
 ];
 /// PCR of the sections of a unified kernel image and of systemd's boot phases.
 const SECTIONS_PCR: u8 = 11;
+/// PCR of the options that a kernel image is started with.
+const OPTIONS_PCR: u8 = 12;
 const WHY_PHASES: &str = "systemd extends it with each phase of the boot, so that its value depends on when it is quoted.";
 
 /// Rules about PCRs, from quoted values and from the events that led to them.
@@ -136,19 +138,11 @@ pub(super) fn boot_rules(log: &ProvenBootLog) -> BootRules {
             });
         }
     }
-    let command_lines = facts
-        .command_lines
-        .iter()
-        .map(|line| match &line.text {
-            Some(text) => AcceptedCommandLine::Text { text: text.clone() },
-            None => AcceptedCommandLine::Digest(AcceptedDigest { digest: line.digest, what: None }),
-        })
-        .collect();
     BootRules {
         secure_boot: facts.secure_boot,
         tolerate: tolerate.into_iter().collect(),
         applications,
-        command_lines,
+        command_lines: command_lines(log),
         keys: KeyRules {
             pk: keys(facts.pk.as_ref()),
             kek: keys(facts.kek.as_ref()),
@@ -157,6 +151,29 @@ pub(super) fn boot_rules(log: &ProvenBootLog) -> BootRules {
         },
         ..BootRules::default()
     }
+}
+
+/// Command lines, and what else is in the PCR of options; none where the log does not lead to both PCRs that rules about
+/// them need.
+fn command_lines(log: &ProvenBootLog) -> Vec<AcceptedCommandLine> {
+    let facts = &log.facts;
+    let explained = log.explained();
+    let is_proven = [SECTIONS_PCR, OPTIONS_PCR]
+        .into_iter()
+        .all(|pcr| PcrIndex::new(pcr).is_some_and(|pcr| explained.contains(pcr)));
+    if facts.command_lines.is_empty() || !is_proven {
+        return Vec::new();
+    }
+    let lines = facts.command_lines.iter().map(|line| match &line.text {
+        Some(text) => AcceptedCommandLine::Text { text: text.clone() },
+        None => AcceptedCommandLine::Digest(AcceptedDigest { digest: line.digest, what: None }),
+    });
+    let untold = facts.untold.iter().filter(|untold| untold.source.pcr == OPTIONS_PCR);
+    let untold = untold.map(|untold| {
+        let what = Some(format!("event {} of PCR {OPTIONS_PCR}", untold.source.event));
+        AcceptedCommandLine::Digest(AcceptedDigest { digest: untold.digest, what })
+    });
+    lines.chain(untold).collect()
 }
 
 fn keys(database: Option<&KeyDatabase>) -> Vec<AcceptedDigest> {

@@ -123,7 +123,9 @@ impl<'a> std::ops::Deref for AttestedBootLog<'a> {
 ///
 /// Every PCR in `required` must be given, in at least one bank, and be led to in every bank in which it is given, but
 /// for those that other logs continue. Facts are read from PCRs that are led to, also beyond the required ones, and
-/// from no other; the digests of the first bank given vouch for them.
+/// from no other. The digests of one bank vouch for them: of the one that covers most of the required PCRs, the first
+/// of several. A PCR that was not given in that bank has no facts: nothing compared its digests there. What is
+/// odd in it is told all the same.
 ///
 /// Two things are known that a log may lack: the events that leave the firmware (PCR 5) and, without a log of
 /// systemd's, its boot phases (PCR 11). They are tried, and told by [`EventSource::Inferred`].
@@ -141,8 +143,9 @@ pub fn explain<'a>(
         .iter()
         .map(|value| (value.value.alg().into(), value.index, value.value.into()))
         .collect();
-    let banks: Vec<LogAlg> = quoted.iter().map(|(alg, _, _)| *alg).collect();
-    let Some(bank) = banks.first().copied() else {
+    let mut banks: Vec<LogAlg> = quoted.iter().map(|(alg, _, _)| *alg).collect();
+    banks.dedup();
+    let Some(bank) = bank_of_facts(&banks, &quoted, required) else {
         return Err(deny(ReasonCode::EventLogBankMissing, "a quoted bank", "no PCR value".into()));
     };
     let mut replay = Replay::of(log, &banks)
@@ -167,7 +170,22 @@ pub fn explain<'a>(
         let expected = format!("PCR {pcr} in the quote");
         return Err(deny(ReasonCode::EventLogPcrUnaccounted, &expected, "not quoted".into()));
     }
-    let mut reading = reader::read(log, &replay, bank, explained);
+    let vouched_for: PcrSet =
+        explained.iter().filter(|pcr| is_quoted(&quoted, bank, *pcr)).collect();
+    let mut reading = reader::read(log, &replay, bank, vouched_for);
+    // What is odd in a required PCR counts in whichever bank it was given.
+    for other in banks.iter().filter(|other| **other != bank) {
+        let rest: PcrSet = required
+            .iter()
+            .filter(|pcr| explained.contains(*pcr) && !vouched_for.contains(*pcr))
+            .filter(|pcr| is_quoted(&quoted, *other, *pcr))
+            .collect();
+        if !rest.is_empty() {
+            let mut odd = reader::read(log, &replay, *other, rest).problems;
+            odd.retain(|odd| odd.pcr.and_then(PcrIndex::new).is_some_and(|pcr| rest.contains(pcr)));
+            reading.problems.append(&mut odd);
+        }
+    }
     if exit {
         reading.facts.exit_boot_services.inferred = true;
         reading.problems.retain(|problem| problem.code != ProblemCode::ExitBootServicesMissing);
@@ -188,8 +206,24 @@ pub fn explain<'a>(
         }
     }
     let records = later.systemd.unwrap_or_default();
-    reading.facts.userspace = systemd::userspace_measurements(&replay, records, bank, explained);
+    reading.facts.userspace = systemd::userspace_measurements(&replay, records, bank, vouched_for);
     Ok(ExplainedBootLog { replay, reading, explained, systemd_records })
+}
+
+/// The quoted bank with most of the required PCRs, the first of several; `None` where nothing was quoted.
+fn bank_of_facts(
+    banks: &[LogAlg],
+    quoted: &[(LogAlg, PcrIndex, LogDigest)],
+    required: PcrSet,
+) -> Option<LogAlg> {
+    let covered =
+        |bank: LogAlg| required.iter().filter(|pcr| is_quoted(quoted, bank, *pcr)).count();
+    // Of equal ones the last is taken: from the end.
+    banks.iter().rev().copied().max_by_key(|bank| covered(*bank))
+}
+
+fn is_quoted(quoted: &[(LogAlg, PcrIndex, LogDigest)], bank: LogAlg, pcr: PcrIndex) -> bool {
+    quoted.iter().any(|(alg, index, _)| (*alg, *index) == (bank, pcr))
 }
 
 /// One PCR, in every bank in which it was quoted.

@@ -59,6 +59,10 @@ pub struct BootFacts {
     pub dbr: Option<KeyDatabase>,
     /// Entries that authorised images (db), and shim's variables measured beside them.
     pub authorities: Vec<Authority>,
+    /// Events of PCR 7 and 12 that are not told by data that a digest covers: each may be a key, an authority or a
+    /// command line that somebody hides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<Untold>,
     /// shim's `SbatLevel`.
     pub sbat_level: Option<String>,
     /// What was measured into PCR 4 and is no action that is known: boot applications, by Authenticode digest.
@@ -105,6 +109,7 @@ impl BootFacts {
             dbt: None,
             dbr: None,
             authorities: Vec::new(),
+            untold: Vec::new(),
             sbat_level: None,
             boot_applications: Vec::new(),
             drivers: Vec::new(),
@@ -120,6 +125,15 @@ impl BootFacts {
             hints: Hints::default(),
         }
     }
+}
+
+/// An event of which nothing but its digest is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untold {
+    /// Which event.
+    pub source: Source,
+    /// What was extended.
+    pub digest: LogDigest,
 }
 
 /// A Secure Boot variable that holds signature lists.

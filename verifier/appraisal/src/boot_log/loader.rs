@@ -8,7 +8,7 @@ use proto::eventlog::{
 
 use super::{
     constants::Constant,
-    facts::{CommandLine, Section, Source},
+    facts::{CommandLine, Section, Source, Untold},
     hints::{CommandLineHint, FileHint, TextHint},
     reader::{Collector, Seen},
     vouch::{Vouch, split_label},
@@ -28,6 +28,11 @@ impl Collector {
                 let source = event.source();
                 let line = CommandLine { source, digest, text: Some(text) };
                 self.reading.facts.command_lines.push(line);
+                continue;
+            }
+            if pcr == 12 {
+                let untold = Untold { source: event.digest_source(), digest };
+                self.reading.facts.untold.push(untold);
                 continue;
             }
             let hints = &mut self.reading.facts.hints;

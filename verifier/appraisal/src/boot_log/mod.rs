@@ -43,7 +43,7 @@ pub use explain::{AttestedBootLog, ExplainedBootLog, Later, explain};
 pub use facts::{
     Application, Authority, BootFacts, BootVariable, CommandLine, Driver, ExitBootServices,
     FirmwareInfo, KeyDatabase, KeyEntry, KeyKind, KeySubject, PartitionFact, PartitionTable,
-    Section, Separator, SeparatorValue, Source, UserspaceMeasurement,
+    Section, Separator, SeparatorValue, Source, Untold, UserspaceMeasurement,
 };
 pub use hints::{CommandLineHint, FileHint, Hints, TextHint};
 pub use problem::{Problem, ProblemClass, ProblemCode};

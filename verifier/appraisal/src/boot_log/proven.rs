@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttestedBootLog, BootFacts, EventSource, Later, Problem, Replay, quirks::QuirkSeen};
 use crate::{
-    ima::BootPcrs,
+    ima::{BootAggregate, BootPcrs},
     pcr::AttestedPcrs,
     verdict::{Denial, Finding},
 };
@@ -42,6 +42,9 @@ pub struct ProvenBootLog {
     pub values: BTreeMap<HashAlg, BTreeMap<PcrIndex, Digest>>,
     /// The events that lead there.
     pub events: Vec<ProvenEvent>,
+    /// What IMA's first entry may be, over PCRs in banks that the log has and the quote has not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aggregates: Vec<BootAggregate>,
     /// Facts.
     pub facts: BootFacts,
     /// Oddities.
@@ -131,10 +134,14 @@ impl ProvenBootLog {
             .map(|pcr| (pcr, start(attested.replay(), pcr, pcrs)))
             .collect();
         let boot_pcrs = boot_pcrs(&log, pcrs, explained);
+        let quoted = quoted_boot_pcrs(pcrs).candidates();
+        let mut aggregates = boot_pcrs.candidates();
+        aggregates.retain(|aggregate| !quoted.contains(aggregate));
         let proven = Self {
             log: HashAlg::Sha256.hash(&[&firmware.bytes]),
             systemd_log: systemd_log.map(|suffix| HashAlg::Sha256.hash(&[&suffix.bytes])),
             events: events(attested.replay(), &banks, explained),
+            aggregates,
             values,
             facts: attested.facts().clone(),
             problems: attested.problems().to_vec(),

@@ -64,7 +64,7 @@ impl Seen<'_, '_> {
     }
 
     /// Of a fact that is the digest and nothing else.
-    const fn digest_source(&self) -> Source {
+    pub(super) const fn digest_source(&self) -> Source {
         Source { event: self.event.index, pcr: self.pcr, vouch: Vouch::Digest }
     }
 

@@ -12,7 +12,7 @@ use proto::{
 
 use super::{
     constants::Constant,
-    facts::{Authority, KeyDatabase, KeyEntry, KeyKind, KeySubject, Source},
+    facts::{Authority, KeyDatabase, KeyEntry, KeyKind, KeySubject, Source, Untold},
     problem::{Problem, ProblemCode},
     quirks::Quirk,
     reader::{Collector, Seen},
@@ -71,6 +71,8 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
             Vouch::Data | Vouch::DataButLastByte => VariableData::read(event.vouched.bytes).ok(),
             _ => {
                 if event.pcr == 7 {
+                    let untold = Untold { source: event.digest_source(), digest: event.digest };
+                    out.reading.facts.untold.push(untold);
                     unproven_later |= after_separator;
                     if !after_separator {
                         unproven = unproven.or(Some(index));

@@ -45,25 +45,37 @@ impl AggregateForm {
 /// What firmware's PCRs held when the kernel started: from its replayed log, or quoted where nothing
 /// extends them later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BootPcrs(Vec<(u8, BankDigest)>);
+pub struct BootPcrs {
+    values: Vec<(u8, BankDigest)>,
+    /// Hashes that were made of them when more of them were known.
+    aggregates: Vec<BootAggregate>,
+}
 
 impl BootPcrs {
     /// None known.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self { values: Vec::new(), aggregates: Vec::new() }
     }
 
     /// Sets the value of one PCR in the bank of `value`; the last one set counts.
     pub fn set(&mut self, index: u8, value: BankDigest) {
-        self.0.retain(|(known, old)| (*known, old.alg()) != (index, value.alg()));
-        self.0.push((index, value));
+        self.values.retain(|(known, old)| (*known, old.alg()) != (index, value.alg()));
+        self.values.push((index, value));
+    }
+
+    /// Adds hashes that were made of the same boot's PCRs before, in banks that are not quoted.
+    pub fn know(&mut self, aggregates: &[BootAggregate]) {
+        self.aggregates.extend_from_slice(aggregates);
     }
 
     /// The value of one PCR.
     #[must_use]
     pub fn get(&self, bank: BankAlg, index: u8) -> Option<&BankDigest> {
-        self.0.iter().find(|(known, value)| (*known, value.alg()) == (index, bank)).map(|(_, v)| v)
+        self.values
+            .iter()
+            .find(|(known, value)| (*known, value.alg()) == (index, bank))
+            .map(|(_, v)| v)
     }
 
     /// The hash that a kernel makes of them; `None` if one is not known.
@@ -84,6 +96,7 @@ impl BootPcrs {
             .filter_map(|(bank, form)| {
                 Some(BootAggregate { digest: self.aggregate(bank, form)?, form })
             })
+            .chain(self.aggregates.iter().copied())
             .collect()
     }
 }
@@ -179,7 +192,8 @@ mod tests {
 
     #[test]
     fn every_form_of_kernels_is_found() {
-        let all: BootPcrs = BankAlg::ALL.into_iter().flat_map(|bank| pcrs(bank, 10).0).collect();
+        let all: BootPcrs =
+            BankAlg::ALL.into_iter().flat_map(|bank| pcrs(bank, 10).values).collect();
         for bank in BankAlg::ALL {
             assert_eq!(verified(&over(bank, 8), &all), Ok(AggregateForm::Pcr0To7), "{bank}");
             let to_9 = verified(&over(bank, 10), &all);

@@ -23,6 +23,10 @@ use crate::{
 const APPLICATIONS_PCR: u8 = 4;
 /// PCR of Secure Boot's state and keys.
 const SECURE_BOOT_PCR: u8 = 7;
+/// PCR of a unified kernel image's sections, its command line among them.
+const SECTIONS_PCR: u8 = 11;
+/// PCR of the options that a kernel image is started with.
+const OPTIONS_PCR: u8 = 12;
 /// Digests that a finding names as expected.
 const MAX_EXPECTED: usize = 3;
 
@@ -96,9 +100,17 @@ impl BootReference {
                 .into_iter()
                 .any(|list| !list.is_empty());
         let applications = !self.applications.is_empty();
-        [(secure_boot, SECURE_BOOT_PCR), (applications, APPLICATIONS_PCR)]
-            .into_iter()
-            .filter_map(|(read, pcr)| PcrIndex::new(pcr).filter(|_| read))
+        let rules = &self.command_lines;
+        // A line in one of the two PCRs would hide one in the other, if no log had to lead there.
+        let lines = !rules.texts.is_empty() || !rules.digests.is_empty();
+        [
+            (applications, APPLICATIONS_PCR),
+            (secure_boot, SECURE_BOOT_PCR),
+            (lines, SECTIONS_PCR),
+            (lines, OPTIONS_PCR),
+        ]
+        .into_iter()
+        .filter_map(|(read, pcr)| PcrIndex::new(pcr).filter(|_| read))
     }
 }
 
@@ -203,6 +215,18 @@ fn signers(facts: &BootFacts, reference: &BootReference, findings: &mut Vec<Find
             ));
         }
     }
+    // Whoever edits the log could hide an authorisation behind data that its digest is not over.
+    for untold in facts.untold.iter().filter(|untold| untold.source.pcr == SECURE_BOOT_PCR) {
+        findings.push(Finding::new(
+            ReasonCode::PolicyBootSignerNotAllowed,
+            format!(
+                "event {} (PCR {}): its digest is not over the data in the log",
+                untold.source.event, untold.source.pcr
+            ),
+            expected(&reference.signers),
+            untold.digest.to_string(),
+        ));
+    }
     if !any {
         findings.push(Finding::new(
             ReasonCode::PolicyBootSignerNotAllowed,
@@ -241,6 +265,21 @@ fn command_lines(facts: &BootFacts, reference: &BootReference, findings: &mut Ve
             wanted(),
             "not proven by the log",
         ));
+    }
+    // Whoever edits the log could hide an option line behind other data; what is no line is listed by its digest.
+    for untold in facts.untold.iter().filter(|untold| untold.source.pcr == OPTIONS_PCR) {
+        let digest = untold.digest.to_string();
+        if !rules.digests.contains_key(&digest) {
+            findings.push(Finding::new(
+                ReasonCode::PolicyBootCommandLineNotAllowed,
+                format!(
+                    "event {} (PCR {}): no text that its digest is over",
+                    untold.source.event, untold.source.pcr
+                ),
+                wanted(),
+                digest,
+            ));
+        }
     }
     for line in &facts.command_lines {
         let by_text = line.text.as_ref().is_some_and(|text| rules.texts.contains(text));

@@ -215,13 +215,17 @@ impl ReferenceValues {
         &self.digest
     }
 
-    /// PCRs that it reads by value or by event.
+    /// PCRs that it reads by value, by event, or for what booted: these in the first of its banks.
     #[must_use]
     pub fn selection(&self) -> PcrSelection {
         let values = self.pcrs.iter().map(|pcr| (pcr.bank, pcr.index));
         let events = self.events.iter().map(|rule| (rule.bank, rule.index));
+        let read: Vec<(HashAlg, PcrIndex)> = values.chain(events).collect();
+        let bank = read.iter().map(|(bank, _)| *bank).min();
+        let boot = self.boot.iter().flat_map(BootReference::pcrs);
+        let boot: Vec<_> = boot.filter_map(|index| Some((bank?, index))).collect();
         PcrSelection::new(
-            values.chain(events).map(|(bank, index)| (bank, PcrSet::from_iter([index]))),
+            read.into_iter().chain(boot).map(|(bank, index)| (bank, PcrSet::from_iter([index]))),
         )
     }
 

@@ -69,6 +69,11 @@ impl Log {
         Self { banks: banks.to_vec(), bytes: Vec::new() }
     }
 
+    /// What follows a log that is there.
+    pub fn after(bytes: Vec<u8>, banks: &[LogAlg]) -> Self {
+        Self { banks: banks.to_vec(), bytes }
+    }
+
     /// A first event, in the TPM 1.2 format.
     pub fn first(&mut self, data: &[u8]) -> &mut Self {
         self.tcg12(0, EventType::NO_ACTION, &[0; 20], data)
@@ -292,6 +297,8 @@ pub struct Boot {
     pub command_line: String,
     pub initrd: Vec<u8>,
     pub grub_commands: usize,
+    /// Whether shim measures its list of keys into PCR 14.
+    pub mok: bool,
     pub exit: bool,
 }
 
@@ -305,6 +312,7 @@ impl Default for Boot {
             command_line: "root=/dev/vda2 ro lockdown=integrity".to_owned(),
             initrd: b"initrd".to_vec(),
             grub_commands: 2,
+            mok: true,
             exit: true,
         }
     }
@@ -371,7 +379,9 @@ impl Boot {
         log.data(5, EventType::EFI_GPT_EVENT, &gpt(OWNER));
         log.application(b"shim", "\\EFI\\debian\\shimx64.efi");
         log.authority(Guid::SHIM_LOCK, "SbatLevel", b"sbat,1,2024010900\nshim,4\n");
-        log.measured(14, EventType::IPL, b"mok", b"MokList\0");
+        if self.mok {
+            log.measured(14, EventType::IPL, b"mok", b"MokList\0");
+        }
         for number in 0..self.grub_commands {
             let text = format!("set variable_{number}=a value of usual length for GRUB");
             let data = format!("grub_cmd: {text}\0");

@@ -27,7 +27,8 @@ pub struct BootRules {
     /// Who may have signed what booted: digests of the entries of db or MOK that authorised an image (PCR 7).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub signers: Vec<AcceptedDigest>,
-    /// Kernel command lines.
+    /// Kernel command lines: options (PCR 12) and sections of unified kernel images (PCR 11). What else is in PCR 12 has to
+    /// be listed by its digest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command_lines: Vec<AcceptedCommandLine>,
     /// Sections of a unified kernel image.
