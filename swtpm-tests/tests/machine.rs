@@ -3,14 +3,17 @@
 //! Each boot costs some 20 s of a processor, so that one site, one golden set and few boots serve every
 //! assertion. `cargo xtask machine` starts such a machine for a person.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use appraisal::ima::Manifest;
 use attestor::output::Status;
+use proto::eventlog::{EventLog, EventType};
 use swtpm_tests::{
     cluster::AnyError,
     machine::{Guest, Image, Machine, MachineError, Requirement, SecureBoot, Site, require},
 };
 use tokio::{sync::Semaphore, task::JoinSet};
+use verifier::store::{NewManifest, NodeChange};
 
 /// Machines that run side by side: each keeps one processor busy.
 const SIDE_BY_SIDE: usize = 2;
@@ -25,6 +28,9 @@ const ADMITTED: Expected = &[];
 /// Codes for a genuine TPM that is nobody's node.
 const UNKNOWN_TPM: [&str; 2] = ["NODE_PENDING", "POLICY_NO_REFERENCE_VALUES"];
 const PCR: &str = "POLICY_PCR_NOT_ALLOWED";
+const EVENT: &str = "POLICY_EVENT_NOT_ALLOWED";
+const APPLICATION: &str = "POLICY_BOOT_APPLICATION_NOT_ALLOWED";
+const LOADED_IMAGE: &str = "event 29 (PCR 4): boot application \\EFI\\BOOT\\BOOTX64.EFI";
 
 /// A worker of the pool that boots something else.
 struct OtherBoot {
@@ -42,14 +48,25 @@ const OTHER_BOOTS: [OtherBoot; 4] = [
         secure_boot: SecureBoot::On,
         image: |image| Ok(image.append_command_line("lockdown=none")),
         is_there: "grep -q lockdown=none /proc/cmdline",
-        expected: &[(PCR, "PCR 11 (sha256)"), (PCR, "PCR 4 (sha256)"), (PCR, "PCR 9 (sha256)")],
+        expected: &[
+            (APPLICATION, "event 29 (PCR 4): boot application"),
+            ("POLICY_BOOT_COMMAND_LINE_NOT_ALLOWED", "event 35 (PCR 11): kernel command line"),
+            (EVENT, "event 38 (PCR 9): kernel command line"),
+            (PCR, LOADED_IMAGE),
+            (PCR, "event 35 (PCR 11): kernel image section .cmdline"),
+        ],
     },
     OtherBoot {
         name: "another-initrd",
         secure_boot: SecureBoot::On,
         image: |image| Ok(image.with_file("/etc/profile", b"# a back door\n")),
         is_there: "grep -q 'back door' /etc/profile",
-        expected: &[(PCR, "PCR 11 (sha256)"), (PCR, "PCR 4 (sha256)"), (PCR, "PCR 9 (sha256)")],
+        expected: &[
+            (APPLICATION, "event 29 (PCR 4): boot application"),
+            (EVENT, "event 39 (PCR 9): initial RAM disk"),
+            (PCR, LOADED_IMAGE),
+            (PCR, "event 37 (PCR 11): kernel image section .initrd"),
+        ],
     },
     OtherBoot {
         name: "another-kernel",
@@ -57,7 +74,11 @@ const OTHER_BOOTS: [OtherBoot; 4] = [
         image: Image::with_other_kernel,
         // The text that differs is the boot protocol's, which Linux does not show.
         is_there: "true",
-        expected: &[(PCR, "PCR 11 (sha256)"), (PCR, "PCR 4 (sha256)")],
+        expected: &[
+            (APPLICATION, "event 29 (PCR 4): boot application"),
+            (PCR, LOADED_IMAGE),
+            (PCR, "event 31 (PCR 11): kernel image section .linux"),
+        ],
     },
     OtherBoot {
         // The same program without its signature, which its Authenticode digest leaves out. Yet PCR 4 differs: where
@@ -67,7 +88,17 @@ const OTHER_BOOTS: [OtherBoot; 4] = [
         secure_boot: SecureBoot::Off,
         image: |image| Ok(image.unsigned()),
         is_there: "grep -q '\\[none\\]' /sys/kernel/security/lockdown",
-        expected: &[(PCR, "PCR 0 (sha256)"), (PCR, "PCR 4 (sha256)"), (PCR, "PCR 7 (sha256)")],
+        expected: &[
+            (APPLICATION, "event 37 (PCR 4): boot application"),
+            ("POLICY_BOOT_PROBLEM", "event log, PCR 7, event 5: SETUP_MODE"),
+            ("POLICY_BOOT_SECURE_BOOT", "Secure Boot"),
+            (PCR, "event 2 (PCR 0): firmware code, 917504 bytes at 0x820000"),
+            (
+                PCR,
+                "event 37 (PCR 4): boot application VenMedia(55c5d1f8-04cd-46b5-8a20-e56cbb3052d0)",
+            ),
+            (PCR, "event 4 (PCR 7): firmware variable SecureBoot"),
+        ],
     },
 ];
 
@@ -96,6 +127,83 @@ const EVENTS: [Event; 2] = [
         is_undone_by: "cat /tmp/libz > /lib/x86_64-linux-gnu/libz.so.1",
     },
 ];
+
+/// The log of an honest boot, changed before it is sent.
+struct EditedLog {
+    name: &'static str,
+    edit: fn(&mut Vec<u8>),
+    expected: Expected,
+}
+
+const EDITED_LOGS: [EditedLog; 5] = [
+    EditedLog {
+        name: "Secure Boot's variable says another value than its digest",
+        edit: |log| {
+            let event = event(log, 7, EventType::EFI_VARIABLE_DRIVER_CONFIG);
+            log[event.end - 1] ^= 1;
+        },
+        // Nothing that stands before the separator is believed then.
+        expected: &[
+            ("POLICY_BOOT_KEY_NOT_ALLOWED", "KEK"),
+            ("POLICY_BOOT_KEY_NOT_ALLOWED", "PK"),
+            ("POLICY_BOOT_KEY_NOT_ALLOWED", "db"),
+            ("POLICY_BOOT_PROBLEM", "event log, PCR 7, event 4: DATA_NOT_VOUCHED"),
+            ("POLICY_BOOT_PROBLEM", "event log, PCR 7: SECURE_BOOT_UNKNOWN"),
+            ("POLICY_BOOT_SECURE_BOOT", "Secure Boot"),
+        ],
+    },
+    EditedLog {
+        name: "a boot application is called a separator",
+        edit: |log| {
+            let event = event(log, 4, EventType::EFI_BOOT_SERVICES_APPLICATION);
+            let separator = EventType::SEPARATOR.0.to_le_bytes();
+            log[event.start + 4..event.start + 8].copy_from_slice(&separator);
+        },
+        expected: &[("POLICY_BOOT_PROBLEM", "event log, PCR 4, event 29: TYPE_MISLABELLED")],
+    },
+    EditedLog {
+        name: "the boot application is left out",
+        edit: |log| {
+            let event = event(log, 4, EventType::EFI_BOOT_SERVICES_APPLICATION);
+            log.drain(event);
+        },
+        expected: &[(REPLAY, "event log, PCR 4 (sha256)")],
+    },
+    EditedLog {
+        name: "a separator is added",
+        edit: |log| {
+            let separator = event(log, 4, EventType::SEPARATOR);
+            let copy = log[separator.clone()].to_vec();
+            log.splice(separator.end..separator.end, copy);
+        },
+        expected: &[(REPLAY, "event log, PCR 4 (sha256)")],
+    },
+    EditedLog {
+        name: "it ends inside an event",
+        edit: |log| log.truncate(log.len() - 1),
+        expected: &[("EVENT_LOG_MALFORMED", "event log")],
+    },
+];
+
+const REPLAY: &str = "EVENT_LOG_REPLAY_MISMATCH";
+/// Where the kernel has the logs, and where a hostile worker keeps its own.
+const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+const IMA_LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
+const EDITED: &str = "/tmp/edited";
+
+/// Bytes of the first event of this kind in this PCR.
+fn event(log: &[u8], pcr: u8, kind: EventType) -> std::ops::Range<usize> {
+    let parsed = EventLog::parse(log).expect("the kernel's own log");
+    let events = parsed.events();
+    let at = events
+        .iter()
+        .position(|event| {
+            event.untrusted_type == kind && event.pcr.is_some_and(|found| found.get() == pcr)
+        })
+        .expect("such an event");
+    let end = events.get(at + 1).map_or(log.len(), |next| next.offset);
+    events[at].offset..end
+}
 
 /// `TPM2_PCR_Extend` of both, SHA-256, by a 32-byte text.
 const EXTEND_16_AND_23: &str = r#"
@@ -198,7 +306,78 @@ async fn twin(site: Arc<Site>) -> Result<(), AnyError> {
         guest.succeed(event.is_undone_by).await?;
         judged(&site, &mut guest, ADMITTED).await.map_err(named)?;
     }
+    edited_logs(&site, &mut guest).await?;
+    watched(&site, &mut guest).await?;
     Ok(guest.power_off().await?)
+}
+
+/// Logs that do not say what the TPM quoted: none hides or makes a fact.
+async fn edited_logs(site: &Site, guest: &mut Guest) -> Result<(), AnyError> {
+    let honest = guest.read(FIRMWARE_LOG).await?;
+    site.configure_with(guest, &format!("[logs]\nuefi = \"{EDITED}\"\n")).await?;
+    for edited in EDITED_LOGS {
+        let mut log = honest.clone();
+        (edited.edit)(&mut log);
+        guest.write(EDITED, &log).await?;
+        judged(site, guest, edited.expected)
+            .await
+            .map_err(|error| format!("{}: {error}", edited.name))?;
+    }
+    site.configure_with(guest, "[logs]\nuefi = \"none\"\n").await?;
+    let status = site.attest(guest).await?;
+    let codes: BTreeSet<&str> = status.reasons.iter().map(|r| r.code.as_str()).collect();
+    if codes != BTreeSet::from(["POLICY_BOOT_LOG_MISSING"]) {
+        return Err(format!("without a log: {status:#?}").into());
+    }
+    site.configure(guest).await?;
+    judged(site, guest, ADMITTED).await
+}
+
+/// In a pool whose golden set judges what the kernel ran: what ran so far is listed, and then something else runs.
+async fn watched(site: &Site, guest: &mut Guest) -> Result<(), AnyError> {
+    let list = guest.read(IMA_LIST).await?;
+    let collected = verifier::ima_manifest::from_list(&list, &mut |_| ())?;
+    let document = collected.builder.to_text("worker", 0).into_bytes();
+    let manifest = Manifest::parse(&document)?;
+    let (name, files) = (manifest.name().to_owned(), manifest.files() as u64);
+    let (store, by) = (site.cluster.store(), site.cluster.by());
+    store.import_manifest(NewManifest { name, files, document }, by.clone()).await?;
+    store.change_node("w2", None, NodeChange::MoveTo { pool: "watched".into() }, by).await?;
+    // The first answer in the new pool is what its set is captured from.
+    site.attest(guest).await?;
+    let ima = format!("\n[ima]\nmanifest = \"{}\"\n", manifest.id());
+    site.cluster.golden_from("w2", |text| text + &ima).await?;
+    judged(site, guest, ADMITTED).await?;
+    // The programs are those that ran before; one of them has grown by a byte and runs under another name.
+    guest.succeed("cp /bin/busybox /tmp/unlisted && echo >> /tmp/unlisted").await?;
+    judged(site, guest, ADMITTED).await.map_err(|error| format!("before it runs: {error}"))?;
+    guest.succeed("/tmp/unlisted true").await?;
+    for _ in 0..2 {
+        let status = site.attest(guest).await?;
+        let is_named = |(code, subject): &(&str, &str)| {
+            *code == "POLICY_IMA_FILE_NOT_ALLOWED" && subject.contains("/tmp/unlisted")
+        };
+        let reasons = reasons(&status);
+        if status.outcome != "denied" || reasons.is_empty() || !reasons.iter().all(is_named) {
+            return Err(format!("an unlisted program ran: {status:#?}").into());
+        }
+    }
+    // A listed program that is changed where it stands is another one.
+    guest.succeed("echo >> /usr/bin/as && as --version").await?;
+    let status = site.attest(guest).await?;
+    let is_there = |code: &str, path: &str| {
+        reasons(&status).iter().any(|(found, subject)| *found == code && subject.ends_with(path))
+    };
+    if !is_there("POLICY_IMA_FILE_NOT_ALLOWED", ": /usr/bin/as")
+        || !is_there("POLICY_TOOL_NOT_ALLOWED", "tool as: /usr/bin/as")
+    {
+        return Err(format!("a listed program was changed: {status:#?}").into());
+    }
+    // Nor does a list that leaves them out help.
+    let cut = guest.read(IMA_LIST).await?;
+    guest.write(EDITED, &cut[..list.len()]).await?;
+    site.configure_with(guest, &format!("[logs]\nima = \"{EDITED}\"\n")).await?;
+    judged(site, guest, &[("IMA_REPLAY_MISMATCH", "IMA list")]).await
 }
 
 /// Secure Boot is no mere setting: firmware does not start what is not signed.

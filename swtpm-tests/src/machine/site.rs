@@ -102,11 +102,23 @@ impl Site {
     /// # Errors
     /// The guest does not take it.
     pub async fn configure(&self, guest: &mut Guest) -> Result<(), MachineError> {
+        self.configure_with(guest, "").await
+    }
+
+    /// As [`Site::configure`], with further sections.
+    ///
+    /// # Errors
+    /// The guest does not take it.
+    pub async fn configure_with(
+        &self,
+        guest: &mut Guest,
+        sections: &str,
+    ) -> Result<(), MachineError> {
         let port = self.cluster.running().address.port();
         let config = format!(
             "[verifier]\nurl = \"https://{HOST}:{port}\"\nca_file = \"{BUNDLE}\"\n[tpm]\ntcti = \
              \"device:/dev/tpmrm0\"\n[tools]\nlist = \"{TOOLS}\"\n[daemon]\noutput_dir = \
-             \"{OUTPUT}\"\n"
+             \"{OUTPUT}\"\n{sections}"
         );
         let bundle = self.cluster.folder().join("state/bundle.pem");
         let bundle = io("reading the verifier's roots", || std::fs::read(bundle))?;
