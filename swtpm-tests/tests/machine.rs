@@ -349,13 +349,14 @@ async fn watched(site: &Site, guest: &mut Guest) -> Result<(), AnyError> {
     site.cluster.golden_from("w2", |text| text + &ima).await?;
     judged(site, guest, ADMITTED).await?;
     // The programs are those that ran before; one of them has grown by a byte and runs under another name.
-    guest.succeed("cp /bin/busybox /tmp/unlisted && echo >> /tmp/unlisted").await?;
+    guest.succeed("mkdir /tmp/unlisted && cp /bin/busybox /tmp/unlisted/").await?;
+    guest.succeed("echo >> /tmp/unlisted/busybox").await?;
     judged(site, guest, ADMITTED).await.map_err(|error| format!("before it runs: {error}"))?;
-    guest.succeed("/tmp/unlisted true").await?;
+    guest.succeed("/tmp/unlisted/busybox true").await?;
     for _ in 0..2 {
         let status = site.attest(guest).await?;
         let is_named = |(code, subject): &(&str, &str)| {
-            *code == "POLICY_IMA_FILE_NOT_ALLOWED" && subject.contains("/tmp/unlisted")
+            *code == "POLICY_IMA_FILE_NOT_ALLOWED" && subject.ends_with(": /tmp/unlisted/busybox")
         };
         let reasons = reasons(&status);
         if status.outcome != "denied" || reasons.is_empty() || !reasons.iter().all(is_named) {
