@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use appraisal::boot_log::{Later, Replay, explain, first_difference, read};
+use appraisal::boot_log::{Later, Replay, explain, read};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use proto::{
     digest::HashAlg,
@@ -36,12 +36,6 @@ fn benches(criterion: &mut Criterion) {
             let replay = Replay::of(&log, &[LogAlg::Sha1, LogAlg::Sha256]).expect("a replay");
             read(&log, &replay, LogAlg::Sha256, all_pcrs())
         });
-    });
-    let log = EventLog::parse(&bytes).expect("well-formed");
-    let replay = Replay::of(&log, &[LogAlg::Sha256]).expect("a replay");
-    let recorded = replay.reference_events(LogAlg::Sha256, required);
-    group.bench_function("first_difference_of_none", |b| {
-        b.iter(|| first_difference(black_box(&recorded), &replay));
     });
     group.finish();
 }

@@ -4,7 +4,7 @@ mod log_support;
 
 use appraisal::boot_log::{
     EventSource, ExplainedBootLog, Later, PHASES, Problem, ProblemClass, ProblemCode, Replay,
-    SeparatorValue, Vouch, explain, first_difference, read,
+    SeparatorValue, Vouch, explain, read,
 };
 use log_support::{
     Boot, Log, all_pcrs, certificate, pcr, pcrs, signature_data, signature_list, values_of,
@@ -697,55 +697,6 @@ fn other_logs_may_continue_a_pcr() {
     let start = explained.replay().value(SHA256, pcr(14)).and_then(|value| value.to_digest());
     assert_eq!(start, Some(good_values()[14].value));
     assert!(!explained.explained().contains(pcr(14)));
-}
-
-#[test]
-fn the_first_difference_is_told_in_words() {
-    let bytes = good();
-    let log = EventLog::parse(&bytes).expect("well-formed");
-    let recorded =
-        Replay::of(&log, &[SHA256]).expect("a replay").reference_events(SHA256, required());
-    let difference = |boot: &Boot| {
-        let bytes = boot.log();
-        let log = EventLog::parse(&bytes).expect("well-formed");
-        first_difference(&recorded, &Replay::of(&log, &[SHA256]).expect("a replay"))
-    };
-    assert_eq!(difference(&Boot::default()), None);
-    let found = difference(&Boot { initrd: b"another".to_vec(), ..Boot::default() }).expect("one");
-    assert_eq!((found.pcr, found.words.as_str()), (pcr(11), "kernel image section .initrd"));
-    assert_eq!(found.observed, SHA256.hash(&[b"another"]));
-    assert_eq!(found.expected.map(|event| event.digest), SHA256.hash(&[b"initrd"]));
-    let found = difference(&Boot { secure_boot: 0, ..Boot::default() }).expect("one");
-    assert_eq!((found.pcr, found.position), (pcr(7), 0));
-    assert_eq!(
-        found.to_string(),
-        format!("event {} (PCR 7): firmware variable SecureBoot", found.index.expect("an event"))
-    );
-    let found = difference(&Boot { command_line: "init=/bin/sh".to_owned(), ..Boot::default() })
-        .expect("one");
-    assert_eq!((found.pcr, found.words.as_str()), (pcr(8), "kernel command line \"init=/bin/sh\""));
-    // An event more, and events less.
-    let found = difference(&Boot { grub_commands: 3, ..Boot::default() }).expect("one");
-    assert!(found.words.starts_with("boot loader command"), "{found}");
-    let found = difference(&Boot { exit: false, ..Boot::default() }).expect("one");
-    assert_eq!((found.pcr, found.index, found.observed), (pcr(5), None, None));
-    assert_eq!(
-        found.to_string(),
-        "PCR 5: no event where there was: action \"Exit Boot Services Invocation\""
-    );
-}
-
-/// A document that was recorded reads back and compares equal.
-#[test]
-fn recorded_events_are_a_document() {
-    let bytes = good();
-    let log = EventLog::parse(&bytes).expect("well-formed");
-    let replay = Replay::of(&log, &[SHA256]).expect("a replay");
-    let recorded = replay.reference_events(SHA256, required());
-    let text = serde_json::to_string(&recorded).expect("JSON");
-    let back: Vec<_> = serde_json::from_str(&text).expect("the same");
-    assert_eq!(recorded, back);
-    assert_eq!(first_difference(&back, &replay), None);
 }
 
 #[test]

@@ -23,7 +23,6 @@
 //! TCG PC Client Platform Firmware Profile; docs/EVIDENCE.md.
 
 mod constants;
-mod difference;
 mod explain;
 mod facts;
 mod hints;
@@ -38,7 +37,6 @@ mod systemd;
 mod vouch;
 mod words;
 
-pub use difference::{Difference, ReferenceEvent, first_difference};
 pub use explain::{AttestedBootLog, ExplainedBootLog, Later, explain};
 pub use facts::{
     Application, Authority, BootFacts, BootVariable, CommandLine, Driver, ExitBootServices,

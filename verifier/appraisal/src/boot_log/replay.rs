@@ -1,13 +1,13 @@
 //! A log's events, extended into PCRs of our own.
 
 use proto::{
-    digest::{PcrIndex, PcrSet},
+    digest::PcrIndex,
     eventlog::{EventLog, EventType, LogAlg, LogDigest, no_action::NoAction},
     limits::PCR_COUNT,
     reason::ReasonCode,
 };
 
-use super::{difference::ReferenceEvent, words};
+use super::words;
 
 /// Localities that `TPM2_Startup` may come from; 4 stands for an H-CRTM sequence before it.
 const STARTUP_LOCALITIES: [u8; 3] = [0, 3, 4];
@@ -236,23 +236,6 @@ impl<'a> Replay<'a> {
     #[must_use]
     pub const fn startup_locality(&self) -> u8 {
         self.startup_locality
-    }
-
-    /// The events of some PCRs in one bank, as reference values to compare another boot with.
-    #[must_use]
-    pub fn reference_events(&self, alg: LogAlg, pcrs: PcrSet) -> Vec<ReferenceEvent> {
-        self.events
-            .iter()
-            .enumerate()
-            .filter(|(_, event)| pcrs.contains(event.pcr))
-            .filter_map(|(position, event)| {
-                Some(ReferenceEvent {
-                    pcr: event.pcr,
-                    digest: self.digest(position, alg)?,
-                    words: event.words(),
-                })
-            })
-            .collect()
     }
 }
 

@@ -19,9 +19,6 @@ use super::vouch::split_label;
 /// Longest text that is quoted.
 const MAX_QUOTED_CHARS: usize = 512;
 
-/// Nothing is known.
-pub(super) const UNKNOWN: &str = "event";
-
 /// An event in words such as "kernel command line", "Secure Boot variable db" or "boot application
 /// \EFI\BOOT\BOOTX64.EFI".
 #[must_use]
