@@ -1,6 +1,12 @@
 //! What each subcommand does.
 
-use std::{error::Error, fs, io::IsTerminal as _, path::Path, process::ExitCode};
+use std::{
+    error::Error,
+    fmt, fs,
+    io::{self, IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+};
 
 use attestor::{
     attestation::{Answered, Attester, Settings},
@@ -18,6 +24,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::ConfigArgs;
 
 type Done = Result<ExitCode, Box<dyn Error>>;
+
+/// Writes to the standard output. A reader that has gone (`| head`) is nothing to complain of.
+fn say(text: fmt::Arguments<'_>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
 
 /// Denied, or a check found problems.
 const REFUSED: u8 = 3;
@@ -66,36 +81,39 @@ fn print_outcome(
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
     if json {
-        println!("{}", serde_json::to_string_pretty(status)?);
+        say(format_args!("{}\n", serde_json::to_string_pretty(status)?))?;
         return Ok(());
     }
     for problem in &answered.measured.problems {
         eprintln!("note: {problem}");
     }
     if status.outcome == "admitted" {
-        println!("admitted as {} (decision {})", status.spiffe_id, status.decision_id);
-        println!("certificate: {}", output.path(attestor::output::CERTIFICATE_FILE).display());
-        println!("node key:    {}", output.path(attestor::output::KEY_FILE).display());
-        println!("trust:       {}", output.path(BUNDLE_FILE).display());
+        say(format_args!("admitted as {} (decision {})\n", status.spiffe_id, status.decision_id))?;
+        say(format_args!(
+            "certificate: {}\n",
+            output.path(attestor::output::CERTIFICATE_FILE).display()
+        ))?;
+        say(format_args!("node key:    {}\n", output.path(attestor::output::KEY_FILE).display()))?;
+        say(format_args!("trust:       {}\n", output.path(BUNDLE_FILE).display()))?;
         return Ok(());
     }
-    print_reasons(status);
-    Ok(())
+    Ok(print_reasons(status)?)
 }
 
-fn print_reasons(status: &Status) {
+fn print_reasons(status: &Status) -> io::Result<()> {
     let decision = if status.decision_id.is_empty() {
         "not recorded".to_owned()
     } else {
         format!("decision {}", status.decision_id)
     };
-    println!("denied ({decision}); no certificate");
+    say(format_args!("denied ({decision}); no certificate\n"))?;
     for reason in &status.reasons {
-        println!("  {}", reason.code);
-        println!("    what:     {}", reason.subject);
-        println!("    observed: {}", reason.observed);
-        println!("    remedy:   {}", reason.remedy);
+        say(format_args!("  {}\n", reason.code))?;
+        say(format_args!("    what:     {}\n", reason.subject))?;
+        say(format_args!("    observed: {}\n", reason.observed))?;
+        say(format_args!("    remedy:   {}\n", reason.remedy))?;
     }
+    Ok(())
 }
 
 pub(super) fn measure(path: &Path, json: bool) -> Done {
@@ -109,9 +127,9 @@ pub(super) fn measure(path: &Path, json: bool) -> Done {
     let measured = measure::measure(&list, &mut Cache::new(), Options::default(), &progress);
     bar.finish_and_clear();
     if json {
-        println!("{}", serde_json::to_string_pretty(&measured)?);
+        say(format_args!("{}\n", serde_json::to_string_pretty(&measured)?))?;
     } else {
-        print!("{}", render_text(&measured));
+        say(format_args!("{}", render_text(&measured)))?;
     }
     Ok(if measured.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
@@ -140,9 +158,9 @@ pub(super) fn inspect(tcti: Option<Tcti>, config: Option<&Path>, json: bool) -> 
     let now = std::time::SystemTime::now();
     let found = runtime()?.block_on(attestor::inspect::inspect(&tpm, &LogPaths::default(), now));
     if json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        say(format_args!("{}\n", serde_json::to_string_pretty(&found)?))?;
     } else {
-        print!("{found}");
+        say(format_args!("{found}"))?;
     }
     Ok(if found.has_errors() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
 }
@@ -156,17 +174,19 @@ pub(super) fn status(folder: &Path, json: bool) -> Done {
         return Ok(ExitCode::FAILURE);
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        say(format_args!("{}\n", serde_json::to_string_pretty(&status)?))?;
     } else {
         let age = daemon::now_unix_s().saturating_sub(status.at_unix_s);
-        println!("{} {age} s ago", status.outcome);
+        say(format_args!("{} {age} s ago\n", status.outcome))?;
         match status.outcome.as_str() {
-            "admitted" => println!("as {} (decision {})", status.spiffe_id, status.decision_id),
-            "denied" => print_reasons(&status),
-            _ => println!("{}", status.error),
+            "admitted" => {
+                say(format_args!("as {} (decision {})\n", status.spiffe_id, status.decision_id))?
+            }
+            "denied" => print_reasons(&status)?,
+            _ => say(format_args!("{}\n", status.error))?,
         }
         if let Some(next) = status.next_unix_s {
-            println!("next attempt in {} s", next.saturating_sub(daemon::now_unix_s()));
+            say(format_args!("next attempt in {} s\n", next.saturating_sub(daemon::now_unix_s())))?;
         }
     }
     Ok(match status.outcome.as_str() {
@@ -185,19 +205,19 @@ pub(super) fn check_config(args: &ConfigArgs) -> Done {
     let config = load(args)?;
     let list = ToolList::read(&config.tools)?;
     config.trust.read()?.client_config(&Learned::default())?;
-    println!(
-        "{}: fine; {} tools in {}",
+    say(format_args!(
+        "{}: fine; {} tools in {}\n",
         args.config.display(),
         list.tools().len(),
         config.tools.display()
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn man(command: clap::Command, folder: &Path) -> Done {
     fs::create_dir_all(folder)?;
     clap_mangen::generate_to(command, folder)?;
-    println!("man pages written to {}", folder.display());
+    say(format_args!("man pages written to {}\n", folder.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
