@@ -46,6 +46,8 @@ pub const MAX_LOG_PADDING_BYTES: usize = 1024 * 1024;
 pub const MAX_SYSTEMD_RECORDS: usize = 4096;
 /// systemd's measurement log: a boot writes a few kB.
 pub const MAX_SYSTEMD_LOG_BYTES: usize = 1024 * 1024;
+/// IMA entries that a worker sends beyond the quote: what a busy machine runs between quote and reading, 8 000 files.
+pub const MAX_IMA_SURPLUS_BYTES: u64 = 1024 * 1024;
 /// IMA list: 500 000 entries of about 130 bytes.
 pub const MAX_IMA_LOG_BYTES: usize = 64 * 1024 * 1024;
 /// Name of an IMA template: 15 fields with names of up to 16 bytes.

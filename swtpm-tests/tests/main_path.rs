@@ -213,7 +213,9 @@ async fn the_daemon_attests_notices_a_changed_tool_and_ends_cleanly() {
     assert_eq!(denied["reasons"][0]["code"], "POLICY_TOOL_NOT_ALLOWED");
     assert!(!folder.path().join("output/node.pem").exists(), "the certificate is withdrawn");
     let pid = daemon.id().to_string();
-    let told = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+    // The shell's own: a bare machine has no program of this name.
+    let kill = format!("kill -TERM {pid}");
+    let told = std::process::Command::new("sh").args(["-c", &kill]).status().expect("kill");
     assert!(told.success());
     let ended = daemon.wait().expect("ends");
     assert!(ended.success(), "{ended}: {:?}", std::fs::read_to_string(at("log")));

@@ -140,6 +140,12 @@ pub enum AttestError {
         /// Last recorded decision.
         last_unix_s: i64,
     },
+    /// The node's admissions have stored as many log bytes as they may for now.
+    #[error("node {node} has sent as many log bytes as its admissions may store; come again later")]
+    TooManyLogs {
+        /// The node.
+        node: String,
+    },
     /// A background task ended.
     #[error("a verification task ended without an answer")]
     Task,
@@ -342,6 +348,11 @@ impl Verifier {
             policy_version: &policy_version,
             bytes: case.len().saturating_add(verdict.len()).saturating_add(logs),
         };
+        if let (Ok(_), Some(proven), true) = (&decided, &proven, logs > 0)
+            && !self.denials.admits(proven.boot.ek().digest, logs, now_unix_s)
+        {
+            return Err(AttestError::TooManyLogs { node: candidate.record.name });
+        }
         let denial = decided.as_ref().err();
         let is_recorded = self.denials.records(denial, proven.as_ref(), &about, now_unix_s);
         let mut objects = vec![endorsements.object.clone()];

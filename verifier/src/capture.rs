@@ -25,7 +25,7 @@ use proto::{
 };
 use serde::Deserialize;
 
-use self::boot::{PcrRules, boot_rules, pcr_rules};
+use self::boot::{PcrRules, boot_rules, pcr_rules, tolerated};
 use crate::store::{DecisionFilter, Node, RecordedDecision, Store, StoreError};
 
 /// Decisions looked through for the last proven claims.
@@ -171,7 +171,13 @@ fn notes(claims: &ClaimsDocument, log: Option<&ProvenBootLog>, rules: &PcrRules)
         out.push('\n');
     };
     match (log, &claims.boot) {
-        (Some(_), _) => {
+        (Some(log), _) => {
+            for code in tolerated(log) {
+                note(&format!(
+                    "REVIEW: this boot shows {code}, and the set tolerates it. {}",
+                    code.meaning()
+                ));
+            }
             for rule in &rules.events {
                 let why = rule.why.as_deref().unwrap_or_default();
                 note(&format!("PCR {} is judged event by event: {why}", rule.index));

@@ -129,10 +129,7 @@ impl<'a> Template<'a> {
             *template.fields.get_mut(template.count)? = FieldKind::from_id(id)?;
             template.count = template.count.saturating_add(1);
         }
-        if template.has_modsig_digest_first() {
-            return None;
-        }
-        Some(template)
+        Some(template).filter(|template| !template.has_modsig_digest_first())
     }
 
     /// Whether a digest that leaves out an appended signature stands before the file's own. No
@@ -144,6 +141,21 @@ impl<'a> Template<'a> {
         let fields = self.fields();
         let modsig = fields.iter().position(|kind| *kind == FieldKind::DModsig);
         modsig.is_some_and(|at| !fields.iter().take(at).any(is_digest))
+    }
+
+    /// Whether the file's digest stands before every value whose content somebody else may have chosen: as in every
+    /// template of the kernel. Others can be read and replayed, and must not be judged.
+    ///
+    /// Values are under a digest and their names are not: in another order whoever relabels an entry could have the
+    /// value of an extended attribute, or the digest that leaves out an appended signature, read as the file's digest,
+    /// and the true one as something that nobody looks at.
+    #[must_use]
+    pub fn has_a_digest_of_its_own_first(&self) -> bool {
+        use FieldKind::{D, DNg, DNgV2, Igid, Imode, Iuid, N, NNg};
+        let fields = self.fields();
+        let plain = |kind: &FieldKind| matches!(kind, N | NNg | Iuid | Igid | Imode);
+        let digest = fields.iter().position(|kind| matches!(kind, D | DNg | DNgV2));
+        digest.is_some_and(|digest| fields.iter().take(digest).all(plain))
     }
 
     /// The name, as the list has it.

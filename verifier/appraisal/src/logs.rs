@@ -8,6 +8,8 @@ use std::sync::Arc;
 use proto::{
     digest::{Digest, PcrSet},
     evidence::{Evidence, LogKind},
+    limits::MAX_IMA_SURPLUS_BYTES,
+    reason::ReasonCode,
 };
 
 use crate::{
@@ -17,7 +19,7 @@ use crate::{
     ima::{self, AnchoredImaList, BootPcrs, IMA_PCR, Judgement},
     pcr::AttestedPcrs,
     policy::ReferenceValues,
-    verdict::Denial,
+    verdict::{Denial, Finding},
 };
 
 /// The logs of firmware and systemd, and where other logs go on from them.
@@ -82,5 +84,15 @@ pub(crate) fn judge_ima(
         return Ok(None);
     }
     let list = AnchoredImaList::verify(known, suffix, pcrs, IMA_PCR, boot_pcrs)?;
+    let surplus = list.surplus_bytes();
+    if surplus > MAX_IMA_SURPLUS_BYTES {
+        return Err(Finding::new(
+            ReasonCode::EvidenceLimitExceeded,
+            "IMA list",
+            format!("at most {MAX_IMA_SURPLUS_BYTES} bytes beyond the quote"),
+            format!("{surplus} bytes"),
+        )
+        .into());
+    }
     Ok(Some(ima::judge(&list, policy)))
 }

@@ -34,6 +34,9 @@ const CHANGED: Rate = Rate { burst: 60, refill: 1, every_s: 60 };
 /// Bytes of one TPM's denials: eight of the longest tool logs at once, and a day to have them again.
 /// One denial may go beyond; the next ones wait for it.
 const BYTES: Rate = Rate { burst: 64 << 20, refill: 1 << 20, every_s: 1350 };
+/// Bytes of logs that admissions of one TPM store as objects: four of the longest IMA lists at once, and a day to have
+/// them again. Beyond, the worker is told to come later.
+const ADMITTED_BYTES: Rate = Rate { burst: 256 << 20, refill: 1 << 20, every_s: 337 };
 /// TPMs that are remembered; beyond it the half that was denied longest ago is forgotten.
 const MAX_TPMS: usize = 20_000;
 /// TPMs that one audit entry names; the others are counted.
@@ -58,6 +61,7 @@ struct Tpm {
     repeated: Bucket,
     changed: Bucket,
     bytes: Bucket,
+    admitted_bytes: Bucket,
 }
 
 /// What was not recorded since the last report.
@@ -129,6 +133,16 @@ impl Denials {
         }
     }
 
+    /// Whether an admission of this TPM may store logs of so many bytes: admissions are always recorded, so that one
+    /// that would fill the disk is not made.
+    pub(super) fn admits(&self, ek: Digest, log_bytes: usize, now_unix_s: i64) -> bool {
+        let mut tpms = lock(&self.tpms);
+        if tpms.len() >= MAX_TPMS && !tpms.contains_key(&ek) {
+            forget_half(&mut tpms);
+        }
+        tpms.entry(ek).or_insert_with(|| Tpm::new(now_unix_s)).stores(log_bytes, now_unix_s)
+    }
+
     fn records_proven(
         &self,
         denial: &Denial,
@@ -173,7 +187,17 @@ impl Tpm {
             repeated: Bucket::full(REPEATED, now_unix_s),
             changed: Bucket::full(CHANGED, now_unix_s),
             bytes: Bucket::full(BYTES, now_unix_s),
+            admitted_bytes: Bucket::full(ADMITTED_BYTES, now_unix_s),
         }
+    }
+
+    /// Whether an admission may store logs of so many bytes. One may go beyond; the next ones wait for it.
+    fn stores(&mut self, bytes: usize, now_unix_s: i64) -> bool {
+        if self.admitted_bytes.left(now_unix_s) <= 0 {
+            return false;
+        }
+        self.admitted_bytes.take(i64::try_from(bytes).unwrap_or(i64::MAX));
+        true
     }
 
     fn takes(&mut self, says: Digest, bytes: usize, now_unix_s: i64) -> bool {
@@ -306,6 +330,17 @@ mod tests {
         assert_eq!(taken(&mut tpm, 1000, 100, NOW + 600), 1);
         // A clock that goes back gives nothing.
         assert_eq!(taken(&mut tpm, 1000, 100, NOW), 0);
+    }
+
+    #[test]
+    fn admissions_store_logs_within_a_budget_of_their_tpm() {
+        let mut tpm = Tpm::new(NOW);
+        let list = 64 << 20;
+        assert_eq!((0..9).filter(|_| tpm.stores(list, NOW)).count(), 4);
+        assert!(!tpm.stores(1, NOW + 336));
+        assert!(tpm.stores(list, NOW + 337), "what came back is enough to begin with");
+        assert!(!tpm.stores(1, NOW + 337 * 63));
+        assert!(tpm.stores(1, NOW + 337 * 65));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use appraisal::{
-    boot_log::{EventSource, KeyDatabase, KeyEntry, PHASES, ProvenBootLog},
+    boot_log::{EventSource, KeyDatabase, KeyEntry, PHASES, ProblemCode, ProvenBootLog},
     claims::ClaimsDocument,
     policy::{
         document::{
@@ -125,10 +125,15 @@ fn by_value(
     }
 }
 
+/// Codes of the oddities that this boot shows: a set that it is to meet tolerates them.
+pub(super) fn tolerated(log: &ProvenBootLog) -> BTreeSet<ProblemCode> {
+    log.problems.iter().map(|problem| problem.code).collect()
+}
+
 /// What must have booted, as this boot did.
 pub(super) fn boot_rules(log: &ProvenBootLog) -> BootRules {
     let facts = &log.facts;
-    let tolerate: BTreeSet<_> = log.problems.iter().map(|problem| problem.code).collect();
+    let tolerate = tolerated(log);
     let mut applications: Vec<AcceptedDigest> = Vec::new();
     for application in &facts.boot_applications {
         if applications.iter().all(|known| known.digest != application.digest) {
@@ -168,9 +173,10 @@ fn command_lines(log: &ProvenBootLog) -> Vec<AcceptedCommandLine> {
         Some(text) => AcceptedCommandLine::Text { text: text.clone() },
         None => AcceptedCommandLine::Digest(AcceptedDigest { digest: line.digest, what: None }),
     });
-    let untold = facts.untold.iter().filter(|untold| untold.source.pcr == OPTIONS_PCR);
+    let is_read = |pcr| [SECTIONS_PCR, OPTIONS_PCR].contains(&pcr);
+    let untold = facts.untold.iter().filter(|untold| is_read(untold.source.pcr));
     let untold = untold.map(|untold| {
-        let what = Some(format!("event {} of PCR {OPTIONS_PCR}", untold.source.event));
+        let what = Some(format!("event {} of PCR {}", untold.source.event, untold.source.pcr));
         AcceptedCommandLine::Digest(AcceptedDigest { digest: untold.digest, what })
     });
     lines.chain(untold).collect()

@@ -57,6 +57,9 @@ pub fn attest(error: &AttestError) -> Status {
             ReasonCode::ServiceBusy,
             "what the verifier judges by was changed meanwhile; come again",
         ),
+        AttestError::TooManyLogs { .. } => {
+            with_reason(Code::ResourceExhausted, ReasonCode::ServiceBusy, error.to_string())
+        }
         _ => incident(Code::Unavailable, ReasonCode::ServiceUnavailable, error),
     }
 }

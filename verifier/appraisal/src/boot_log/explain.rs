@@ -23,6 +23,8 @@ use crate::{
 
 /// PCRs that firmware always measures into: one that has a value at reset means that nothing was.
 const FIRMWARE_PCRS: u8 = 8;
+/// PCR of the sections of a kernel image and of systemd's phases.
+const SECTIONS_PCR: u8 = 11;
 /// PCR of the events that leave the firmware.
 const EXIT_PCR: u8 = 5;
 
@@ -207,6 +209,9 @@ pub fn explain<'a>(
     }
     let records = later.systemd.unwrap_or_default();
     reading.facts.userspace = systemd::userspace_measurements(&replay, records, bank, vouched_for);
+    if PcrIndex::new(SECTIONS_PCR).is_some_and(|pcr| vouched_for.contains(pcr)) {
+        reading.facts.untold.extend(systemd::untold(&replay, bank));
+    }
     Ok(ExplainedBootLog { replay, reading, explained, systemd_records })
 }
 

@@ -80,9 +80,11 @@ impl Collector {
     /// PCR 11: pairs of a section's name and its content, from the first event on. What a content hashes to is the
     /// image's business, also where it is the hash of a name: that is why pairs are counted off strictly.
     pub(super) fn kernel_image(&mut self, seen: &[Seen<'_, '_>]) {
-        let mut events = seen.iter().filter(|event| event.pcr == 11);
-        while let (Some(name), Some(content)) = (events.next(), events.next()) {
-            let Some(Constant::Section(section)) = name.constant else { return };
+        let mut events = seen.iter().filter(|event| event.pcr == 11).peekable();
+        while let Some(name) = events.peek() {
+            let Some(Constant::Section(section)) = name.constant else { break };
+            let _ = events.next();
+            let Some(content) = events.next() else { return };
             let source =
                 Source { event: content.event.index, pcr: content.pcr, vouch: Vouch::Structure };
             let digest = content.digest;
@@ -92,6 +94,11 @@ impl Collector {
             }
             let name = section.to_owned();
             self.reading.facts.uki_sections.push(Section { source, name, digest });
+        }
+        // From the first name on that is not known nothing says what is a name and what a content.
+        for event in events {
+            let untold = Untold { source: event.digest_source(), digest: event.digest };
+            self.reading.facts.untold.push(untold);
         }
     }
 }

@@ -81,7 +81,15 @@ pub(super) fn read(out: &mut Collector, seen: &[Seen<'_, '_>], trusted: PcrSet) 
                 None
             }
         };
-        let Some(variable) = variable else { continue };
+        let Some(variable) = variable else {
+            // Data that is vouched for and no variable authorised something that no rule can name.
+            if event.pcr == 7 && matches!(event.vouched.vouch, Vouch::Data | Vouch::DataButLastByte)
+            {
+                let untold = Untold { source: event.digest_source(), digest: event.digest };
+                out.reading.facts.untold.push(untold);
+            }
+            continue;
+        };
         if event.pcr == 1 {
             if !after_separator_of_pcr_1 {
                 modes(out, &variable);

@@ -6,12 +6,21 @@ use proto::{
 };
 
 use super::{
-    facts::UserspaceMeasurement,
+    facts::{Source, Untold, UserspaceMeasurement},
     replay::{EventSource, Replay, ReplayedEvent},
+    vouch::Vouch,
 };
 
 /// PCR of boot phases.
 const PHASE_PCR: u8 = 11;
+/// PCRs that systemd extends from userspace: boot phases (11), and what the machine and its file systems are (15).
+///
+/// Records of others are left aside: root writes this log, and could declare firmware's own events to be systemd's, so
+/// that they led to the quoted value and were facts about nothing.
+///
+/// # Source
+/// systemd-pcrphase.service(8), systemd-pcrmachine.service(8).
+const USERSPACE_PCRS: [u8; 2] = [PHASE_PCR, 15];
 /// Phases that systemd measures, in order. The first two only where the initial RAM disk runs systemd.
 ///
 /// # Source
@@ -30,13 +39,18 @@ fn event(source: EventSource, index: usize, pcr: PcrIndex, data: &[u8]) -> Repla
 }
 
 fn extend_record<'a>(replay: &mut Replay<'a>, index: usize, record: &'a SystemdRecord) {
-    let Some(pcr) = record.pcr else { return };
+    let Some(pcr) = userspace_pcr(record) else { return };
     let text = record.untrusted_string.as_deref().unwrap_or_default().as_bytes();
     replay.extend(event(EventSource::Systemd, index, pcr, text), &record.digests);
 }
 
+/// The PCR of a record, if it is one of [`USERSPACE_PCRS`].
+fn userspace_pcr(record: &SystemdRecord) -> Option<PcrIndex> {
+    record.pcr.filter(|pcr| USERSPACE_PCRS.contains(&pcr.get()))
+}
+
 impl<'a> Replay<'a> {
-    /// Extends every record of systemd's log.
+    /// Extends every record of systemd's log that is in a PCR of userspace.
     pub fn append_systemd(&mut self, records: &'a [SystemdRecord]) {
         for (index, record) in records.iter().enumerate() {
             extend_record(self, index, record);
@@ -52,7 +66,7 @@ impl<'a> Replay<'a> {
         records: &'a [SystemdRecord],
         quoted: Quoted<'_>,
     ) -> usize {
-        let touched = |pcr: PcrIndex| records.iter().any(|record| record.pcr == Some(pcr));
+        let touched = |pcr| records.iter().any(|record| userspace_pcr(record) == Some(pcr));
         let mut wanted: Vec<(LogAlg, PcrIndex, LogDigest, Option<LogDigest>)> = quoted
             .iter()
             .filter(|(_, pcr, _)| touched(*pcr))
@@ -64,7 +78,7 @@ impl<'a> Replay<'a> {
         let mut taken = if reached(&wanted) { Some(0) } else { None };
         for (index, record) in records.iter().enumerate() {
             for (alg, pcr, _, now) in &mut wanted {
-                if record.pcr == Some(*pcr) {
+                if userspace_pcr(record) == Some(*pcr) {
                     let digest = record.digest(*alg);
                     *now =
                         now.zip(digest).and_then(|(now, digest)| now.extended(digest.as_bytes()));
@@ -128,6 +142,22 @@ impl<'a> Replay<'a> {
         }
         (now == *value).then_some(phases.len())
     }
+}
+
+/// Events of PCR 11 that systemd's log claims and that are no phase of the boot: sections of the kernel image, for
+/// all that is known.
+pub(super) fn untold(replay: &Replay<'_>, bank: LogAlg) -> Vec<Untold> {
+    let phases: Vec<_> = PHASES.iter().map(|phase| bank.hash(&[phase.as_bytes()])).collect();
+    let events = replay.events().iter().enumerate();
+    events
+        .filter(|(_, event)| event.source == EventSource::Systemd && event.pcr.get() == PHASE_PCR)
+        .filter_map(|(position, event)| Some((event, replay.digest(position, bank)?)))
+        .filter(|(_, digest)| !phases.contains(&Some(*digest)))
+        .map(|(event, digest)| Untold {
+            source: Source { event: event.index, pcr: PHASE_PCR, vouch: Vouch::Digest },
+            digest,
+        })
+        .collect()
 }
 
 /// What systemd measured, as facts of the PCRs in `trusted`: the records of its log that were extended, and the phases

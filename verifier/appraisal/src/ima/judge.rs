@@ -159,7 +159,8 @@ fn refuse<T>(
 ///
 /// Only what the template digest vouches for is looked at. The template's name is not: an entry that is
 /// read under another one loses its name, its digest or its signature, or gains a buffer that does not
-/// hash to its digest, and none of that makes it more acceptable.
+/// hash to its digest, and none of that makes it more acceptable. A list of fields in which a value that
+/// somebody may choose stands before the digest is refused: it could be read as the digest.
 fn accept(policy: &ImaPolicy, state: &ImaState, entry: &ImaEntry<'_>) -> Result<Ground, Refusal> {
     let Some(fields) = entry.vouched() else {
         if policy.allow_violations {
@@ -174,6 +175,11 @@ fn accept(policy: &ImaPolicy, state: &ImaState, entry: &ImaEntry<'_>) -> Result<
         let code = ReasonCode::PolicyImaFileNotAllowed;
         return refuse(code, "an entry with a digest and a name", observed);
     };
+    if !entry.template.has_a_digest_of_its_own_first() {
+        let observed = format!("template {}", entry.template.untrusted_name());
+        let expected = "the file's digest before signatures, buffers and attributes";
+        return refuse(ReasonCode::ImaTemplateUnsupported, expected, observed);
+    }
     if policy.denies(digest) {
         return refuse(ReasonCode::PolicyImaFileDenied, "another file", digest.to_string());
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     boot::BootLog,
-    boot_log::{BootFacts, EventSource, KeyDatabase, ProblemCode, ProvenEvent},
+    boot_log::{BootFacts, EventSource, KeyDatabase, ProblemCode, ProvenEvent, Untold},
     verdict::Finding,
 };
 
@@ -103,10 +103,11 @@ impl BootReference {
         let rules = &self.command_lines;
         // A line in one of the two PCRs would hide one in the other, if no log had to lead there.
         let lines = !rules.texts.is_empty() || !rules.digests.is_empty();
+        let sections = lines || !self.sections.is_empty();
         [
             (applications, APPLICATIONS_PCR),
             (secure_boot, SECURE_BOOT_PCR),
-            (lines, SECTIONS_PCR),
+            (sections, SECTIONS_PCR),
             (lines, OPTIONS_PCR),
         ]
         .into_iter()
@@ -129,6 +130,14 @@ pub(super) fn boot(log: &BootLog, reference: &BootReference, findings: &mut Vec<
         return;
     };
     let facts = &log.facts;
+    // A boot that was proven under another set may have been asked for less: facts about a PCR that its log does not
+    // lead to are missing, and nothing that is missing may pass for good.
+    let bank = HashAlg::from_tpm(facts.bank.tpm_id());
+    for pcr in reference.pcrs() {
+        if !bank.is_some_and(|bank| log.explains(bank, pcr)) {
+            findings.push(log_missing_for(&format!("PCR {pcr} ({})", facts.bank)));
+        }
+    }
     for problem in log.problems.iter().filter(|p| !reference.tolerate.contains(&p.code)) {
         let at = problem.event.map_or_else(String::new, |event| format!(", event {event}"));
         let pcr = problem.pcr.map_or_else(String::new, |pcr| format!(", PCR {pcr}"));
@@ -237,9 +246,9 @@ fn signers(facts: &BootFacts, reference: &BootReference, findings: &mut Vec<Find
     }
 }
 
-/// State that shim measures beside the entries that authorise images. Anything else counts as such an entry.
-const SHIM_STATE: [&str; 5] =
-    ["MokDBState", "MokListTrusted", "MokPolicy", "MokSBState", "SbatLevel"];
+/// State that shim measures beside the entries that authorise images. Anything else counts as such an entry, also
+/// `MokSBState`: it is there where somebody switched shim's validation off.
+const SHIM_STATE: [&str; 4] = ["MokDBState", "MokListTrusted", "MokPolicy", "SbatLevel"];
 
 fn is_image_authority(variable: &str) -> bool {
     !SHIM_STATE.contains(&variable)
@@ -267,7 +276,8 @@ fn command_lines(facts: &BootFacts, reference: &BootReference, findings: &mut Ve
         ));
     }
     // Whoever edits the log could hide an option line behind other data; what is no line is listed by its digest.
-    for untold in facts.untold.iter().filter(|untold| untold.source.pcr == OPTIONS_PCR) {
+    let is_read = |untold: &&Untold| [SECTIONS_PCR, OPTIONS_PCR].contains(&untold.source.pcr);
+    for untold in facts.untold.iter().filter(is_read) {
         let digest = untold.digest.to_string();
         if !rules.digests.contains_key(&digest) {
             findings.push(Finding::new(
@@ -299,6 +309,21 @@ fn command_lines(facts: &BootFacts, reference: &BootReference, findings: &mut Ve
 }
 
 fn sections(facts: &BootFacts, reference: &BootReference, findings: &mut Vec<Finding>) {
+    if reference.sections.is_empty() {
+        return;
+    }
+    // Whatever stands there and is told to be something else could be a section.
+    for untold in facts.untold.iter().filter(|untold| untold.source.pcr == SECTIONS_PCR) {
+        findings.push(Finding::new(
+            ReasonCode::PolicyBootSectionNotAllowed,
+            format!(
+                "event {} (PCR {}): no section that is known",
+                untold.source.event, SECTIONS_PCR
+            ),
+            "sections of a kernel image, then phases of systemd",
+            untold.digest.to_string(),
+        ));
+    }
     for (name, accept) in &reference.sections {
         let mut any = false;
         for section in facts.uki_sections.iter().filter(|section| section.name == *name) {
@@ -445,11 +470,20 @@ pub(super) fn events(log: &BootLog, rule: &EventReference, findings: &mut Vec<Fi
     }
 }
 
+fn log_missing_for(pcr: &str) -> Finding {
+    Finding::new(
+        ReasonCode::PolicyBootLogMissing,
+        pcr,
+        "a log that leads to the quoted value",
+        "the log does not lead to this PCR's value",
+    )
+}
+
 fn log_missing(subject: &str, log: &BootLog) -> Finding {
     let observed = match log {
         BootLog::Absent => "no log was sent".to_owned(),
         BootLog::Unread(code) => format!("the log could not be used: {code}"),
-        BootLog::Proven(_) => "the log does not lead to this PCR's value".to_owned(),
+        BootLog::Proven(_) => return log_missing_for(subject),
     };
     Finding::new(
         ReasonCode::PolicyBootLogMissing,

@@ -3,13 +3,14 @@
 use proto::{
     digest::{HashAlg, PcrSelection},
     eventlog::{EventLog, EventType, LogAlg, guid::Guid, text::to_utf16},
+    evidence::LogKind,
     reason::ReasonCode,
 };
 
 use crate::{
     log_support::{Boot, Log, certificate, signature_data, variable},
     site::{Site, assert_code, index, set, sha256},
-    support::{admit, boot, booted, codes, deny_log, judge_by, of, plain},
+    support::{admit, boot, booted, codes, deny, deny_log, judge_by, of, plain},
 };
 
 /// The bytes of each event of a log, the Spec ID event first.
@@ -166,15 +167,15 @@ fn events_may_not_be_left_out_put_in_or_moved_between_pcrs() {
 /// Facts of a PCR that the log does not lead to are not there, whoever asks for them.
 #[test]
 fn facts_of_a_pcr_that_is_not_explained_are_never_believed() {
-    // PCR 11 is no rule's own: sections are judged, and the log may fail to lead there.
+    // Where sections are judged, the log has to lead to their PCR.
     let honest = plain().log();
     let evil = Boot { initrd: b"initrd with a gift".to_vec(), ..plain() };
     let mut site = booted(&evil.log());
     let section = format!("sections = [{{ name = \".initrd\", accept = [{}] }}]", of(b"initrd"));
     judge_by(&mut site, &format!("[boot]\nsecure_boot = true\n{section}\n"));
     let denial = deny_log(&site, &honest);
-    assert_code(&denial, ReasonCode::PolicyBootSectionNotAllowed);
-    assert_eq!(denial.findings().next().expect("one").observed, "not in the log");
+    assert_code(&denial, ReasonCode::EventLogReplayMismatch);
+    assert_eq!(denial.findings().next().expect("one").subject, "event log, PCR 11 (sha256)");
     let line = "command_lines = [{ text = \"root=/dev/vda2 ro lockdown=integrity\" }]";
     let evil = Boot { command_line: "init=/bin/sh".into(), ..plain() };
     let mut site = booted(&evil.log());
@@ -272,7 +273,11 @@ fn digests_of_a_bank_that_is_not_quoted_for_their_pcr_are_never_believed() {
     // The data is told apart from what was extended in the bank that was quoted.
     assert_eq!(
         codes(&denial),
-        [ReasonCode::PolicyBootProblem, ReasonCode::PolicyBootSecureBoot],
+        [
+            ReasonCode::PolicyBootLogMissing,
+            ReasonCode::PolicyBootProblem,
+            ReasonCode::PolicyBootSecureBoot
+        ],
         "{denial:#?}"
     );
     let state = denial.findings().last().expect("two");
@@ -321,4 +326,75 @@ fn each_boot_has_a_log_of_its_own() {
     boot(&mut site, &second);
     assert_code(&deny_log(&site, &first), ReasonCode::EventLogReplayMismatch);
     assert_code(&deny_log(&site, &second), ReasonCode::PolicyBootApplicationNotAllowed);
+}
+
+/// systemd's log with these digests in a PCR.
+fn systemd_log(pcr: u8, digests: &[String]) -> Vec<u8> {
+    let record = |digest: &String| {
+        format!(
+            "\u{1e}{{\"pcr\":{pcr},\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{digest}\"}}],\
+             \"content_type\":\"systemd\",\"content\":{{\"eventType\":\"phase\",\"string\":\"ready\"}}}}\n"
+        )
+    };
+    digests.iter().map(record).collect::<String>().into_bytes()
+}
+
+/// Root writes systemd's log: what firmware measured is not told there instead.
+#[test]
+fn systemd_s_log_takes_no_event_from_the_firmware_s() {
+    let log = plain().log();
+    let parsed = EventLog::parse(&log).expect("well-formed");
+    // The last `count` events of a PCR, moved to the other log.
+    let moved = |pcr: u8, count: usize| {
+        let of_pcr = parsed.events().iter().filter(|event| event.pcr == Some(index(pcr)));
+        let places: Vec<usize> =
+            of_pcr.map(|event| usize::try_from(event.index).expect("small")).collect();
+        let taken = &places[places.len() - count..];
+        let digest = |at: &usize| {
+            let digest = parsed.events()[*at].digest_bytes(HashAlg::Sha256.into());
+            hex::encode(digest.expect("a digest"))
+        };
+        let digests: Vec<String> = taken.iter().map(digest).collect();
+        let rest = pieces(&log).into_iter().enumerate().filter(|(at, _)| !taken.contains(at));
+        (rest.flat_map(|(_, piece)| piece).collect::<Vec<u8>>(), systemd_log(pcr, &digests))
+    };
+    let mut site = booted(&log);
+    let judged = |site: &Site, (firmware, systemd): (Vec<u8>, Vec<u8>)| {
+        deny(site, &[(LogKind::Uefi, &firmware), (LogKind::Systemd, &systemd)])
+    };
+    // An application that the set does not list.
+    judge_by(&mut site, &format!("[boot]\napplications = [{}]\n", of(b"shim")));
+    assert_code(&judged(&site, moved(4, 1)), ReasonCode::EventLogReplayMismatch);
+    // An authority that it does not list.
+    judge_by(&mut site, &format!("[boot]\nsigners = [{}]\n", of(&certificate())));
+    assert_code(&judged(&site, moved(7, 1)), ReasonCode::EventLogReplayMismatch);
+    // In PCR 11 systemd does measure: what is no phase may be a section.
+    let section = format!("{{ name = \".linux\", accept = [{}] }}", of(b"linux"));
+    judge_by(&mut site, &format!("[boot]\nsections = [{section}]\n"));
+    let denial = judged(&site, moved(11, 2));
+    let finding = denial
+        .findings()
+        .find(|finding| finding.subject.ends_with("no section that is known"))
+        .expect("refused");
+    assert_eq!(finding.code, ReasonCode::PolicyBootSectionNotAllowed, "{denial:#?}");
+}
+
+/// A boot that was proven under rules that asked for less is not good for rules that ask for more.
+#[test]
+fn a_renewal_does_not_stand_on_what_was_never_proven() {
+    // PCR 12 holds other options than the log says, and nothing asked for it when the boot was proven.
+    let honest = plain().log();
+    let mut log = Log::after(honest.clone(), &[LogAlg::Sha256, LogAlg::Sha384]);
+    log.data(12, EventType::IPL, &to_utf16("init=/bin/sh\0"));
+    let mut site = booted(&log.bytes);
+    judge_by(&mut site, "[boot]\nsecure_boot = true\n");
+    let proven = admit(&site, &honest);
+    assert!(!proven.boot.boot_log().proven().expect("a log").explained().contains(index(12)));
+    judge_by(
+        &mut site,
+        &format!("[boot]\ncommand_lines = [{}]\n", of(b"root=/dev/vda2 ro lockdown=integrity")),
+    );
+    let denial = site.deny_renewal(&proven.boot, |_| ());
+    let missing = denial.findings().find(|found| found.code == ReasonCode::PolicyBootLogMissing);
+    assert_eq!(missing.expect("refused").subject, "PCR 12 (sha256)", "{denial:#?}");
 }

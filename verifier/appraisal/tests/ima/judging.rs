@@ -176,6 +176,24 @@ fn entries_that_say_too_little_are_refused() {
     assert_eq!(codes(&judged(&list, &policy)), [ReasonCode::PolicyImaFileNotAllowed; 2]);
 }
 
+/// The value of an extended attribute is whatever root wrote there: no label makes it the file's digest.
+#[test]
+fn no_label_makes_an_attribute_the_digest() {
+    let (listed, evil) = (sha256(b"/a"), sha256(b"evil"));
+    let values = [
+        ImaValue::Digest("sha256", evil.as_bytes()),
+        ImaValue::Name("/a"),
+        ImaValue::Raw(b""),
+        ImaValue::Digest("sha256", listed.as_bytes()),
+    ];
+    let policy = policy(&ImaRules::default(), &["/a"]);
+    for label in ["xattrvalues|n-ng|sig|d-ng", "buf|n-ng|sig|d-ng", "evmsig|n-ng|sig|d-ng"] {
+        let mut list = booted(ImaKernel::default());
+        list.entry(label, &values);
+        assert_eq!(codes(&judged(&list, &policy)), [ReasonCode::ImaTemplateUnsupported], "{label}");
+    }
+}
+
 #[test]
 fn buffers_are_judged_by_their_own_digest() {
     let mut list = booted(ImaKernel::default());
