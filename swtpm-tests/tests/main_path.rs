@@ -178,6 +178,16 @@ async fn wait_for(status: &Path, outcome: &str) -> serde_json::Value {
     panic!("the daemon never was {outcome}: {:?}", std::fs::read_to_string(status));
 }
 
+/// A daemon that does not outlive a test that failed.
+struct Daemon(std::process::Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemon_attests_notices_a_changed_tool_and_ends_cleanly() {
     let (cluster, tpm, tools) = site().await;
@@ -199,11 +209,13 @@ async fn the_daemon_attests_notices_a_changed_tool_and_ends_cleanly() {
         at("output"),
     );
     std::fs::write(at("attestor.toml"), config).expect("config");
-    let mut daemon = std::process::Command::new(attestor_program())
+    let daemon = std::process::Command::new(attestor_program())
         .args(["run", "--config", &at("attestor.toml")])
+        .stdout(std::process::Stdio::null())
         .stderr(std::fs::File::create(at("log")).expect("log"))
         .spawn()
         .expect("starts");
+    let mut daemon = Daemon(daemon);
     let status = folder.path().join("output/status.json");
     let admitted = wait_for(&status, "admitted").await;
     assert_eq!(admitted["spiffe_id"], "spiffe://test.example/node/w1");
@@ -212,12 +224,12 @@ async fn the_daemon_attests_notices_a_changed_tool_and_ends_cleanly() {
     let denied = wait_for(&status, "denied").await;
     assert_eq!(denied["reasons"][0]["code"], "POLICY_TOOL_NOT_ALLOWED");
     assert!(!folder.path().join("output/node.pem").exists(), "the certificate is withdrawn");
-    let pid = daemon.id().to_string();
+    let pid = daemon.0.id().to_string();
     // The shell's own: a bare machine has no program of this name.
     let kill = format!("kill -TERM {pid}");
     let told = std::process::Command::new("sh").args(["-c", &kill]).status().expect("kill");
     assert!(told.success());
-    let ended = daemon.wait().expect("ends");
+    let ended = daemon.0.wait().expect("ends");
     assert!(ended.success(), "{ended}: {:?}", std::fs::read_to_string(at("log")));
 }
 
