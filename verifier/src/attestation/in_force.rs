@@ -15,6 +15,7 @@ use proto::{
     binding::VerifierId,
     digest::{PcrIndex, PcrSelection},
 };
+use tokio::sync::MutexGuard;
 
 use super::{AttestError, Verifier, boots::Boots, denials::Denials};
 use crate::{
@@ -101,7 +102,12 @@ impl Verifier {
     /// # Errors
     /// [`AttestError`] if the store cannot be read; what was in force stays.
     pub async fn reload(&self) -> Result<(), AttestError> {
-        let _alone = self.reloading.lock().await;
+        let alone = self.reloading.lock().await;
+        self.reload_alone(&alone).await
+    }
+
+    /// As [`Verifier::reload`], by whoever holds its lock.
+    async fn reload_alone(&self, _alone: &MutexGuard<'_, ()>) -> Result<(), AttestError> {
         let seen = self.store.seen();
         let set = EndorsementSet::new(&self.store.endorsements().await?.items, self.ek_rules);
         for (digest, why) in set.rejected() {
@@ -138,10 +144,12 @@ impl Verifier {
 
     /// Reloads unless what is in force is what the store holds: after a reload that failed.
     pub(super) async fn catch_up(&self) {
+        let alone = self.reloading.lock().await;
+        // Whoever waited for a reload has what it brought.
         if self.endorsements.load().seen == self.store.seen() {
             return;
         }
-        if let Err(error) = self.reload().await {
+        if let Err(error) = self.reload_alone(&alone).await {
             tracing::error!(%error, "what is in force could not be read again");
         }
     }

@@ -116,7 +116,7 @@ impl ProvenBootLog {
             deny("event log", error.code(), "a firmware event log", error.to_string())
         })?;
         let records = systemd_log
-            .map(|suffix| systemd::parse(&suffix.bytes))
+            .map(|suffix| systemd::parse(whole_records(&suffix.bytes)))
             .transpose()
             .map_err(|error| deny("systemd's log", error.code(), "a log", error.to_string()))?;
         let later = Later { systemd: records.as_deref(), continued };
@@ -187,6 +187,12 @@ impl ProvenBootLog {
         }
         Ok(())
     }
+}
+
+/// systemd's log up to the end of its last record: it may have been read while one was written.
+fn whole_records(log: &[u8]) -> &[u8] {
+    let end = log.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at.saturating_add(1));
+    log.get(..end).unwrap_or_default()
 }
 
 /// Firmware's PCRs as the kernel found them: quoted where the log leads to them, and in banks that are not quoted as the

@@ -9,8 +9,10 @@ use proto::{
 
 use crate::{
     log_support::{Boot, Log, certificate, signature_data, variable},
-    site::{Site, assert_code, index, set, sha256},
-    support::{admit, boot, booted, codes, deny, deny_log, judge_by, of, plain},
+    site::{Site, admitted, assert_code, index, set, sha256},
+    support::{
+        admit, boot, booted, codes, deny, deny_log, evidence_with, extend, judge_by, of, plain,
+    },
 };
 
 /// The bytes of each event of a log, the Spec ID event first.
@@ -369,7 +371,7 @@ fn systemd_s_log_takes_no_event_from_the_firmware_s() {
     judge_by(&mut site, &format!("[boot]\nsigners = [{}]\n", of(&certificate())));
     assert_code(&judged(&site, moved(7, 1)), ReasonCode::EventLogReplayMismatch);
     // In PCR 11 systemd does measure: what is no phase may be a section.
-    let section = format!("{{ name = \".linux\", accept = [{}] }}", of(b"linux"));
+    let section = format!("{{ name = \".linux\", accept = [{}] }}", of(&plain().kernel));
     judge_by(&mut site, &format!("[boot]\nsections = [{section}]\n"));
     let denial = judged(&site, moved(11, 2));
     let finding = denial
@@ -377,6 +379,29 @@ fn systemd_s_log_takes_no_event_from_the_firmware_s() {
         .find(|finding| finding.subject.ends_with("no section that is known"))
         .expect("refused");
     assert_eq!(finding.code, ReasonCode::PolicyBootSectionNotAllowed, "{denial:#?}");
+}
+
+/// systemd's log is read while systemd writes it: what is not whole yet does not count, and refuses nobody.
+#[test]
+fn an_unfinished_record_is_left_aside() {
+    let log = plain().log();
+    let mut site = booted(&log);
+    extend(&mut site, 11, b"sysinit");
+    judge_by(
+        &mut site,
+        &format!(
+            "[boot]\nsections = [{{ name = \".linux\", accept = [{}] }}]\n",
+            of(&plain().kernel)
+        ),
+    );
+    let sysinit = hex::encode(sha256(b"sysinit").as_bytes());
+    let whole = systemd_log(11, std::slice::from_ref(&sysinit));
+    let next = systemd_log(11, &[hex::encode(sha256(b"ready").as_bytes())]);
+    let growing = [&whole[..], &next[..next.len() / 2]].concat();
+    for systemd in [&whole, &growing] {
+        let evidence = evidence_with(&site, &[(LogKind::Uefi, &log), (LogKind::Systemd, systemd)]);
+        admitted(site.judge(&evidence, site.activating()));
+    }
 }
 
 /// A boot that was proven under rules that asked for less is not good for rules that ask for more.
