@@ -1,10 +1,14 @@
 //! Hash algorithms, digests, PCR indexes, banks and selections.
 
-use std::{cmp::Ordering, fmt, str::FromStr};
+mod value;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
 use sha2::{Sha256, Sha384, Sha512};
 
+pub(crate) use self::value::named;
+pub use self::value::{Algorithm, DigestOf, DigestParseError};
 use crate::limits::PCR_COUNT;
 
 /// A hash algorithm that this project computes.
@@ -63,9 +67,9 @@ impl HashAlg {
     #[must_use]
     pub fn hash(self, parts: &[&[u8]]) -> Digest {
         match self {
-            Self::Sha256 => Digest::of::<Sha256>(self, parts),
-            Self::Sha384 => Digest::of::<Sha384>(self, parts),
-            Self::Sha512 => Digest::of::<Sha512>(self, parts),
+            Self::Sha256 => Digest::hashed::<Sha256>(self, parts),
+            Self::Sha384 => Digest::hashed::<Sha384>(self, parts),
+            Self::Sha512 => Digest::hashed::<Sha512>(self, parts),
         }
     }
 
@@ -80,6 +84,16 @@ impl HashAlg {
     }
 }
 
+impl Algorithm for HashAlg {
+    fn len_bytes(self) -> usize {
+        self.len_bytes()
+    }
+
+    fn name(self) -> &'static str {
+        self.name()
+    }
+}
+
 impl fmt::Display for HashAlg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -90,77 +104,21 @@ impl FromStr for HashAlg {
     type Err = DigestParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|alg| alg.name() == text)
-            .ok_or_else(|| DigestParseError::Algorithm(text.to_owned()))
+        named(&Self::ALL, text)
     }
 }
 
-/// A digest with its algorithm; no allocation, so that replaying a log never allocates.
-#[derive(Clone, Copy)]
-pub struct Digest {
-    alg: HashAlg,
-    bytes: [u8; 64],
-}
+/// A digest of an algorithm that is appraised.
+pub type Digest = DigestOf<HashAlg>;
 
 impl Digest {
-    /// All zeros: the reset value of PCR 0–16 and 23.
-    #[must_use]
-    pub const fn zero(alg: HashAlg) -> Self {
-        Self { alg, bytes: [0; 64] }
-    }
-
-    /// All ones: the reset value of PCR 17–22.
-    #[must_use]
-    pub fn ones(alg: HashAlg) -> Self {
-        let mut bytes = [0; 64];
-        bytes[..alg.len_bytes()].fill(0xff);
-        Self { alg, bytes }
-    }
-
-    /// A digest from exactly `alg.len_bytes()` bytes.
-    ///
-    /// # Errors
-    /// [`DigestParseError::Length`] for any other length: nothing is padded or cut.
-    pub fn new(alg: HashAlg, bytes: &[u8]) -> Result<Self, DigestParseError> {
-        if bytes.len() != alg.len_bytes() {
-            return Err(DigestParseError::Length { alg, found: bytes.len() });
-        }
-        let mut out = Self::zero(alg);
-        out.bytes[..bytes.len()].copy_from_slice(bytes);
-        Ok(out)
-    }
-
-    fn of<D: sha2::Digest>(alg: HashAlg, parts: &[&[u8]]) -> Self {
-        let mut hasher = D::new();
-        for part in parts {
-            hasher.update(part);
-        }
-        let mut out = Self::zero(alg);
-        out.bytes[..alg.len_bytes()].copy_from_slice(&hasher.finalize());
-        out
-    }
-
-    /// The algorithm.
-    #[must_use]
-    pub const fn alg(&self) -> HashAlg {
-        self.alg
-    }
-
-    /// The digest's bytes, `alg().len_bytes()` of them.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.alg.len_bytes()]
-    }
-
     /// The value of a PCR with this value after `TPM2_PCR_Extend` with `event`.
     ///
     /// # Source
     /// TPM 2.0 Library Part 1, "PCR operations": `new = H(old ‖ event)`.
     #[must_use]
     pub fn extended(&self, event: &Self) -> Self {
-        self.alg.hash(&[self.as_bytes(), event.as_bytes()])
+        self.alg().hash(&[self.as_bytes(), event.as_bytes()])
     }
 
     /// True for all zeros or all ones: a PCR that nothing was extended into.
@@ -169,92 +127,6 @@ impl Digest {
         self.as_bytes().iter().all(|byte| *byte == 0)
             || self.as_bytes().iter().all(|byte| *byte == 0xff)
     }
-}
-
-impl PartialEq for Digest {
-    fn eq(&self, other: &Self) -> bool {
-        self.alg == other.alg && self.as_bytes() == other.as_bytes()
-    }
-}
-
-impl Eq for Digest {}
-
-impl PartialOrd for Digest {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Digest {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.alg, self.as_bytes()).cmp(&(other.alg, other.as_bytes()))
-    }
-}
-
-impl std::hash::Hash for Digest {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        std::hash::Hash::hash(&self.alg, state);
-        self.as_bytes().hash(state);
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-/// `sha256:<hex>`.
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.alg, hex::encode(self.as_bytes()))
-    }
-}
-
-impl FromStr for Digest {
-    type Err = DigestParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (alg, hex_text) = text.split_once(':').ok_or(DigestParseError::NoAlgorithm)?;
-        let bytes = hex::decode(hex_text).map_err(|_| DigestParseError::Hex)?;
-        Self::new(alg.parse()?, &bytes)
-    }
-}
-
-impl Serialize for Digest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// Why a text or a byte string is not a digest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DigestParseError {
-    /// Not one of the algorithms that are appraised.
-    #[error("hash algorithm {0:?} is not one of sha256, sha384, sha512")]
-    Algorithm(String),
-    /// Not hexadecimal.
-    #[error("digest is not hexadecimal")]
-    Hex,
-    /// Wrong number of bytes for the algorithm.
-    #[error("a {alg} digest has {} bytes, found {found}", alg.len_bytes())]
-    Length {
-        /// The algorithm.
-        alg: HashAlg,
-        /// Bytes found.
-        found: usize,
-    },
-    /// No `alg:` prefix.
-    #[error("digest must be written as alg:hex, for example sha256:00…")]
-    NoAlgorithm,
 }
 
 /// Index of a PCR, 0–23.

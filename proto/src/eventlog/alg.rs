@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
-use crate::digest::{Digest, DigestParseError, HashAlg};
+use crate::digest::{Algorithm, Digest, DigestOf, DigestParseError, HashAlg, named};
 
 /// A hash algorithm that a log may name.
 ///
@@ -115,10 +115,10 @@ impl LogAlg {
     #[must_use]
     pub fn hash(self, parts: &[&[u8]]) -> Option<LogDigest> {
         match self {
-            Self::Sha1 => Some(LogDigest::of::<Sha1>(self, parts)),
-            Self::Sha256 => Some(LogDigest::of::<Sha256>(self, parts)),
-            Self::Sha384 => Some(LogDigest::of::<Sha384>(self, parts)),
-            Self::Sha512 => Some(LogDigest::of::<Sha512>(self, parts)),
+            Self::Sha1 => Some(LogDigest::hashed::<Sha1>(self, parts)),
+            Self::Sha256 => Some(LogDigest::hashed::<Sha256>(self, parts)),
+            Self::Sha384 => Some(LogDigest::hashed::<Sha384>(self, parts)),
+            Self::Sha512 => Some(LogDigest::hashed::<Sha512>(self, parts)),
             Self::Sm3 | Self::Sha3_256 | Self::Sha3_384 | Self::Sha3_512 => None,
         }
     }
@@ -149,6 +149,16 @@ impl From<HashAlg> for LogAlg {
     }
 }
 
+impl Algorithm for LogAlg {
+    fn len_bytes(self) -> usize {
+        self.len_bytes()
+    }
+
+    fn name(self) -> &'static str {
+        self.name()
+    }
+}
+
 impl fmt::Display for LogAlg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -159,10 +169,7 @@ impl FromStr for LogAlg {
     type Err = DigestParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|alg| alg.name() == text)
-            .ok_or_else(|| DigestParseError::Algorithm(text.to_owned()))
+        named(&Self::ALL, text)
     }
 }
 
@@ -179,72 +186,18 @@ impl<'de> Deserialize<'de> for LogAlg {
     }
 }
 
-/// A digest of a log, or the value of a PCR in a log's bank. No allocation.
-///
-/// Written `sha256:<hex>`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LogDigest {
-    alg: LogAlg,
-    /// Zero beyond the algorithm's length, so that equality is derived.
-    bytes: [u8; 64],
-}
+/// A digest of a log, or the value of a PCR in a log's bank.
+pub type LogDigest = DigestOf<LogAlg>;
 
 impl LogDigest {
-    /// All zeros.
-    #[must_use]
-    pub const fn zero(alg: LogAlg) -> Self {
-        Self { alg, bytes: [0; 64] }
-    }
-
-    /// All ones: the reset value of PCR 17–22.
-    #[must_use]
-    pub fn ones(alg: LogAlg) -> Self {
-        let mut out = Self::zero(alg);
-        out.bytes.iter_mut().take(alg.len_bytes()).for_each(|byte| *byte = 0xff);
-        out
-    }
-
     /// Zeros that end in `last`: PCR 0 after a start from another locality than 0.
     #[must_use]
     pub fn ending_in(alg: LogAlg, last: u8) -> Self {
-        let mut out = Self::zero(alg);
-        if let Some(byte) = out.bytes.iter_mut().take(alg.len_bytes()).next_back() {
+        let mut bytes = [0; 64];
+        if let Some(byte) = bytes.iter_mut().take(alg.len_bytes()).next_back() {
             *byte = last;
         }
-        out
-    }
-
-    /// A digest from exactly `alg.len_bytes()` bytes; `None` for any other length.
-    #[must_use]
-    pub fn new(alg: LogAlg, bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != alg.len_bytes() {
-            return None;
-        }
-        let mut out = Self::zero(alg);
-        out.bytes.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-        Some(out)
-    }
-
-    fn of<D: sha2::Digest>(alg: LogAlg, parts: &[&[u8]]) -> Self {
-        let mut hasher = D::new();
-        for part in parts {
-            hasher.update(part);
-        }
-        let mut out = Self::zero(alg);
-        out.bytes.iter_mut().zip(hasher.finalize()).for_each(|(to, from)| *to = from);
-        out
-    }
-
-    /// The algorithm.
-    #[must_use]
-    pub const fn alg(&self) -> LogAlg {
-        self.alg
-    }
-
-    /// The digest's bytes, `alg().len_bytes()` of them.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.alg.len_bytes()).unwrap_or(&self.bytes)
+        Self::cut(alg, &bytes)
     }
 
     /// The value of a PCR with this value after an extend with `event`; `None` for an algorithm that is only carried.
@@ -253,64 +206,20 @@ impl LogDigest {
     /// TPM 2.0 Library Part 1, "PCR operations": `new = H(old ‖ event)`.
     #[must_use]
     pub fn extended(&self, event: &[u8]) -> Option<Self> {
-        self.alg.hash(&[self.as_bytes(), event])
-    }
-
-    /// Whether every byte is zero.
-    #[must_use]
-    pub fn is_zero(&self) -> bool {
-        self.bytes.iter().all(|byte| *byte == 0)
+        self.alg().hash(&[self.as_bytes(), event])
     }
 
     /// The digest as policy and quotes know it; `None` for an algorithm that is never appraised.
     #[must_use]
     pub fn to_digest(&self) -> Option<Digest> {
-        let alg = HashAlg::from_tpm(self.alg.tpm_id())?;
+        let alg = HashAlg::from_tpm(self.alg().tpm_id())?;
         Digest::new(alg, self.as_bytes()).ok()
     }
 }
 
 impl From<Digest> for LogDigest {
     fn from(digest: Digest) -> Self {
-        let mut out = Self::zero(digest.alg().into());
-        out.bytes.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
-        out
-    }
-}
-
-impl fmt::Debug for LogDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl fmt::Display for LogDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.alg, hex::encode(self.as_bytes()))
-    }
-}
-
-impl FromStr for LogDigest {
-    type Err = DigestParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (alg, hex_text) = text.split_once(':').ok_or(DigestParseError::NoAlgorithm)?;
-        let alg: LogAlg = alg.parse()?;
-        let bytes = hex::decode(hex_text).map_err(|_| DigestParseError::Hex)?;
-        Self::new(alg, &bytes).ok_or(DigestParseError::Hex)
-    }
-}
-
-impl Serialize for LogDigest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for LogDigest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        Self::cut(digest.alg().into(), digest.as_bytes())
     }
 }
 
@@ -325,10 +234,21 @@ mod tests {
             assert_eq!(alg.name().parse::<LogAlg>(), Ok(alg));
             let digest = LogDigest::ending_in(alg, 3);
             assert_eq!(digest.to_string().parse::<LogDigest>(), Ok(digest));
-            assert_eq!(LogDigest::new(alg, digest.as_bytes()), Some(digest));
+            assert_eq!(LogDigest::new(alg, digest.as_bytes()), Ok(digest));
             assert_eq!(alg.hash(&[b"a"]).is_some(), alg.is_computed());
         }
         assert_eq!(LogAlg::from_tpm(0x10), None);
+    }
+
+    #[test]
+    fn a_text_that_is_no_digest_is_told_why() {
+        let said = |text: &str| text.parse::<LogDigest>().expect_err("no digest").to_string();
+        assert_eq!(said("sha1:00"), "a sha1 digest has 20 bytes, found 1");
+        assert_eq!(said("sha1:zz"), "digest is not hexadecimal");
+        assert_eq!(
+            said("md5:00"),
+            "hash algorithm \"md5\" is not one of sha1, sha256, sha384, sha512, sm3_256, sha3_256, sha3_384, sha3_512"
+        );
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl<'a> Event<'a> {
     /// [`Self::digest_bytes`], as a value of its own.
     #[must_use]
     pub fn digest(&self, alg: LogAlg) -> Option<LogDigest> {
-        LogDigest::new(alg, self.digest_bytes(alg)?)
+        LogDigest::new(alg, self.digest_bytes(alg)?).ok()
     }
 
     /// Digests, ascending by algorithm.

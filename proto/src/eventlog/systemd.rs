@@ -188,7 +188,7 @@ fn decode(json: &[u8]) -> Result<SystemdRecord, SystemdLogErrorKind> {
         let Ok(alg) = field.alg.parse::<LogAlg>() else { continue };
         let digest = hex::decode(field.digest.as_ref())
             .ok()
-            .and_then(|bytes| LogDigest::new(alg, &bytes))
+            .and_then(|bytes| LogDigest::new(alg, &bytes).ok())
             .filter(|_| digests.iter().all(|known| known.alg() != alg))
             .ok_or_else(|| SystemdLogErrorKind::Digest(field.alg.clone().into_owned()))?;
         digests.push(digest);

@@ -1,12 +1,12 @@
 //! Hash algorithms as the kernel names them, and the few that template digests are made with.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
-use crate::digest::{Digest, HashAlg};
+use crate::digest::{Algorithm, Digest, DigestOf, DigestParseError, HashAlg, named};
 
 macro_rules! kernel_algorithms {
     ($($variant:ident $id:literal $name:literal $len:literal;)*) => {
@@ -160,12 +160,6 @@ impl BankAlg {
         }
     }
 
-    /// The algorithm with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|alg| alg.name() == name)
-    }
-
     /// The same algorithm by the kernel's names.
     #[must_use]
     pub const fn kernel(self) -> ImaHashAlg {
@@ -180,18 +174,11 @@ impl BankAlg {
     /// Hash of the concatenation of `parts`.
     #[must_use]
     pub fn hash(self, parts: &[&[u8]]) -> BankDigest {
-        fn of<D: sha2::Digest>(alg: BankAlg, parts: &[&[u8]]) -> BankDigest {
-            let mut hasher = D::new();
-            for part in parts {
-                hasher.update(part);
-            }
-            BankDigest::cut(alg, &hasher.finalize())
-        }
         match self {
-            Self::Sha1 => of::<Sha1>(self, parts),
-            Self::Sha256 => of::<Sha256>(self, parts),
-            Self::Sha384 => of::<Sha384>(self, parts),
-            Self::Sha512 => of::<Sha512>(self, parts),
+            Self::Sha1 => BankDigest::hashed::<Sha1>(self, parts),
+            Self::Sha256 => BankDigest::hashed::<Sha256>(self, parts),
+            Self::Sha384 => BankDigest::hashed::<Sha384>(self, parts),
+            Self::Sha512 => BankDigest::hashed::<Sha512>(self, parts),
         }
     }
 }
@@ -206,113 +193,56 @@ impl From<HashAlg> for BankAlg {
     }
 }
 
+impl Algorithm for BankAlg {
+    fn len_bytes(self) -> usize {
+        self.len_bytes()
+    }
+
+    fn name(self) -> &'static str {
+        self.name()
+    }
+}
+
+impl FromStr for BankAlg {
+    type Err = DigestParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named(&Self::ALL, text)
+    }
+}
+
 impl fmt::Display for BankAlg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// A digest of a [`BankAlg`]; no allocation.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct BankDigest {
-    alg: BankAlg,
-    /// Zeros after the digest's end, so that comparing all of it compares the digests.
-    bytes: [u8; 64],
-}
+/// A digest of a [`BankAlg`].
+pub type BankDigest = DigestOf<BankAlg>;
 
 impl BankDigest {
-    /// All zeros: a PCR at its reset value; in a list, the mark of a violation.
-    #[must_use]
-    pub const fn zero(alg: BankAlg) -> Self {
-        Self { alg, bytes: [0; 64] }
-    }
-
-    /// All ones: what the kernel extends for a violation.
-    #[must_use]
-    pub fn ones(alg: BankAlg) -> Self {
-        Self::cut(alg, &[0xff; 64])
-    }
-
-    /// A digest from exactly `alg.len_bytes()` bytes.
-    #[must_use]
-    pub fn new(alg: BankAlg, bytes: &[u8]) -> Option<Self> {
-        (bytes.len() == alg.len_bytes()).then(|| Self::cut(alg, bytes))
-    }
-
-    /// As many of `bytes` as the algorithm has, zeros where there are too few.
-    fn cut(alg: BankAlg, bytes: &[u8]) -> Self {
-        let mut out = Self::zero(alg);
-        let count = alg.len_bytes().min(bytes.len());
-        if let (Some(to), Some(from)) = (out.bytes.get_mut(..count), bytes.get(..count)) {
-            to.copy_from_slice(from);
-        }
-        out
-    }
-
     /// The digest padded with zeros, or cut, to another bank's size: how a kernel extends a bank
     /// whose algorithm it cannot compute.
     #[must_use]
     pub fn padded_to(&self, alg: BankAlg) -> Self {
-        Self::cut(alg, &self.bytes)
-    }
-
-    /// The algorithm.
-    #[must_use]
-    pub const fn alg(&self) -> BankAlg {
-        self.alg
-    }
-
-    /// The digest's bytes, `alg().len_bytes()` of them.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.alg.len_bytes()).unwrap_or(&self.bytes)
+        Self::cut(alg, self.as_bytes())
     }
 
     /// The value of a PCR with this value after `TPM2_PCR_Extend` with `event`.
     #[must_use]
     pub fn extended(&self, event: &Self) -> Self {
-        self.alg.hash(&[self.as_bytes(), event.as_bytes()])
+        self.alg().hash(&[self.as_bytes(), event.as_bytes()])
     }
 
     /// The same digest, where its algorithm is one that is appraised.
     #[must_use]
     pub fn appraised(&self) -> Option<Digest> {
-        Digest::new(self.alg.kernel().appraised()?, self.as_bytes()).ok()
+        Digest::new(self.alg().kernel().appraised()?, self.as_bytes()).ok()
     }
 }
 
 impl From<&Digest> for BankDigest {
     fn from(digest: &Digest) -> Self {
         Self::cut(digest.alg().into(), digest.as_bytes())
-    }
-}
-
-/// `sha256:<hex>`.
-impl fmt::Display for BankDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.alg, hex::encode(self.as_bytes()))
-    }
-}
-
-impl fmt::Debug for BankDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl Serialize for BankDigest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for BankDigest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
-        let digest = text.split_once(':').and_then(|(alg, bytes)| {
-            Self::new(BankAlg::from_name(alg)?, &hex::decode(bytes).ok()?)
-        });
-        digest
-            .ok_or_else(|| serde::de::Error::custom("not a digest of sha1, sha256, sha384, sha512"))
     }
 }

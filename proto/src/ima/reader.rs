@@ -162,7 +162,7 @@ fn entry<'a>(cursor: &mut Cursor<'a>, format: ListFormat) -> Result<ImaEntry<'a>
         return Err(ImaErrorKind::PcrIndex(untrusted_pcr).into());
     }
     let recorded = cursor.bytes(format.recorded.len_bytes())?;
-    let recorded = BankDigest::new(format.recorded, recorded).ok_or(Stop::Short)?;
+    let recorded = BankDigest::new(format.recorded, recorded).map_err(|_| Stop::Short)?;
     let is_violation = recorded == BankDigest::zero(format.recorded);
     let name = cursor.sized("template name", MAX_IMA_TEMPLATE_NAME_BYTES)?;
     let template =

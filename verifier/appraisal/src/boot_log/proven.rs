@@ -210,7 +210,7 @@ fn boot_pcrs(log: &EventLog<'_>, pcrs: &AttestedPcrs, explained: PcrSet) -> Boot
         for pcr in explained.iter().filter(|pcr| pcr.get() < AGGREGATED_PCRS) {
             let value = replay
                 .value(bank, pcr)
-                .and_then(|value| BankDigest::new(ima_bank(bank)?, value.as_bytes()));
+                .and_then(|value| BankDigest::new(ima_bank(bank)?, value.as_bytes()).ok());
             if let Some(value) = value {
                 out.set(pcr.get(), value);
             }

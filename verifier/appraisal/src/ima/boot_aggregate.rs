@@ -136,7 +136,8 @@ impl BootAggregate {
             return Err(missing(name));
         }
         let Some(digest) = fields.digest else { return Err(missing("no digest".to_owned())) };
-        let observed = digest.algorithm.and_then(|alg| BankDigest::new(alg.bank()?, digest.bytes));
+        let observed =
+            digest.algorithm.and_then(|alg| BankDigest::new(alg.bank()?, digest.bytes).ok());
         let candidates = pcrs.candidates();
         let found = observed
             .and_then(|observed| candidates.iter().find(|candidate| candidate.digest == observed));

@@ -222,7 +222,7 @@ fn accept(policy: &ImaPolicy, state: &ImaState, entry: &ImaEntry<'_>) -> Result<
 
 /// After the first entry there is one at each kexec; firmware's PCRs are what they were.
 fn boot_aggregate(state: &ImaState, digest: &FileDigest<'_>) -> Result<Ground, Refusal> {
-    let observed = digest.algorithm.and_then(|alg| BankDigest::new(alg.bank()?, digest.bytes));
+    let observed = digest.algorithm.and_then(|alg| BankDigest::new(alg.bank()?, digest.bytes).ok());
     if observed == Some(state.boot_aggregate.digest) {
         return Ok(Ground::BootAggregate);
     }
