@@ -17,9 +17,11 @@ mod kdf;
 pub mod key;
 pub mod public;
 pub mod tpm;
+pub mod vectors;
 
 pub use attest::{AttestTemplate, Body};
 pub use ek::{Ek, EkKind};
 pub use key::{Algorithm, SigningKey};
 pub use public::PublicTemplate;
 pub use tpm::{Answer, SoftTpm};
+pub use vectors::vectors_dir;

@@ -10,9 +10,10 @@
 mod log_support;
 
 use appraisal::boot_log::{EventVouch, Reading, Replay, Vouch, read};
-use log_support::{Boot, all_pcrs, pcr, vectors_dir};
+use log_support::{Boot, all_pcrs, pcr};
 use proto::eventlog::{EventLog, EventType, LogAlg, LogDigest, variable::VariableData};
 use serde_json::Value;
+use soft_tpm::vectors_dir;
 
 /// Changes of one log that a debug build tries.
 const SAMPLE: usize = 700;

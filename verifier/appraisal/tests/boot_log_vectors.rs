@@ -11,7 +11,7 @@ use std::{
 use appraisal::boot_log::{
     EventSource, Later, ProblemCode, Reading, Replay, ReplayedEvent, explain, quirks::Quirk, read,
 };
-use log_support::{all_pcrs, pcr, vector, vectors_dir};
+use log_support::{all_pcrs, pcr, vector};
 use proto::{
     digest::{Digest, HashAlg},
     eventlog::{EventLog, EventType, LogAlg, LogDigest, LogFormat},
@@ -19,6 +19,7 @@ use proto::{
     reason::ReasonCode,
 };
 use serde_json::Value;
+use soft_tpm::vectors_dir;
 
 /// The log whose Spec ID event declares vendor information beyond its own end. The collection says that it does not
 /// parse, tpm2-tools reads over the end; the length of the event is what every later offset stands on, so it is

@@ -12,6 +12,7 @@ use appraisal::{
 };
 use ek_support::*;
 use proto::reason::ReasonCode;
+use soft_tpm::vectors_dir;
 
 /// Every certificate of the vectors, by its path below them.
 fn certificates(dir: &Path) -> BTreeMap<String, Vec<u8>> {

@@ -14,7 +14,6 @@ use aws_lc_rs::{
     signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use ek_support::vectors_dir;
 use proto::{
     digest::HashAlg,
     reason::ReasonCode,
@@ -28,6 +27,7 @@ use proto::{
     },
 };
 use serde_json::Value;
+use soft_tpm::vectors_dir;
 
 fn load(path: &str) -> Option<Value> {
     let file = vectors_dir()?.join(path);

@@ -7,28 +7,12 @@ use std::{
     process::Command,
 };
 
+use soft_tpm::vectors_dir;
+
 use super::*;
 
 /// 2027-01-15.
 const NOW: i64 = 1_800_000_000;
-
-/// The published test vectors; `None`, with a line saying so, where they are not there.
-fn vectors_dir() -> Option<PathBuf> {
-    let dir = std::env::var_os("ASSAY_VECTORS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
-        PathBuf::from,
-    );
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    assert!(
-        std::env::var_os("CI").is_none_or(|value| value != "true"),
-        "test vectors not found at {}",
-        dir.display()
-    );
-    println!("skipped: test vectors not found at {}", dir.display());
-    None
-}
 
 /// Root and SHA-1 intermediate of the appraisal core's test chain, PEM.
 fn fixture(file: &str) -> String {

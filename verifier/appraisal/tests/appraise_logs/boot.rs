@@ -155,14 +155,7 @@ fn each_boot_application_is_listed() {
 
 #[test]
 fn a_boot_that_measured_no_application_meets_no_list_of_them() {
-    let mut log = Log::new(&[LogAlg::Sha256, LogAlg::Sha384]);
-    log.startup(3);
-    for pcr in [0, 2] {
-        log.data(pcr, EventType::S_CRTM_VERSION, b"1");
-    }
-    for pcr in 0..8 {
-        log.separator(pcr);
-    }
+    let log = Log::firmware_alone();
     let mut site = booted(&log.bytes);
     let rules = format!(
         "[boot]\napplications = [{}]\ntolerate = [\"APPLICATION_CALL_MISSING\", \
@@ -267,14 +260,7 @@ fn each_entry_that_dbx_must_have_is_there() {
 /// Without the variables there is nothing to compare, and nothing is what it should be.
 #[test]
 fn lists_of_keys_that_no_log_proves_are_not_met() {
-    let mut log = Log::new(&[LogAlg::Sha256, LogAlg::Sha384]);
-    log.startup(3);
-    for pcr in [0, 2] {
-        log.data(pcr, EventType::S_CRTM_VERSION, b"1");
-    }
-    for pcr in 0..8 {
-        log.separator(pcr);
-    }
+    let log = Log::firmware_alone();
     let mut site = booted(&log.bytes);
     let key = of(&certificate());
     let tolerate = "tolerate = [\"APPLICATION_CALL_MISSING\", \"EXIT_BOOT_SERVICES_MISSING\", \

@@ -8,8 +8,6 @@
     reason = "shared by several test binaries, each of which uses its own part"
 )]
 
-use std::path::PathBuf;
-
 use appraisal::{
     ek::{AllowListed, EkPolicy, EkPresented, Profile, TrustedEk, verify_ek},
     verdict::Denial,
@@ -575,24 +573,6 @@ impl Pki {
         world.intermediates.push(ca.sign(&self.root_key));
         world
     }
-}
-
-/// The published test vectors; `None`, with a line saying so, where they are not there.
-pub fn vectors_dir() -> Option<PathBuf> {
-    let dir = std::env::var_os("ASSAY_VECTORS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"),
-        PathBuf::from,
-    );
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    assert!(
-        std::env::var_os("CI").is_none_or(|value| value != "true"),
-        "test vectors not found at {}",
-        dir.display()
-    );
-    println!("skipped: test vectors not found at {}", dir.display());
-    None
 }
 
 /// DER of a file with one PEM block, or DER itself.

@@ -8,12 +8,9 @@ use proto::ima::{
     SignatureForm,
 };
 
-use soft_tpm::ima::ImaKernel;
+use soft_tpm::{ima::ImaKernel, vectors_dir};
 
-use crate::{
-    ek_support::vectors_dir,
-    support::{boot_pcr, booted},
-};
+use crate::support::{boot_pcr, booted};
 
 const FOLDER: &str = "kgoldman+ibmtss/ima";
 

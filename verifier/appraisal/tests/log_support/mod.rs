@@ -1,31 +1,12 @@
 //! Synthetic firmware logs, and where public ones are.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 
-use std::path::PathBuf;
-
 use proto::{
     digest::{Digest, HashAlg, PcrIndex, PcrSet},
     eventlog::{EventLog, EventType, LogAlg, guid::Guid, text::to_utf16},
     evidence::PcrValue,
 };
-
-/// Public vectors beside the workspace; `None` if they are not there, which only a CI run may not accept.
-pub fn vectors_dir() -> Option<PathBuf> {
-    let dir = std::env::var_os("ASSAY_VECTORS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"),
-        PathBuf::from,
-    );
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    assert!(
-        std::env::var_os("CI").is_none_or(|value| value != "true"),
-        "test vectors not found at {}",
-        dir.display()
-    );
-    println!("skipped: test vectors not found at {}", dir.display());
-    None
-}
+use soft_tpm::vectors_dir;
 
 /// A public log.
 pub fn vector(path: &str) -> Option<Vec<u8>> {
@@ -150,6 +131,19 @@ impl Log {
         let mut data = b"StartupLocality\0".to_vec();
         data.push(locality);
         self.information(0, &data)
+    }
+
+    /// What every firmware measures and nothing else: versions, and a separator for each PCR of its own.
+    pub fn firmware_alone() -> Self {
+        let mut log = Self::new(&[LogAlg::Sha256, LogAlg::Sha384]);
+        log.startup(3);
+        for pcr in [0, 2] {
+            log.data(pcr, EventType::S_CRTM_VERSION, b"1");
+        }
+        for pcr in 0..8 {
+            log.separator(pcr);
+        }
+        log
     }
 
     pub fn separator(&mut self, pcr: u8) -> &mut Self {
