@@ -298,9 +298,9 @@ pub struct ImaClaims {
     pub entries: u64,
     /// Violations among them.
     pub violations: u64,
-    /// How they were judged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub counts: Option<ImaCounts>,
+    /// How they were judged, by digest of the policy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub judged: BTreeMap<Digest, ImaCounts>,
 }
 
 impl ImaClaims {
@@ -308,7 +308,7 @@ impl ImaClaims {
         Self {
             entries: state.entries,
             violations: state.violations,
-            counts: state.judged.as_ref().map(|judged| judged.counts),
+            judged: state.judged.iter().map(|judged| (judged.policy, judged.counts)).collect(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Everything an appraisal reads besides the evidence: explicit, so that a recorded case can be judged again.
 
+use std::sync::Arc;
+
 use proto::{
     binding::{Challenge, VerifierId},
     digest::{Digest, PcrIndex, PcrSelection},
@@ -10,6 +12,7 @@ use crate::{
     activation::ActivationChallenge,
     boot::{Boot, Counters},
     ek::TrustedEk,
+    ima::ImaPolicy,
     policy::ReferenceValues,
 };
 
@@ -71,6 +74,13 @@ pub enum Signer {
     Known(Boot),
 }
 
+/// What the nodes of a pool are judged by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected<'a> {
+    /// The golden sets of the pool; `None`: nothing is accepted.
+    pub reference: Option<&'a ReferenceValues>,
+}
+
 /// Inputs of [`crate::appraise`] besides evidence and signer.
 #[derive(Debug)]
 pub struct AppraisalContext<'a> {
@@ -84,8 +94,26 @@ pub struct AppraisalContext<'a> {
     pub endorsements: Digest,
     /// The PCR of the tool log.
     pub tool_pcr: PcrIndex,
-    /// The golden set of the node's pool, if one is active.
-    pub reference: Option<&'a ReferenceValues>,
+    /// What is in force for the node's pool.
+    pub in_force: Expected<'a>,
+    /// What would be in force if all that is staged were activated: judged and reported, never enforced.
+    pub staged: Option<Expected<'a>>,
     /// SHA-256 of the recorded case: evidence and every input here.
     pub case_digest: Digest,
+}
+
+impl AppraisalContext<'_> {
+    /// How the kernel's list is judged by what is in force and by what is staged: each policy once.
+    pub(crate) fn ima_policies(&self) -> Vec<&Arc<ImaPolicy>> {
+        let mut out: Vec<&Arc<ImaPolicy>> = Vec::new();
+        let staged = self.staged.and_then(|staged| staged.reference);
+        for reference in self.in_force.reference.iter().chain(&staged) {
+            for policy in reference.ima_policies() {
+                if !out.iter().any(|known| known.digest() == policy.digest()) {
+                    out.push(policy);
+                }
+            }
+        }
+        out
+    }
 }

@@ -50,15 +50,18 @@ use proto::{
     tool_log::ToolMeasurement,
     tpm::name::Name,
 };
+use serde::Serialize;
 
 use crate::{
     boot::{Boot, Counters},
     claims::Claims,
-    context::{AppraisalContext, Signer, Standing},
+    context::{AppraisalContext, Expected, Signer, Standing},
+    ima::ImaEvidence,
     logs::BootLogs,
     measurement::{AttestedMeasurements, ReplayedToolLog},
     node_key::CertifiedNodeKey,
     pcr::AttestedPcrs,
+    policy::decide::{Judged, decide},
     quote::SignedQuote,
     verdict::{Admission, Denial, Finding, Grant, Verdict},
 };
@@ -73,6 +76,31 @@ pub struct Appraisal {
     ///
     /// Present on a policy denial too: reference values are captured from it.
     pub proven: Option<Proven>,
+    /// What of the reference values was met, or is nearest: `linux@3#kernel-6.1 + platform@2`; empty where none were asked.
+    pub judged_by: String,
+    /// What the staged reference values say; `None` where none are staged, or an integrity stage refused.
+    pub staged: Option<StagedOutcome>,
+}
+
+/// What reference values that are not in force yet say of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StagedOutcome {
+    /// What was met, or is nearest.
+    pub judged_by: String,
+    /// Why the node would be denied; empty: it would be admitted.
+    pub findings: Vec<Finding>,
+}
+
+impl Appraisal {
+    /// A refusal before anything was proven.
+    pub fn refused(denial: Denial) -> Self {
+        Self {
+            verdict: Verdict::Deny(denial),
+            proven: None,
+            judged_by: String::new(),
+            staged: None,
+        }
+    }
 }
 
 /// What was proven before policy was asked.
@@ -84,18 +112,23 @@ pub struct Proven {
     pub boot: Boot,
     /// Tool measurements in this evidence, with their files.
     pub measurements: Vec<ToolMeasurement>,
-    /// What the golden set says of the whole boot's IMA list.
-    ima_findings: Vec<Finding>,
+    /// What the golden sets say of the whole boot's IMA list.
+    ima: ImaEvidence,
 }
 
 /// Appraises evidence: the one way to an [`Admission`].
 pub fn appraise(evidence: &Evidence, signer: Signer, context: &AppraisalContext<'_>) -> Appraisal {
     let proven = match prove(evidence, signer, context) {
         Ok(proven) => proven,
-        Err(denial) => return Appraisal { verdict: Verdict::Deny(denial), proven: None },
+        Err(denial) => return Appraisal::refused(denial),
     };
-    let verdict = judge(&proven, context);
-    Appraisal { verdict, proven: Some(proven) }
+    let (judged_by, findings) = judge(&proven, context.in_force, context);
+    let staged = context.staged.map(|staged| {
+        let (judged_by, findings) = judge(&proven, staged, context);
+        StagedOutcome { judged_by, findings }
+    });
+    let verdict = conclude(&proven, &judged_by, findings, context);
+    Appraisal { verdict, proven: Some(proven), judged_by, staged }
 }
 
 /// The integrity stages, in order; stops at the first failure.
@@ -185,19 +218,42 @@ fn prove(
         node_key,
         tool_log: Arc::clone(measurements.state()),
         boot_log: logs.log.clone(),
-        ima: ima.as_ref().map(|judged| Arc::new(judged.state.clone())),
+        ima: ima.state,
     };
     let claims = Claims::new(ek, &quote, pcrs, &measurements, logs.log).with_ima(boot.ima.clone());
-    let ima_findings = ima.map_or_else(Vec::new, |judged| judged.findings);
     let measurements = measurements.into_new_measurements();
-    Ok(Proven { claims, boot, measurements, ima_findings })
+    Ok(Proven { claims, boot, measurements, ima: ima.evidence })
 }
 
-/// The policy step: only narrows.
-fn judge(proven: &Proven, context: &AppraisalContext<'_>) -> Verdict {
+/// The policy step: what was met or is nearest, and every finding.
+fn judge(
+    proven: &Proven,
+    expected: Expected<'_>,
+    context: &AppraisalContext<'_>,
+) -> (String, Vec<Finding>) {
+    let pool = &context.node.pool;
+    let Some(reference) = expected.reference else {
+        return (String::new(), vec![no_reference_values(pool, "none")]);
+    };
+    // They judge nothing for this node then.
+    if reference.pool() != pool {
+        return (String::new(), vec![no_reference_values(pool, "a golden set of another pool")]);
+    }
+    let node =
+        Judged { claims: &proven.claims, measurements: &proven.measurements, ima: &proven.ima };
+    let outcome = decide(node, reference);
+    (outcome.label.to_owned(), outcome.findings)
+}
+
+/// The one place where an [`Admission`] is made.
+fn conclude(
+    proven: &Proven,
+    judged_by: &str,
+    mut findings: Vec<Finding>,
+    context: &AppraisalContext<'_>,
+) -> Verdict {
     let node = context.node;
-    let mut findings = Vec::new();
-    if node.standing == Standing::Pending {
+    if node.standing != Standing::Active {
         findings.push(Finding::new(
             ReasonCode::NodePending,
             format!("node {}", node.name),
@@ -205,43 +261,33 @@ fn judge(proven: &Proven, context: &AppraisalContext<'_>) -> Verdict {
             "waiting for approval",
         ));
     }
-    match context.reference {
-        None => findings.push(Finding::new(
-            ReasonCode::PolicyNoReferenceValues,
-            format!("pool {}", node.pool),
-            "an active golden set",
-            "none",
-        )),
-        Some(reference) => {
-            findings.extend(policy::decide(&proven.claims, &proven.measurements, reference));
-            findings.extend(proven.ima_findings.iter().cloned());
-            if let (None, true) = (Denial::all(findings.clone()), reference.pool() == node.pool) {
-                return Verdict::Admit(Admission {
-                    grant: Grant {
-                        node: node.name.clone(),
-                        pool: node.pool.clone(),
-                        node_key: proven.boot.node_key().clone(),
-                        case_digest: context.case_digest,
-                        policy_version: format!("{}@{}", reference.name(), reference.version()),
-                        reference_digest: *reference.digest(),
-                        counters: proven.boot.counters(),
-                        appraised_unix_s: context.now_unix_s,
-                    },
-                });
-            }
-        }
-    }
-    let denial = Denial::all(findings).unwrap_or_else(|| {
-        // Only a golden set of another pool leads here: it judges nothing for this node.
-        Finding::new(
-            ReasonCode::PolicyNoReferenceValues,
-            format!("pool {}", node.pool),
-            "a golden set of this pool",
-            "a golden set of another pool",
-        )
-        .into()
-    });
-    Verdict::Deny(denial)
+    let reference = match (Denial::all(findings), context.in_force.reference) {
+        (Some(denial), _) => return Verdict::Deny(denial),
+        (None, Some(reference)) => reference,
+        // There is a finding then; without reference values nothing may pass.
+        (None, None) => return Verdict::Deny(no_reference_values(&node.pool, "none").into()),
+    };
+    Verdict::Admit(Admission {
+        grant: Grant {
+            node: node.name.clone(),
+            pool: node.pool.clone(),
+            node_key: proven.boot.node_key().clone(),
+            case_digest: context.case_digest,
+            policy_version: judged_by.to_owned(),
+            reference_digest: *reference.digest(),
+            counters: proven.boot.counters(),
+            appraised_unix_s: context.now_unix_s,
+        },
+    })
+}
+
+fn no_reference_values(pool: &str, observed: &str) -> Finding {
+    Finding::new(
+        ReasonCode::PolicyNoReferenceValues,
+        format!("pool {pool}"),
+        "an active golden set of this pool",
+        observed,
+    )
 }
 
 /// Whether the inventory lets this EK be this node at all.

@@ -16,7 +16,7 @@ use crate::{
     boot::{Boot, BootLog},
     boot_log::{ProvenBootLog, quoted_boot_pcrs},
     context::AppraisalContext,
-    ima::{self, AnchoredImaList, BootPcrs, IMA_PCR, Judgement},
+    ima::{self, AnchoredImaList, BootPcrs, IMA_PCR, ImaEvidence, ImaPolicy, ImaState, Judgements},
     pcr::AttestedPcrs,
     policy::ReferenceValues,
     verdict::{Denial, Finding},
@@ -51,7 +51,8 @@ impl BootLogs {
         let Some(firmware) = evidence.log(LogKind::Uefi) else {
             return Ok(without(BootLog::Absent));
         };
-        let required = context.reference.map(ReferenceValues::log_pcrs).unwrap_or_default();
+        let required =
+            context.in_force.reference.map(ReferenceValues::log_pcrs).unwrap_or_default();
         let continued = PcrSet::from_iter([context.tool_pcr, IMA_PCR]);
         let systemd = evidence.log(LogKind::Systemd);
         match ProvenBootLog::read(firmware, systemd, pcrs, required, continued) {
@@ -60,28 +61,56 @@ impl BootLogs {
                 boot_pcrs: reading.boot_pcrs,
                 log: BootLog::Proven(Arc::new(reading.proven)),
             }),
-            // No rule reads it: values are judged as they were quoted, and the record says why there are no facts.
+            // Nothing that every alternative needs depends on it: values are judged as they were quoted, and the record says why there are no facts.
             Err(denial) if required.is_empty() => Ok(without(BootLog::Unread(denial.code()))),
             Err(denial) => Err(denial),
         }
     }
 }
 
-/// Judges the kernel's list, where the golden set has rules for it and the worker has one.
+/// The kernel's list, judged by every policy of what is in force and of what is staged.
+pub(crate) struct ImaReading {
+    pub(crate) evidence: ImaEvidence,
+    /// What a renewal continues from.
+    pub(crate) state: Option<Arc<ImaState>>,
+}
+
+/// Judges the kernel's list, where a golden set has rules for it and the worker has one.
+///
+/// A list that cannot be used is refused here where every accepted alternative reads it, else by those that do.
 pub(crate) fn judge_ima(
     known: Option<&Boot>,
     evidence: &Evidence,
     pcrs: &AttestedPcrs,
     boot_pcrs: &BootPcrs,
     context: &AppraisalContext<'_>,
-) -> Result<Option<Judgement>, Denial> {
-    let Some(policy) = context.reference.and_then(ReferenceValues::ima) else { return Ok(None) };
+) -> Result<ImaReading, Denial> {
+    let policies = context.ima_policies();
+    if policies.is_empty() {
+        return Ok(ImaReading { evidence: ImaEvidence::Absent, state: None });
+    }
+    match read_ima(known, evidence, pcrs, boot_pcrs, &policies) {
+        Ok(reading) => Ok(reading),
+        Err(denial) if context.in_force.reference.is_some_and(ReferenceValues::needs_ima) => {
+            Err(denial)
+        }
+        Err(denial) => Ok(ImaReading { evidence: ImaEvidence::Unusable(denial), state: None }),
+    }
+}
+
+fn read_ima(
+    known: Option<&Boot>,
+    evidence: &Evidence,
+    pcrs: &AttestedPcrs,
+    boot_pcrs: &BootPcrs,
+    policies: &[&Arc<ImaPolicy>],
+) -> Result<ImaReading, Denial> {
     let known = known
         .and_then(|boot| boot.ima.as_deref())
-        .filter(|state| state.is_judged_by(policy.digest()));
+        .filter(|state| policies.iter().all(|policy| state.is_judged_by(policy.digest())));
     let suffix = evidence.log(LogKind::Ima);
     if known.is_none() && suffix.is_none() {
-        return Ok(None);
+        return Ok(ImaReading { evidence: ImaEvidence::Absent, state: None });
     }
     let list = AnchoredImaList::verify(known, suffix, pcrs, IMA_PCR, boot_pcrs)?;
     let surplus = list.surplus_bytes();
@@ -94,5 +123,6 @@ pub(crate) fn judge_ima(
         )
         .into());
     }
-    Ok(Some(ima::judge(&list, policy)))
+    let Judgements { findings, state } = ima::judge_by_all(&list, policies);
+    Ok(ImaReading { evidence: ImaEvidence::Judged(findings), state: Some(Arc::new(state)) })
 }

@@ -65,7 +65,7 @@ impl Accepted {
         let signer =
             if renewal { Signer::Known(self.boot.clone()) } else { self.site.activating() };
         match self.site.judge(&evidence, signer) {
-            appraisal::Appraisal { verdict: Verdict::Admit(_), proven: Some(proven) } => {
+            appraisal::Appraisal { verdict: Verdict::Admit(_), proven: Some(proven), .. } => {
                 Some(proven.claims.document())
             }
             _ => None,
@@ -166,8 +166,7 @@ fn narrow(document: &mut GoldenDocument, narrowing: &Narrowing) {
             index: *index,
             accept: vec![AcceptedValue {
                 value: hex::encode([*byte; 32]),
-                from: None,
-                events: Vec::new(),
+                ..AcceptedValue::default()
             }],
         }),
         Narrowing::AddTool(name) => document.tool.push(ToolRule {
@@ -219,7 +218,7 @@ fn reference(document: &GoldenDocument) -> Option<ReferenceValues> {
 fn verdict(reference: &ReferenceValues) -> Vec<appraisal::verdict::Finding> {
     let accepted = &*ACCEPTED;
     let mut context = accepted.site.context();
-    context.reference = Some(reference);
+    context.in_force.reference = Some(reference);
     let message = pb::Evidence::decode(accepted.enrolment.0.as_slice()).expect("protobuf");
     let mut evidence = Evidence::try_from(message).expect("well-formed");
     let kind = proto::evidence::LogKind::Tools;

@@ -1,6 +1,9 @@
 //! Every entry against the policy.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use proto::{
+    digest::Digest,
     ima::{BankDigest, Fields, FileDigest, ImaEntry},
     reason::ReasonCode,
     tool_log::path_text,
@@ -12,7 +15,7 @@ use super::{
     replay::{AnchoredImaList, subject},
     state::{ImaCounts, ImaJudged, ImaState, TemplateHashing},
 };
-use crate::verdict::Finding;
+use crate::verdict::{Denial, Finding};
 
 /// Findings about one boot's list that are kept; entries after so many are counted, not judged: the
 /// denial is certain, and signatures of a hostile list are not worth checking.
@@ -31,20 +34,95 @@ pub struct Judgement {
     pub state: ImaState,
 }
 
+/// What several policies say of a list.
+#[derive(Clone, Debug)]
+pub struct Judgements {
+    /// Findings of the whole boot by [`ImaPolicy::digest`].
+    pub findings: BTreeMap<Digest, Vec<Finding>>,
+    /// What a renewal continues from, these findings included.
+    pub state: ImaState,
+}
+
+/// What is known of the kernel's list when a golden set asks for it.
+#[derive(Clone, Debug)]
+pub enum ImaEvidence {
+    /// The worker sent none.
+    Absent,
+    /// It does not lead to what was quoted, and not every accepted alternative reads it.
+    Unusable(Denial),
+    /// It was judged.
+    Judged(BTreeMap<Digest, Vec<Finding>>),
+}
+
+impl ImaEvidence {
+    /// What stands against the node by this policy.
+    #[must_use]
+    pub fn findings(&self, policy: &Digest) -> Vec<Finding> {
+        let missing = |observed: String| {
+            vec![Finding::new(
+                ReasonCode::PolicyImaListMissing,
+                "IMA list",
+                "a list that replays to PCR 10",
+                observed,
+            )]
+        };
+        match self {
+            Self::Absent => missing("no list was sent".to_owned()),
+            Self::Unusable(denial) => {
+                missing(format!("the list could not be used: {}", denial.code()))
+            }
+            Self::Judged(by_policy) => by_policy
+                .get(policy)
+                .cloned()
+                .unwrap_or_else(|| missing("a list that this policy did not judge".to_owned())),
+        }
+    }
+}
+
 /// Judges what a list gained, on top of how the entries before it were judged.
 ///
-/// The findings are those of the whole boot: what was refused once stays refused, although a renewal
-/// does not send it again. If the entries before were judged by another policy, or not at all, the one
-/// finding is `IMA_OFFSET_INVALID`: the whole list has to be asked for
-/// (see [`ImaState::is_judged_by`]).
+/// The findings are those of the whole boot: what was refused once stays refused, although a renewal does not send it again.
+/// If the policy did not judge the entries before, the one finding is `IMA_OFFSET_INVALID`: the whole list has to be asked
+/// for (see [`ImaState::is_judged_by`]).
 #[must_use]
 pub fn judge(list: &AnchoredImaList<'_>, policy: &ImaPolicy) -> Judgement {
-    let mut state = list.state.clone();
+    let mut state = ImaState { judged: Vec::new(), ..list.state.clone() };
+    let findings = judge_into(&mut state, list, policy);
+    Judgement { findings, state }
+}
+
+/// As [`judge`], by each policy.
+#[must_use]
+pub fn judge_by_all(list: &AnchoredImaList<'_>, policies: &[&Arc<ImaPolicy>]) -> Judgements {
+    let mut state = ImaState { judged: Vec::new(), ..list.state.clone() };
+    let mut findings = BTreeMap::new();
+    for policy in policies {
+        findings.insert(*policy.digest(), judge_into(&mut state, list, policy));
+    }
+    Judgements { findings, state }
+}
+
+fn judge_into(
+    state: &mut ImaState,
+    list: &AnchoredImaList<'_>,
+    policy: &ImaPolicy,
+) -> Vec<Finding> {
+    match judge_by(list, policy) {
+        Ok(judged) => {
+            let findings = judged.findings.clone();
+            state.judged.push(judged);
+            findings
+        }
+        Err(whole_list_needed) => vec![whole_list_needed],
+    }
+}
+
+fn judge_by(list: &AnchoredImaList<'_>, policy: &ImaPolicy) -> Result<ImaJudged, Finding> {
     let (judged, first) = match &list.known {
         None => (ImaJudged::new(policy), 0),
-        Some(known) => match &known.judged {
-            Some(judged) if judged.policy == *policy.digest() => (judged.clone(), known.entries),
-            _ => return whole_list_needed(state, known.entries),
+        Some(known) => match known.judged_by(policy.digest()) {
+            Some(judged) => (judged.clone(), known.entries),
+            None => return Err(whole_list_needed(known.entries)),
         },
     };
     let mut judge = Judge { policy, state: &list.state, judged };
@@ -63,20 +141,16 @@ pub fn judge(list: &AnchoredImaList<'_>, policy: &ImaPolicy) -> Judgement {
             judge.entry(index, &entry);
         }
     }
-    let judged = judge.judged;
-    let findings = judged.findings.clone();
-    state.judged = Some(judged);
-    Judgement { findings, state }
+    Ok(judge.judged)
 }
 
-fn whole_list_needed(state: ImaState, known: u64) -> Judgement {
-    let finding = Finding::new(
+fn whole_list_needed(known: u64) -> Finding {
+    Finding::new(
         ReasonCode::ImaOffsetInvalid,
         "IMA list",
         "the whole list, because the policy changed",
         format!("what follows {known} entries"),
-    );
-    Judgement { findings: vec![finding], state }
+    )
 }
 
 impl ImaJudged {

@@ -30,7 +30,7 @@ pub mod state;
 pub use self::{
     boot_aggregate::{AggregateForm, BootAggregate, BootPcrs},
     exclusion::Exclusion,
-    judge::{Judgement, judge},
+    judge::{ImaEvidence, Judgement, Judgements, judge, judge_by_all},
     keyring::{Keyring, SignatureCheck},
     manifest::{Manifest, ManifestBuilder},
     policy::{ImaPolicy, ImaRules, Require},

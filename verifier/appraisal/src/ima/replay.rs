@@ -306,7 +306,7 @@ impl<'e> ReplayedImaList<'e> {
             violations: self.violations,
             banks: self.banks,
             boot_aggregate,
-            judged: None,
+            judged: Vec::new(),
         };
         let (prefix, surplus_bytes) = (self.prefix, self.surplus_bytes);
         Ok(AnchoredImaList { known: self.known, state, prefix, surplus_bytes })

@@ -53,9 +53,9 @@ pub struct ImaState {
     pub banks: Vec<ImaBank>,
     /// The first entry, as it was checked.
     pub boot_aggregate: BootAggregate,
-    /// How the entries were judged; `None` if they were not yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub judged: Option<ImaJudged>,
+    /// How the entries were judged, by each policy that judged all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judged: Vec<ImaJudged>,
 }
 
 impl ImaState {
@@ -65,11 +65,17 @@ impl ImaState {
         ListFormat { order: self.order, recorded: self.recorded }
     }
 
+    /// How a policy judged the entries so far.
+    #[must_use]
+    pub fn judged_by(&self, policy: &Digest) -> Option<&ImaJudged> {
+        self.judged.iter().find(|judged| judged.policy == *policy)
+    }
+
     /// Whether the entries so far were judged by this policy. If not, the whole list must be asked
     /// for again: entries that nobody kept cannot be judged.
     #[must_use]
     pub fn is_judged_by(&self, policy: &Digest) -> bool {
-        self.judged.as_ref().is_some_and(|judged| judged.policy == *policy)
+        self.judged_by(policy).is_some()
     }
 }
 

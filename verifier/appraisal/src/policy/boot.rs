@@ -11,7 +11,9 @@ use proto::{
 
 use super::{
     document::{AcceptedCommandLine, AcceptedDigest, BootRules},
-    reference::{EventReference, GoldenProblem, PcrReference, problem},
+    golden_set::{GoldenProblem, problem},
+    pattern::Pattern,
+    rules::{EventReference, PcrReference},
 };
 use crate::{
     boot::BootLog,
@@ -53,7 +55,26 @@ type Accepted = BTreeMap<String, String>;
 #[derive(Clone, Debug, Default)]
 struct CommandLines {
     texts: BTreeSet<String>,
+    patterns: Vec<Pattern>,
     digests: Accepted,
+}
+
+impl CommandLines {
+    fn is_empty(&self) -> bool {
+        self.texts.is_empty() && self.patterns.is_empty() && self.digests.is_empty()
+    }
+
+    fn accepts(&self, text: &str) -> bool {
+        self.texts.contains(text) || self.patterns.iter().any(|pattern| pattern.matches(text))
+    }
+
+    /// What a finding names as expected.
+    fn wanted(&self) -> String {
+        let texts = self.texts.iter().map(|text| format!("{text:?}"));
+        let patterns = self.patterns.iter().map(|pattern| format!("{:?}", pattern.text()));
+        let all = texts.chain(patterns).chain(self.digests.keys().cloned());
+        all.take(MAX_EXPECTED).collect::<Vec<_>>().join(" or ")
+    }
 }
 
 impl BootReference {
@@ -69,11 +90,18 @@ impl BootReference {
             }
         }
         let mut command_lines = CommandLines::default();
-        for line in &rules.command_lines {
+        for (at, line) in rules.command_lines.iter().enumerate() {
             match line {
                 AcceptedCommandLine::Text { text } => {
                     command_lines.texts.insert(text.clone());
                 }
+                AcceptedCommandLine::Pattern { pattern } => match Pattern::compile(pattern) {
+                    Ok(pattern) => command_lines.patterns.push(pattern),
+                    Err(what) => {
+                        let at = format!("boot.command_lines[{at}].pattern");
+                        problems.push(problem(at, format!("{pattern:?}: {what}")));
+                    }
+                },
                 AcceptedCommandLine::Digest(accepted) => {
                     command_lines.digests.extend([entry(accepted)]);
                 }
@@ -100,9 +128,8 @@ impl BootReference {
                 .into_iter()
                 .any(|list| !list.is_empty());
         let applications = !self.applications.is_empty();
-        let rules = &self.command_lines;
         // A line in one of the two PCRs would hide one in the other, if no log had to lead there.
-        let lines = !rules.texts.is_empty() || !rules.digests.is_empty();
+        let lines = !self.command_lines.is_empty();
         let sections = lines || !self.sections.is_empty();
         [
             (applications, APPLICATIONS_PCR),
@@ -256,17 +283,10 @@ fn is_image_authority(variable: &str) -> bool {
 
 fn command_lines(facts: &BootFacts, reference: &BootReference, findings: &mut Vec<Finding>) {
     let rules = &reference.command_lines;
-    if rules.texts.is_empty() && rules.digests.is_empty() {
+    if rules.is_empty() {
         return;
     }
-    let wanted = || {
-        let texts = rules.texts.iter().map(|text| format!("{text:?}"));
-        texts
-            .chain(rules.digests.keys().cloned())
-            .take(MAX_EXPECTED)
-            .collect::<Vec<_>>()
-            .join(" or ")
-    };
+    let wanted = || rules.wanted();
     if facts.command_lines.is_empty() {
         findings.push(Finding::new(
             ReasonCode::PolicyBootCommandLineNotAllowed,
@@ -292,7 +312,7 @@ fn command_lines(facts: &BootFacts, reference: &BootReference, findings: &mut Ve
         }
     }
     for line in &facts.command_lines {
-        let by_text = line.text.as_ref().is_some_and(|text| rules.texts.contains(text));
+        let by_text = line.text.as_ref().is_some_and(|text| rules.accepts(text));
         let digest = line.digest.to_string();
         if !by_text && !rules.digests.contains_key(&digest) {
             findings.push(Finding::new(

@@ -7,42 +7,117 @@ use proto::{
 
 use super::{
     boot,
-    reference::{ReferenceValues, ToolReference, canonical_id},
+    reference::{Alternative, ReferenceValues},
+    rules::{Rules, ToolReference, canonical_id},
 };
-use crate::{claims::Claims, verdict::Finding};
+use crate::{claims::Claims, ima::ImaEvidence, verdict::Finding};
 
-/// Compares claims with reference values; empty means that everything matches.
+/// What is compared with reference values.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'p> {
+    /// What the evidence says.
+    pub claims: &'p Claims,
+    /// Tool measurements of this evidence, with their files: they let a finding name the file that differs. They can only
+    /// add words, never take a finding away.
+    pub measurements: &'p [ToolMeasurement],
+    /// What the policies of the reference values said of the kernel's list.
+    pub ima: &'p ImaEvidence,
+}
+
+/// What reference values say of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome<'r> {
+    /// The alternative that accepts it, or the one that is nearest.
+    pub(crate) label: &'r str,
+    /// Findings against that alternative; none: it is accepted.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// Judges a node by every alternative of its pool.
 ///
-/// `measurements` are those of this evidence, with their files: they let a finding name the file that differs.
-/// They can only add words, never take a finding away.
+/// The first alternative without a finding accepts it. Otherwise the findings are those of the alternative with the fewest,
+/// so that words are about the change that was made.
 #[must_use]
-pub fn decide(
-    claims: &Claims,
-    measurements: &[ToolMeasurement],
-    reference: &ReferenceValues,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    tpm(claims, reference, &mut findings);
-    if let Some(rules) = &reference.boot {
-        boot::boot(claims.boot_log(), rules, &mut findings);
+pub(crate) fn decide<'r>(node: Judged<'_>, reference: &'r ReferenceValues) -> Outcome<'r> {
+    let mut of_rules: Vec<Option<Vec<Finding>>> = vec![None; reference.rules.len()];
+    let mut nearest: Option<Outcome<'r>> = None;
+    for alternative in &reference.alternatives {
+        let mut findings = tool_start(node.claims, reference, alternative);
+        for at in &alternative.rules {
+            let (Some(rules), Some(known)) = (reference.rules.get(*at), of_rules.get_mut(*at))
+            else {
+                continue;
+            };
+            findings.extend_from_slice(known.get_or_insert_with(|| by_rules(node, rules)));
+        }
+        if nearest.as_ref().is_none_or(|best| findings.len() < best.findings.len()) {
+            let is_met = findings.is_empty();
+            nearest = Some(Outcome { label: &alternative.label, findings });
+            if is_met {
+                break;
+            }
+        }
     }
-    pcrs(claims, reference, &mut findings);
-    for rule in &reference.events {
+    nearest.unwrap_or_else(|| Outcome {
+        label: "",
+        // There is always an alternative; without one nothing may pass.
+        findings: vec![Finding::new(
+            ReasonCode::PolicyNoReferenceValues,
+            format!("pool {}", reference.pool()),
+            "an active golden set",
+            "none",
+        )],
+    })
+}
+
+fn by_rules(node: Judged<'_>, rules: &Rules) -> Vec<Finding> {
+    let Judged { claims, measurements, ima } = node;
+    let mut findings = Vec::new();
+    tpm(claims, rules, &mut findings);
+    if let Some(boot_rules) = &rules.boot {
+        boot::boot(claims.boot_log(), boot_rules, &mut findings);
+    }
+    pcrs(claims, rules, &mut findings);
+    for rule in &rules.events {
         boot::events(claims.boot_log(), rule, &mut findings);
     }
-    if reference.ima.is_some() && claims.ima().is_none() {
-        findings.push(Finding::new(
-            ReasonCode::PolicyImaListMissing,
-            "IMA list",
-            "a list that replays to PCR 10",
-            "no list was sent",
-        ));
+    if let Some(policy) = &rules.ima {
+        findings.extend(ima.findings(policy.digest()));
     }
-    tools(claims, measurements, reference, &mut findings);
+    tools(claims, measurements, rules, &mut findings);
     findings
 }
 
-fn tpm(claims: &Claims, reference: &ReferenceValues, findings: &mut Vec<Finding>) {
+/// What firmware left in the tool PCR has to be named somewhere, and by all who name anything.
+fn tool_start(
+    claims: &Claims,
+    reference: &ReferenceValues,
+    alternative: &Alternative,
+) -> Vec<Finding> {
+    let state = claims.tools();
+    let mut findings = Vec::new();
+    for start in &state.start_values {
+        if *start == state.pcr.reset_value(start.alg()) {
+            continue;
+        }
+        let rules = alternative.rules.iter().filter_map(|at| reference.rules.get(*at));
+        let lists: Vec<_> =
+            rules.map(|rules| &rules.tool_start).filter(|list| !list.is_empty()).collect();
+        if lists.is_empty() || !lists.iter().all(|list| list.contains(start)) {
+            let listed: Vec<_> =
+                lists.iter().flat_map(|list| list.iter().map(ToString::to_string)).collect();
+            findings.push(Finding::new(
+                ReasonCode::PolicyToolPcrStart,
+                format!("PCR {} ({}) before the first tool", state.pcr, start.alg()),
+                if listed.is_empty() { "its reset value".to_owned() } else { listed.join(" or ") },
+                start.to_string(),
+            ));
+        }
+    }
+    findings
+}
+
+fn tpm(claims: &Claims, reference: &Rules, findings: &mut Vec<Finding>) {
     let manufacturer = claims.ek().manufacturer.as_deref().map(canonical_id);
     if !reference.manufacturers.is_empty()
         && !manufacturer.as_ref().is_some_and(|id| reference.manufacturers.contains(id))
@@ -81,7 +156,7 @@ fn tpm(claims: &Claims, reference: &ReferenceValues, findings: &mut Vec<Finding>
     }
 }
 
-fn pcrs(claims: &Claims, reference: &ReferenceValues, findings: &mut Vec<Finding>) {
+fn pcrs(claims: &Claims, reference: &Rules, findings: &mut Vec<Finding>) {
     for pcr in &reference.pcrs {
         let subject = || format!("PCR {} ({})", pcr.index, pcr.bank);
         let Some(value) = claims.pcr(pcr.bank, pcr.index) else {
@@ -118,21 +193,10 @@ fn pcrs(claims: &Claims, reference: &ReferenceValues, findings: &mut Vec<Finding
 fn tools(
     claims: &Claims,
     measurements: &[ToolMeasurement],
-    reference: &ReferenceValues,
+    reference: &Rules,
     findings: &mut Vec<Finding>,
 ) {
     let state = claims.tools();
-    for start in &state.start_values {
-        if *start != state.pcr.reset_value(start.alg()) && !reference.tool_start.contains(start) {
-            let listed: Vec<_> = reference.tool_start.iter().map(ToString::to_string).collect();
-            findings.push(Finding::new(
-                ReasonCode::PolicyToolPcrStart,
-                format!("PCR {} ({}) before the first tool", state.pcr, start.alg()),
-                if listed.is_empty() { "its reset value".to_owned() } else { listed.join(" or ") },
-                start.to_string(),
-            ));
-        }
-    }
     for digest in reference.denied_tools.intersection(&state.seen_digests) {
         findings.push(Finding::new(
             ReasonCode::PolicyToolDenied,

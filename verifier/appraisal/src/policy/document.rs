@@ -13,25 +13,31 @@ pub use self::boot::{
 };
 
 /// Value of `schema` in a golden set of this version.
-pub const SCHEMA: &str = "assay.golden/v0";
+pub const SCHEMA: &str = "assay.golden/v1";
 
-/// A golden set: what the nodes of one pool are expected to be. TOML.
+/// A golden set: what the nodes of one pool are expected to be, or a part that other sets include. TOML.
 ///
-/// Every list narrows: the mandatory checks are code and cannot be written away here.
+/// Every rule narrows: the mandatory checks are code and cannot be written away here. A node is accepted if it meets the
+/// rules of the set, those of every included part, and, where a document has groups, all rules of one of its groups. Each of
+/// them is judged by itself, so that none can widen another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenDocument {
-    /// Always `assay.golden/v0`.
+    /// Always `assay.golden/v1`.
     pub schema: String,
     /// Name of the set; lower-case letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// Pool whose nodes it judges.
-    pub pool: String,
-    /// Rises with every change; an active version is never replaced by a lower one.
+    /// Pool whose nodes it judges; a part, for other sets to include, has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Rises with every change; a name's lower version is never taken after a higher one.
     pub version: u64,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Names of parts (platform, operating system, tools) that must be met too, each in one of its active versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
     /// Which TPMs.
     #[serde(default, skip_serializing_if = "TpmRules::is_empty")]
     pub tpm: TpmRules,
@@ -39,7 +45,7 @@ pub struct GoldenDocument {
     #[serde(default, skip_serializing_if = "BootRules::is_empty")]
     pub boot: BootRules,
     /// Accepted PCR values.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pcr: Vec<PcrRule>,
     /// PCRs that are judged event by event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -53,6 +59,100 @@ pub struct GoldenDocument {
     /// Accepted tools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool: Vec<ToolRule>,
+    /// Alternatives: a node must meet every rule of one of them. Old kernel with old initrd, new with new, never a mix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<Group>,
+}
+
+/// What belongs together: one of the alternatives of a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Name, unique in the set; as a set's.
+    pub name: String,
+    /// What it is and where it comes from, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What must have booted.
+    #[serde(default, skip_serializing_if = "BootRules::is_empty")]
+    pub boot: BootRules,
+    /// Accepted PCR values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pcr: Vec<PcrRule>,
+    /// PCRs that are judged event by event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventRule>,
+    /// What the kernel may have run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ima: Option<ImaSection>,
+    /// Accepted tools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool: Vec<ToolRule>,
+}
+
+/// The rules of a set or of one of its groups, wherever they stand.
+#[derive(Clone, Copy, Debug)]
+pub struct RulesOf<'d> {
+    /// Which TPMs; a group says nothing of them.
+    pub tpm: Option<&'d TpmRules>,
+    /// What must have booted.
+    pub boot: &'d BootRules,
+    /// Accepted PCR values.
+    pub pcr: &'d [PcrRule],
+    /// PCRs that are judged event by event.
+    pub events: &'d [EventRule],
+    /// What the kernel may have run.
+    pub ima: Option<&'d ImaSection>,
+    /// Rules for the tool set as a whole; a group has none.
+    pub tools: Option<&'d ToolSetRules>,
+    /// Accepted tools.
+    pub tool: &'d [ToolRule],
+}
+
+impl GoldenDocument {
+    /// The rules that hold whatever the groups say.
+    #[must_use]
+    pub fn rules(&self) -> RulesOf<'_> {
+        RulesOf {
+            tpm: Some(&self.tpm),
+            boot: &self.boot,
+            pcr: &self.pcr,
+            events: &self.events,
+            ima: self.ima.as_ref(),
+            tools: Some(&self.tools),
+            tool: &self.tool,
+        }
+    }
+}
+
+impl Group {
+    /// The rules of this alternative.
+    #[must_use]
+    pub fn rules(&self) -> RulesOf<'_> {
+        RulesOf {
+            tpm: None,
+            boot: &self.boot,
+            pcr: &self.pcr,
+            events: &self.events,
+            ima: self.ima.as_ref(),
+            tools: None,
+            tool: &self.tool,
+        }
+    }
+}
+
+impl RulesOf<'_> {
+    /// Whether there is no rule at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tpm.is_none_or(TpmRules::is_empty)
+            && self.boot.is_empty()
+            && self.pcr.is_empty()
+            && self.events.is_empty()
+            && self.ima.is_none()
+            && self.tools.is_none_or(ToolSetRules::is_default)
+            && self.tool.is_empty()
+    }
 }
 
 /// Which TPMs are accepted.
@@ -90,14 +190,20 @@ pub struct PcrRule {
 }
 
 /// One accepted PCR value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptedValue {
     /// Hexadecimal, as long as the bank's digest.
     pub value: String,
-    /// Where the value comes from: node, date, reason.
+    /// Where the value comes from: the node and its decision, or the artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Who put it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When, as RFC 3339 writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
     /// The events that led to it, in their order: they name what differs, and decide nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<RecordedEvent>,

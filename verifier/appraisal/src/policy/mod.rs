@@ -1,10 +1,23 @@
 //! Reference values and the policy step: does what was proven match what is expected?
+//!
+//! ```text
+//! text ─parse─▶ GoldenSet (golden_set) ─┐
+//!               rules, groups, includes ├─resolve─▶ ReferenceValues (reference) ─▶ judge (decide)
+//! text ─parse─▶ parts ──────────────────┘           alternatives of one pool
+//! ```
 
 mod boot;
 pub mod decide;
 pub mod document;
-pub mod reference;
+mod golden_set;
+mod pattern;
+mod reference;
+mod rules;
 
 pub use boot::key_digest;
-pub use decide::decide;
-pub use reference::{GoldenProblem, Manifests, ReferenceValues};
+pub use decide::Judged;
+pub use golden_set::{
+    GoldenProblem, GoldenSet, MAX_DOCUMENT_BYTES, MAX_GROUPS, MAX_INCLUDES, Manifests,
+};
+pub use reference::{MAX_ALTERNATIVES, ReferenceValues, Unresolved};
+pub use rules::path_key;

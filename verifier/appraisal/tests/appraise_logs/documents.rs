@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use appraisal::{
     ima::{Manifest, ManifestBuilder},
-    policy::{Manifests, ReferenceValues},
+    policy::{GoldenSet, Manifests, ReferenceValues},
 };
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     support::of,
 };
 
-const HEAD: &str = "schema = \"assay.golden/v0\"\nname = \"base\"\npool = \"linux\"\nversion = 1\n";
+const HEAD: &str = "schema = \"assay.golden/v1\"\nname = \"base\"\npool = \"linux\"\nversion = 1\n";
 
 fn text(rules: &str) -> String {
     let value = hex::encode(sha256(b"PCR 0").as_bytes());
@@ -180,7 +180,7 @@ fn problems_of_ima_rules_name_the_rule() {
 fn a_set_names_its_manifest() {
     let digest = sha256(b"manifest");
     let named = text(&format!("[ima]\nmanifest = \"{digest}\"\n"));
-    assert_eq!(ReferenceValues::manifest_named_by(&named), Some(digest));
-    assert_eq!(ReferenceValues::manifest_named_by(&text("")), None);
-    assert_eq!(ReferenceValues::manifest_named_by("not TOML"), None);
+    assert_eq!(GoldenSet::manifests_named_by(&named), [digest].into());
+    assert!(GoldenSet::manifests_named_by(&text("")).is_empty());
+    assert!(GoldenSet::manifests_named_by("not TOML").is_empty());
 }

@@ -123,7 +123,7 @@ fn a_list_of_files_of_the_manifest_is_admitted() {
     let proven = kernel.admit();
     let claims = proven.claims.document().ima.expect("claims of the list");
     assert_eq!((claims.entries, claims.violations), (3, 0));
-    assert_eq!(claims.counts.expect("judged").by_manifest, 2);
+    assert_eq!(claims.judged.values().next().expect("judged").by_manifest, 2);
     assert_eq!(proven.claims.ima(), proven.boot.ima());
     // Without the firmware's log the first entry is compared with the quoted PCRs.
     let evidence = evidence_with(&kernel.site, &[(LogKind::Ima, kernel.list.bytes())]);
@@ -243,7 +243,7 @@ fn another_policy_wants_the_whole_list() {
     assert_code(&denial, ReasonCode::PolicyImaListMissing);
     let whole = suffix(LogKind::Ima, 0, kernel.list.bytes());
     let renewed = admitted(renewal_with(&kernel.site, &proven.boot, vec![whole]));
-    let policy = kernel.site.golden.as_ref().and_then(|golden| golden.ima()).expect("a policy");
+    let policy = kernel.site.golden.as_ref().expect("a golden set").ima_policies()[0];
     assert!(renewed.boot.ima().expect("a list").is_judged_by(policy.digest()));
     // Without rules for it the record keeps no list: rules that come later begin anew.
     crate::support::judge_by(&mut kernel.site, "");

@@ -45,7 +45,7 @@ fn codes(judgement: &Judgement) -> Vec<ReasonCode> {
 }
 
 fn counts(judgement: &Judgement) -> ImaCounts {
-    judgement.state.judged.as_ref().expect("judged").counts
+    judgement.state.judged.first().expect("judged").counts
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn findings_are_bounded_and_the_rest_counted() {
     }
     let judgement = judged(&list, &policy(&ImaRules::default(), &["/a"]));
     assert_eq!(judgement.findings.len(), MAX_IMA_FINDINGS);
-    assert_eq!(judgement.state.judged.map(|judged| judged.unjudged), Some(5));
+    assert_eq!(judgement.state.judged[0].unjudged, 5);
 }
 
 #[test]

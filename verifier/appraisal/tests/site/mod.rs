@@ -13,7 +13,7 @@ use appraisal::{
     ak::RestrictedAk,
     appraise,
     boot::Boot,
-    context::{AppraisalContext, IssuedChallenge, NodeRecord, Signer, Standing},
+    context::{AppraisalContext, Expected, IssuedChallenge, NodeRecord, Signer, Standing},
     ek::{AllowListed, EkPolicy, EkPresented, Profile, TrustedEk, ek_digest, verify_ek},
     policy::{Manifests, ReferenceValues},
     verdict::{Denial, Verdict},
@@ -117,7 +117,7 @@ impl Site {
     /// A golden set that lists what the TPM has now.
     pub fn golden_text(&self, banks: &[(HashAlg, PcrSet)]) -> String {
         let mut text = format!(
-            "schema = \"assay.golden/v0\"\nname = \"base\"\npool = \"{POOL}\"\nversion = 1\n"
+            "schema = \"assay.golden/v1\"\nname = \"base\"\npool = \"{POOL}\"\nversion = 1\n"
         );
         for (alg, pcrs) in banks {
             for pcr in pcrs.iter() {
@@ -185,7 +185,8 @@ impl Site {
             node: &self.node,
             endorsements: self.endorsements,
             tool_pcr: tool_pcr(),
-            reference: self.golden.as_ref(),
+            in_force: Expected { reference: self.golden.as_ref() },
+            staged: None,
             case_digest: sha256(b"case"),
         }
     }

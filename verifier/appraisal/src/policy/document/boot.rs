@@ -56,7 +56,7 @@ pub struct AcceptedDigest {
     pub what: Option<String>,
 }
 
-/// An accepted kernel command line: its text or its digest.
+/// An accepted kernel command line: its text, its shape or its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, untagged)]
 pub enum AcceptedCommandLine {
@@ -64,6 +64,11 @@ pub enum AcceptedCommandLine {
     Text {
         /// The text.
         text: String,
+    },
+    /// A text of this shape, from its first character to its last: `*` stands for a run of characters without a space.
+    Pattern {
+        /// The pattern.
+        pattern: String,
     },
     /// The digest of the measured bytes, where the log has no text (a section of a unified kernel image).
     Digest(AcceptedDigest),

@@ -1,0 +1,119 @@
+//! Shapes of command lines: a pattern language of one character, anchored at both ends.
+//!
+//! `*` stands for any run of characters that has no space, also none; everything else stands for itself. So
+//! `root=UUID=* ro quiet` accepts any root file system and no further word.
+
+/// Longest pattern, bytes: the kernel's COMMAND_LINE_SIZE on x86.
+pub(super) const MAX_PATTERN_BYTES: usize = 2048;
+/// Wildcards of one pattern.
+const MAX_WILDCARDS: usize = 32;
+
+/// A compiled pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pattern {
+    text: String,
+}
+
+impl Pattern {
+    /// Compiles a pattern, or says what is wrong with it.
+    pub(super) fn compile(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > MAX_PATTERN_BYTES {
+            return Err(format!("{} bytes, a pattern has 1 to {MAX_PATTERN_BYTES}", text.len()));
+        }
+        if text.chars().any(char::is_control) {
+            return Err("a control character".to_owned());
+        }
+        if text.contains("**") {
+            return Err("two wildcards in a row say what one says".to_owned());
+        }
+        let wildcards = text.matches('*').count();
+        if wildcards == 0 {
+            return Err("no `*`: write it as `text`".to_owned());
+        }
+        if wildcards > MAX_WILDCARDS {
+            return Err(format!("{wildcards} wildcards, at most {MAX_WILDCARDS}"));
+        }
+        // A word of wildcards alone would accept any word, `init=/bin/sh` among them.
+        if text.split(' ').any(|word| word == "*") {
+            return Err(
+                "a word of `*` alone accepts any word: name the option, as in `root=*`".to_owned()
+            );
+        }
+        Ok(Self { text: text.to_owned() })
+    }
+
+    /// The pattern as it was written.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the whole of `line` has this shape.
+    ///
+    /// Time is bounded by the product of both lengths: one place to go back to, no recursion.
+    pub(super) fn matches(&self, line: &str) -> bool {
+        let (pattern, line) = (self.text.as_bytes(), line.as_bytes());
+        let (mut at, mut read) = (0, 0);
+        // Where the last wildcard stands, and up to where it has eaten.
+        let mut back: Option<(usize, usize)> = None;
+        while read < line.len() {
+            match (pattern.get(at), line.get(read)) {
+                (Some(b'*'), _) => {
+                    back = Some((at, read));
+                    at += 1;
+                }
+                (Some(wanted), Some(found)) if wanted == found => {
+                    at += 1;
+                    read += 1;
+                }
+                (_, _) => match back {
+                    // It eats one more, but never a space: an earlier wildcard cannot help then either, because the
+                    // literal text between the two was met as early as it can be.
+                    Some((star, eaten)) if line.get(eaten) != Some(&b' ') => {
+                        back = Some((star, eaten + 1));
+                        at = star + 1;
+                        read = eaten + 1;
+                    }
+                    _ => return false,
+                },
+            }
+        }
+        pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, line: &str) -> bool {
+        Pattern::compile(pattern).expect("a pattern").matches(line)
+    }
+
+    #[test]
+    fn a_pattern_is_anchored_and_never_crosses_a_space() {
+        for (pattern, line, is_match) in [
+            ("root=UUID=* ro quiet", "root=UUID=12-34 ro quiet", true),
+            ("root=UUID=* ro quiet", "root=UUID= ro quiet", true),
+            ("root=UUID=* ro quiet", "root=UUID=1 init=/bin/sh ro quiet", false),
+            ("root=UUID=* ro quiet", "root=UUID=1 ro quiet init=/bin/sh", false),
+            ("root=UUID=* ro quiet", "x root=UUID=1 ro quiet", false),
+            ("root=*", "root=a", true),
+            ("root=*", "root=a b", false),
+            ("a=*b*c d", "a=xbybzc d", true),
+            ("a=*b*c d", "a=xbyc cd", false),
+            ("a=*bc", "a=bbbc", true),
+            ("a=*", "b=", false),
+            ("*=on", "quiet=on", true),
+        ] {
+            assert_eq!(matches(pattern, line), is_match, "{pattern:?} {line:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_accepts_any_word_is_refused() {
+        for text in ["", "*", "ro * quiet", "a=**", "plain", "a=*\n"] {
+            assert!(Pattern::compile(text).is_err(), "{text:?}");
+        }
+        assert!(Pattern::compile(&"a=* ".repeat(33)).is_err());
+    }
+}
