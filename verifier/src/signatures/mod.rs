@@ -1,16 +1,43 @@
-//! Signatures of golden sets, policies and key rings by the site's security keys.
+//! Signatures by the site's security keys: golden sets, policies and the key ring itself, m of n.
+//!
+//! ```text
+//! sign    document ──to_canonical_json──▶ payload ─▶ Envelope::new ─▶ Pae ─▶ SecurityPrivateKey::sign
+//!                                                        ▲                              │
+//!                                                        └───────────── add ────────────┘
+//! verify  KeyRing::verify(Envelope, type, payload made from the document at hand) ──▶ Approval
+//! ```
+//!
+//! # Trust
+//! An [`Envelope`] is what somebody handed in: its payload, its type and its key identifiers stay
+//! `untrusted`. The only way to an [`Approval`] is [`KeyRing::verify`], which is given payload and
+//! type by its caller and never takes them from the envelope.
+//!
+//! Private keys are files of people: the service has none of them, and verifies only.
 
+mod approval;
 mod canonical;
 mod dsse;
+mod key;
+mod keyring;
+mod pem;
+mod private_key;
+mod public_key;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
 pub use self::{
+    approval::{Approval, ApprovalError, SuccessorError, Uncounted},
     canonical::{CanonicalError, MAX_INTEGER, to_canonical_json},
     dsse::{
         Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, MAX_SIGNATURES, Pae,
         Signature,
     },
+    key::{KeyName, KeyNameError, SecurityKey, Signer},
+    keyring::{KeyRing, MAX_KEYS, MAX_RING_BYTES},
+    private_key::SecurityPrivateKey,
+    public_key::{Algorithm, KeyError, PublicKey, UnknownAlgorithm},
 };
 
 /// What a signed document is. It is signed with the document, so that a signature for one kind is
