@@ -12,7 +12,8 @@
 //! `untrusted`. The only way to an [`Approval`] is [`KeyRing::verify`], which is given payload and
 //! type by its caller and never takes them from the envelope.
 //!
-//! Private keys are files of people: the service has none of them, and verifies only.
+//! Private keys are files of people: the service has none of them, and verifies only. Formats and
+//! commands: docs/SIGNATURES.md.
 
 mod approval;
 mod canonical;

@@ -1,8 +1,11 @@
-//! Tests of signatures: approvals, keys, rings.
+//! Tests of signatures: approvals here, keys, rings and other programs beside.
 
 mod approvals;
+mod documented;
 mod keys;
+mod openssl;
 mod rings;
+mod securesystemslib;
 
 use super::{
     Algorithm, Envelope, KeyRing, PayloadType, SecurityPrivateKey, Signature, to_canonical_json,
