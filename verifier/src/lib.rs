@@ -24,6 +24,7 @@ pub mod roots;
 pub mod run;
 pub mod server;
 pub mod service;
+pub mod signatures;
 pub mod store;
 pub mod throttle;
 pub mod tls;

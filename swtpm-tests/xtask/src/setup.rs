@@ -14,7 +14,7 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 9] = [
+const PACKAGES: [Package; 10] = [
     Package {
         name: "build-essential",
         is_there: || ["cc", "c++", "make"].into_iter().all(is_installed),
@@ -31,7 +31,12 @@ const PACKAGES: [Package; 9] = [
     Package {
         name: "openssl",
         is_there: || is_installed("openssl"),
-        why: "independent check of our certificates",
+        why: "independent check of our certificates and signatures",
+    },
+    Package {
+        name: "jq",
+        is_there: || is_installed("jq"),
+        why: "takes signed documents apart, as their documentation says",
     },
     Package {
         name: "tpm2-openssl",
