@@ -61,6 +61,7 @@ fn title(stage: Stage) -> &'static str {
         Stage::Certificate => "Certificate",
         Stage::Service => "Service",
         Stage::Admin => "Administration",
+        Stage::Golden => "Signed documents",
         _ => "Further codes",
     }
 }
@@ -93,6 +94,9 @@ fn description(stage: Stage) -> &'static str {
             "The verifier's own limits and failures; nothing is said about the worker."
         }
         Stage::Admin => "Calls of administrators.",
+        Stage::Golden => {
+            "Golden sets, policies and key rings: approval, and putting them in force."
+        }
         _ => "Codes of stages that this text does not describe yet.",
     }
 }

@@ -87,6 +87,8 @@ pub enum Stage {
     Service,
     /// Administration.
     Admin,
+    /// Approving golden sets, policies and key rings, and putting them in force.
+    Golden,
 }
 
 reasons! {
@@ -228,6 +230,10 @@ reasons! {
     AdminNotFound "ADMIN_NOT_FOUND" Admin "No such node, set or decision." "List what exists first.";
     AdminRequestInvalid "ADMIN_REQUEST_INVALID" Admin "The request is not acceptable as it stands." "Follow the message.";
     AdminRoleInsufficient "ADMIN_ROLE_INSUFFICIENT" Admin "The certificate's role may not make this call." "Ask for a certificate with the role named in the message.";
+
+    GoldenSignaturesMissing "GOLDEN_SIGNATURES_MISSING" Golden "A document is not signed, or by fewer security keys than the key ring demands." "Let those sign whom the message names.";
+    GoldenSignatureInvalid "GOLDEN_SIGNATURE_INVALID" Golden "A signature of a signed document is not by the key that it names, or is for another document or kind of document." "Sign the document that is sent, with the keys in force; if it persists, somebody misuses a name or changed the envelope.";
+    GoldenVersionNotNewer "GOLDEN_VERSION_NOT_NEWER" Golden "A document's version is not above the one in force." "Give it a higher version and have it signed again; going back is a new version with old content.";
 }
 
 impl fmt::Display for ReasonCode {

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use proto::digest::{Digest, HashAlg};
+use proto::{
+    digest::{Digest, HashAlg},
+    reason::ReasonCode,
+};
 
 use super::{Envelope, KeyName, KeyRing, Pae, PayloadType, Signature, Signer};
 
@@ -162,6 +165,20 @@ pub enum ApprovalError {
     },
 }
 
+impl ApprovalError {
+    /// The reason code.
+    #[must_use]
+    pub const fn code(&self) -> ReasonCode {
+        match self {
+            Self::PayloadType { .. } | Self::Payload { .. } | Self::SignatureInvalid { .. } => {
+                ReasonCode::GoldenSignatureInvalid
+            }
+            Self::BelowThreshold { .. } => ReasonCode::GoldenSignaturesMissing,
+            Self::TooMuchWork { .. } => ReasonCode::AdminRequestInvalid,
+        }
+    }
+}
+
 /// `alice`, `one of alice, bob`, `2 of alice, bob, carol`, `alice and bob`.
 fn missing_words(missing: &[KeyName], needed: usize) -> String {
     let names: Vec<&str> = missing.iter().map(KeyName::as_str).collect();
@@ -209,6 +226,18 @@ pub enum SuccessorError {
     /// Its own keys do not approve it: nobody showed that its threshold can be met.
     #[error("the new keys do not approve it")]
     Next(#[source] ApprovalError),
+}
+
+impl SuccessorError {
+    /// The reason code.
+    #[must_use]
+    pub const fn code(&self) -> ReasonCode {
+        match self {
+            Self::Name { .. } => ReasonCode::AdminRequestInvalid,
+            Self::VersionNotNewer { .. } => ReasonCode::GoldenVersionNotNewer,
+            Self::Current(error) | Self::Next(error) => error.code(),
+        }
+    }
 }
 
 impl KeyRing {

@@ -1,5 +1,7 @@
 //! Whose signatures count, over what, and how many it takes.
 
+use proto::reason::ReasonCode;
+
 use super::{
     super::{Approval, ApprovalError, KeyRing, Pae, SuccessorError, Uncounted},
     *,
@@ -365,4 +367,43 @@ fn a_ring_is_replaced_by_the_keys_of_both() {
         current.approves_successor(&next, &envelope),
         Err(SuccessorError::Current(ApprovalError::PayloadType { .. }))
     ));
+}
+
+#[test]
+fn a_false_or_misplaced_signature_is_golden_signature_invalid() {
+    let [alice, bob, _] = holders();
+    let ring = ring(1, 1, [&alice, &bob]);
+    let code = |envelope: &Envelope| approve(&ring, envelope).expect_err("refused").code();
+    let policy = signed(PayloadType::Policy, &golden(), [&alice]);
+    let other = signed(PayloadType::Golden, b"{}", [&alice]);
+    let good = signed(PayloadType::Golden, &golden(), [&alice]);
+    let false_ones = with_signatures(&good, other.signatures().iter().cloned());
+    for envelope in [policy, other, false_ones] {
+        assert_eq!(code(&envelope), ReasonCode::GoldenSignatureInvalid, "{envelope:?}");
+    }
+}
+
+#[test]
+fn an_unsigned_document_or_one_below_the_threshold_is_golden_signatures_missing() {
+    let [alice, bob, carol] = holders();
+    let ring = ring(1, 2, [&alice, &bob]);
+    for by in [vec![], vec![&alice], vec![&carol], vec![&alice, &carol], vec![&alice, &alice]] {
+        let envelope = signed(PayloadType::Golden, &golden(), by);
+        let error = approve(&ring, &envelope).expect_err("refused");
+        assert_eq!(error.code(), ReasonCode::GoldenSignaturesMissing, "{error}");
+    }
+}
+
+#[test]
+fn a_ring_that_is_rolled_back_is_golden_version_not_newer() {
+    let [alice, ..] = holders();
+    let (current, former) = (ring(2, 1, [&alice]), ring(1, 1, [&alice]));
+    let envelope = signed(PayloadType::Keys, former.payload(), [&alice]);
+    let error = current.approves_successor(&former, &envelope).expect_err("refused");
+    assert_eq!(error.code(), ReasonCode::GoldenVersionNotNewer);
+    // Missing signatures of the next ring's own keys are missing signatures.
+    let next = ring(3, 1, [&holder("bob", Algorithm::P256)]);
+    let envelope = signed(PayloadType::Keys, next.payload(), [&alice]);
+    let error = current.approves_successor(&next, &envelope).expect_err("refused");
+    assert_eq!(error.code(), ReasonCode::GoldenSignaturesMissing);
 }
