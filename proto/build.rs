@@ -3,7 +3,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=attest");
-    let descriptors = protox::compile(["attest/v1/service.proto", "attest/v1/admin.proto"], ["."])?;
+    let files =
+        ["service", "admin", "reference", "case"].map(|name| format!("attest/v1/{name}.proto"));
+    let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // The reflection service of the verifier serves these bytes.
     fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;

@@ -79,6 +79,7 @@ pub fn keep(
                 remedy: finding.remedy.clone(),
             })
             .collect(),
+        accepted_by_staged: result.accepted_by_staged.clone(),
         error: String::new(),
     };
     output.status(&status)?;
@@ -192,6 +193,12 @@ fn report(status: &Status) {
             reason.remedy
         );
     }
+    if !status.accepted_by_staged.is_empty() {
+        tracing::warn!(
+            staged = status.accepted_by_staged,
+            "this state is accepted by golden sets that are staged: it waits for somebody to put them in force"
+        );
+    }
     sd_notify(&[sd_notify::NotifyState::Status("denied")]);
 }
 
@@ -207,6 +214,7 @@ fn failed(output: &Output, error: &AttestError, wait: Duration) {
         decision_id: String::new(),
         next_unix_s: Some(now + wait.as_secs()),
         reasons: Vec::new(),
+        accepted_by_staged: String::new(),
         error: text,
     };
     if let Err(error) = output.status(&status) {

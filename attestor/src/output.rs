@@ -73,6 +73,9 @@ pub struct Status {
     /// Reasons of a denial.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Reason>,
+    /// On a denial: what the verifier has staged, and not yet in force, that accepts this state.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub accepted_by_staged: String,
     /// Why there was no verdict.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error: String,

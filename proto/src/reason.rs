@@ -231,9 +231,11 @@ reasons! {
     AdminRequestInvalid "ADMIN_REQUEST_INVALID" Admin "The request is not acceptable as it stands." "Follow the message.";
     AdminRoleInsufficient "ADMIN_ROLE_INSUFFICIENT" Admin "The certificate's role may not make this call." "Ask for a certificate with the role named in the message.";
 
+    GoldenDeniesTooMany "GOLDEN_DENIES_TOO_MANY" Golden "In force, a document would deny a larger share of the admitted nodes than the verifier's configuration lets pass." "Look at `verifier golden dry-run`; stage the document first, or say that the denials are meant with --accept-denials.";
     GoldenSignaturesMissing "GOLDEN_SIGNATURES_MISSING" Golden "A document is not signed, or by fewer security keys than the key ring demands." "Let those sign whom the message names.";
     GoldenSignatureInvalid "GOLDEN_SIGNATURE_INVALID" Golden "A signature of a signed document is not by the key that it names, or is for another document or kind of document." "Sign the document that is sent, with the keys in force; if it persists, somebody misuses a name or changed the envelope.";
-    GoldenVersionNotNewer "GOLDEN_VERSION_NOT_NEWER" Golden "A document's version is not above the one in force." "Give it a higher version and have it signed again; going back is a new version with old content.";
+    GoldenStateInvalid "GOLDEN_STATE_INVALID" Golden "A document's state does not allow the step." "See `verifier golden list`; a retired document comes back with `revert`, as a new version.";
+    GoldenVersionNotNewer "GOLDEN_VERSION_NOT_NEWER" Golden "A document's version is not above every earlier one of its name." "Give it a higher version and have it signed again; going back is a new version with old content.";
 }
 
 impl fmt::Display for ReasonCode {

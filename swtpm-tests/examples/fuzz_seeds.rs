@@ -375,7 +375,7 @@ fn tool_log(tpm: RawTpm, pcr: PcrIndex) -> Outcome<Vec<u8>> {
 /// The golden set that the boot satisfies.
 fn golden_set(values: &[pb::PcrValue], state: &ToolLogState) -> String {
     let mut out = String::from(
-        "schema = \"assay.golden/v0\"\nname = \"fuzz\"\npool = \"fuzz\"\nversion = 1\n",
+        "schema = \"assay.golden/v1\"\nname = \"fuzz\"\npool = \"fuzz\"\nversion = 1\n",
     );
     for value in values.iter().filter(|value| value.index != u32::from(TOOL_PCR)) {
         out.push_str(&format!(

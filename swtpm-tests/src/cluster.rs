@@ -19,7 +19,8 @@ use verifier::{
     clock::{Clock, SystemClock},
     init::{InitOptions, init},
     run::{Running, register_first_admin, start},
-    store::{By, EndorsementKind, NewGoldenSet, NewNode, NodeStatus, Store},
+    signatures::SecurityPrivateKey,
+    store::{By, DocumentId, EndorsementKind, NewNode, NodeStatus, Store},
 };
 
 use crate::{firmware::Firmware, manufacturer::Manufacturer, swtpm::Swtpm};
@@ -60,6 +61,8 @@ impl Cluster {
             names: vec!["127.0.0.1".parse()?, "10.0.2.2".parse()?],
             listen: Some("127.0.0.1:0".parse()?),
             admin: "admin".parse()?,
+            security_keys: Vec::new(),
+            threshold: None,
             now_unix_s: u64::try_from(clock.now_unix_s())?,
         })?;
         register_first_admin(
@@ -69,6 +72,7 @@ impl Cluster {
             clock.as_ref(),
         )
         .await?;
+        adopt_first_ring(&report.config, &report.ring, clock.as_ref()).await?;
         let mut cluster = Self { folder, running: None, clock, config };
         cluster.start_verifier().await?;
         Ok(cluster)
@@ -178,7 +182,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Captures a golden set from what a node proved last, changed by `edit`, and applies it.
+    /// Captures a golden set from what a node proved last, changed by `edit`, and puts it in force.
     ///
     /// # Errors
     /// Whatever a part says.
@@ -187,22 +191,58 @@ impl Cluster {
         node: &str,
         edit: impl FnOnce(String) -> String,
     ) -> Result<String, AnyError> {
+        let text = edit(self.captured(node).await?);
+        self.put_in_force(&text).await?;
+        Ok(text)
+    }
+
+    /// A golden set from what a node proved last.
+    ///
+    /// # Errors
+    /// Whatever a part says.
+    pub async fn captured(&self, node: &str) -> Result<String, AnyError> {
         let node = self.store().node(node).await?.ok_or("no such node")?;
         let pcr = self.verifier().settings().tool_pcr;
-        let text = edit(verifier::capture::capture(self.store(), &node, "", pcr).await?);
-        let manifests = self.verifier().manifests_of(&text).await?;
-        let parsed = appraisal::policy::ReferenceValues::parse(&text, pcr, &manifests)
-            .map_err(|problems| format!("{problems:?}"))?;
-        let set = NewGoldenSet {
-            pool: parsed.pool().to_owned(),
-            version: parsed.version(),
-            name: parsed.name().to_owned(),
-            document: text.clone().into_bytes(),
-            envelope: None,
+        let captured =
+            verifier::capture::capture(self.store(), &[node], "", pcr, &self.by()).await?;
+        Ok(captured)
+    }
+
+    /// Proposes, signs and activates a document, whatever it does to the fleet.
+    ///
+    /// # Errors
+    /// Whatever a part says.
+    pub async fn put_in_force(&self, text: &str) -> Result<DocumentId, AnyError> {
+        let id = self.propose_signed(text).await?;
+        self.verifier().activate(&id, false, true, self.by()).await?;
+        Ok(id)
+    }
+
+    /// Proposes and signs a document.
+    ///
+    /// # Errors
+    /// Whatever a part says.
+    pub async fn propose_signed(&self, text: &str) -> Result<DocumentId, AnyError> {
+        let proposal = Proposal {
+            text: text.to_owned(),
+            envelope: Vec::new(),
+            origin: "a test".to_owned(),
+            is_observed: false,
         };
-        self.store().apply_golden_set(set, self.by()).await?;
-        self.verifier().reload().await?;
-        Ok(text)
+        let id = self.verifier().propose(proposal, self.by()).await?;
+        let document = self.verifier().document(&id).await?;
+        let mut envelope = self.verifier().envelope(&document).await?;
+        envelope.add(self.security_key()?.sign(&envelope.pae())?)?;
+        self.verifier().sign(&id, envelope.to_json().as_bytes(), self.by()).await?;
+        Ok(id)
+    }
+
+    /// The key that signs golden sets: the one that init made.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn security_key(&self) -> Result<SecurityPrivateKey, AnyError> {
+        Ok(SecurityPrivateKey::read(&self.folder().join("state/admin/security.key"))?)
     }
 
     /// A worker on this TPM, with a tool list of its own.

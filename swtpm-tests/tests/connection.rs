@@ -130,9 +130,10 @@ async fn the_windows_that_the_limits_count_are_those_that_are_announced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_byte_of_administration_is_read_without_a_certificate() {
     let cluster = Cluster::start().await.expect("verifier");
-    let mut client = pb::admin_client::AdminClient::new(channel(&cluster).await);
+    let mut client = pb::reference_client::ReferenceClient::new(channel(&cluster).await);
     let toml = "#".repeat(MAX_ADMIN_MESSAGE_BYTES + 1);
-    let status = ends(client.apply_golden(pb::GoldenText { toml })).await.expect_err("refused");
+    let request = pb::ProposeRequest { toml, ..Default::default() };
+    let status = ends(client.propose(request)).await.expect_err("refused");
     assert_status(&status, Code::Unauthenticated, ReasonCode::AdminCertificateRequired);
 }
 

@@ -14,29 +14,31 @@ use swtpm_tests::{
 use verifier::{
     case::{CaseObjects, ReplayError, replay},
     objects::Objects,
-    store::{DecisionFilter, RecordedDecision, Store},
+    store::{DecisionFilter, DocumentKind, RecordedDecision, Store},
 };
 
-/// Objects and golden sets of a store, read as an auditor reads a copy of it.
+/// Objects and reference documents of a store, read as an auditor reads a copy of it.
 struct Recorded {
     objects: Objects,
-    golden: HashMap<Digest, Vec<u8>>,
+    documents: HashMap<Digest, Vec<u8>>,
     manifests: Manifests,
 }
 
 impl Recorded {
     async fn of(store: &Store) -> Result<Self, AnyError> {
-        let mut golden = HashMap::new();
-        for set in store.golden_sets(None).await? {
-            let digest = proto::digest::HashAlg::Sha256.hash(&[&set.document]);
-            golden.insert(digest, set.document);
+        let mut documents = HashMap::new();
+        for kind in [DocumentKind::Golden, DocumentKind::Policy] {
+            for known in store.documents(kind).await? {
+                let digest = proto::digest::HashAlg::Sha256.hash(&[&known.document]);
+                documents.insert(digest, known.document);
+            }
         }
         let mut manifests = Manifests::new();
         for listed in store.manifests().await? {
             let document = store.manifest(&listed.sha256).await?.ok_or("a listed manifest")?;
             manifests.insert(listed.sha256, Arc::new(Manifest::parse(&document)?));
         }
-        Ok(Self { objects: store.objects().clone(), golden, manifests })
+        Ok(Self { objects: store.objects().clone(), documents, manifests })
     }
 }
 
@@ -45,9 +47,9 @@ impl CaseObjects for Recorded {
         self.objects.get(digest).map_err(|_| ReplayError::Missing { what, digest: *digest })
     }
 
-    fn golden(&self, digest: &Digest) -> Result<Vec<u8>, ReplayError> {
-        let missing = ReplayError::Missing { what: "golden set", digest: *digest };
-        self.golden.get(digest).cloned().ok_or(missing)
+    fn document(&self, digest: &Digest) -> Result<Vec<u8>, ReplayError> {
+        let missing = ReplayError::Missing { what: "reference document", digest: *digest };
+        self.documents.get(digest).cloned().ok_or(missing)
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, ReplayError> {

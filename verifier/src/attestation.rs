@@ -30,8 +30,8 @@ use appraisal::{
     boot::Boot,
     context::{AppraisalContext, IssuedChallenge, Signer, Standing},
     ek::{AllowListed, ek_digest},
-    ima::IMA_PCR,
-    policy::{Manifests, ReferenceValues},
+    ima::{IMA_PCR, ImaPolicy},
+    policy::Manifests,
     verdict::{Admission, Denial, Verdict},
 };
 use arc_swap::ArcSwap;
@@ -44,10 +44,10 @@ use proto::{
 
 pub use self::{
     answer::{Outcome, denied},
-    in_force::{Endorsements, References, Settings},
+    in_force::{Endorsements, Settings},
 };
 use self::{
-    answer::{codes, revoked},
+    answer::{accepted_by_staged, codes, revoked},
     boots::{Boots, ParsedBoot, WrittenBoot},
     candidate::{Candidate, is_allow_listed},
     denials::{About, Denials},
@@ -58,6 +58,8 @@ use crate::{
     clock::Clock,
     credential::{RandomError, make_credential, random_bytes},
     endorsements::EkRules,
+    expectations::{Expectations, Expected, PoolExpectations},
+    metrics,
     store::{self, AdmissionRule, By, CertificateIntent, Ground, NewDecision, Store, StoreError},
 };
 
@@ -70,8 +72,8 @@ pub struct Verifier {
     issuer: ArcSwap<Issuer>,
     trust_bundle: ArcSwap<Vec<Vec<u8>>>,
     endorsements: ArcSwap<Endorsements>,
-    references: ArcSwap<References>,
-    /// Manifests that golden sets in force name or named.
+    expectations: ArcSwap<Expectations>,
+    /// Manifests that golden sets in force name.
     manifests: ArcSwap<Manifests>,
     rules: ArcSwap<Vec<AdmissionRule>>,
     boots: Boots,
@@ -110,7 +112,7 @@ pub struct Session {
     secret: Option<[u8; 32]>,
     lifetime: Duration,
     endorsements: Arc<Endorsements>,
-    reference: Option<Arc<ReferenceValues>>,
+    expected: Arc<PoolExpectations>,
 }
 
 /// The verifier failed to answer: no verdict, no certificate.
@@ -194,20 +196,20 @@ impl Verifier {
         let endorsements = self.endorsements.load_full();
         let replaces = match self.recognise(&hello, &endorsements, now_unix_s).await? {
             Recognised::Current { known, version, candidate } => {
-                let reference = self.reference(&candidate.record.pool);
+                let expected = self.expectations.load().of(&candidate.record.pool);
                 return Ok(Begun::Challenge(Box::new(Session {
                     lifetime: self.settings.challenge_lifetime,
-                    issued: self.issue(now_unix_s, reference.as_deref())?,
+                    issued: self.issue(now_unix_s, &expected)?,
                     hello: message,
                     candidate,
                     signer: Signer::Known(known.boot.clone()),
                     credential: None,
-                    logs_wanted: logs_wanted(&hello, Some(&known.boot), reference.as_deref()),
+                    logs_wanted: logs_wanted(&hello, Some(&known.boot), &expected),
                     known: Some(known),
                     replaces: Some(version),
                     secret: None,
                     endorsements,
-                    reference,
+                    expected,
                 })));
             }
             Recognised::Stale { version } => Some(version),
@@ -248,20 +250,20 @@ impl Verifier {
         let secret = random_bytes()?;
         let activation = ActivationChallenge::new(&ek, ak, secret);
         let credential = make_credential(ek.public(), &activation)?;
-        let reference = self.reference(&candidate.record.pool);
+        let expected = self.expectations.load().of(&candidate.record.pool);
         Ok(Begun::Challenge(Box::new(Session {
-            issued: self.issue(now_unix_s, reference.as_deref())?,
+            issued: self.issue(now_unix_s, &expected)?,
             hello: message,
             candidate,
             signer: Signer::Activating { ek, activation },
             credential: Some(credential),
-            logs_wanted: logs_wanted(&hello, None, reference.as_deref()),
+            logs_wanted: logs_wanted(&hello, None, &expected),
             known: None,
             replaces,
             secret: Some(secret),
             lifetime: self.settings.challenge_lifetime,
             endorsements,
-            reference,
+            expected,
         })))
     }
 
@@ -306,13 +308,13 @@ impl Verifier {
         now_unix_s: i64,
     ) -> Result<Judged, AttestError> {
         let Session { hello, candidate, signer, issued, known, replaces, secret, .. } = session;
-        let (endorsements, reference) = (session.endorsements, session.reference);
+        let (endorsements, expected) = (session.endorsements, session.expected);
         let case = case::encode(&CaseInputs {
             now_unix_s,
             issued: &issued,
             node: &candidate.record,
             endorsements: endorsements.set.digest(),
-            reference: reference.as_ref().map(|reference| *reference.digest()),
+            documents: &expected.documents,
             tool_pcr: self.settings.tool_pcr,
             hello: &hello,
             evidence: &message,
@@ -327,19 +329,21 @@ impl Verifier {
             node: &candidate.record,
             endorsements: endorsements.set.digest(),
             tool_pcr: self.settings.tool_pcr,
-            reference: reference.as_deref(),
+            in_force: expected.in_force.as_context(),
+            staged: expected.staged.as_ref().map(Expected::as_context),
             case_digest: HashAlg::Sha256.hash(&[&case]),
         };
         let appraisal = appraise(&evidence, signer, &context);
         let verdict = case::verdict_bytes(&appraisal, &context);
-        let Appraisal { verdict: decided, proven } = appraisal;
+        let Appraisal { verdict: decided, proven, judged_by: policy_version, staged } = appraisal;
         let decided = match decided {
             Verdict::Admit(admission) => Ok(admission),
             Verdict::Deny(denial) => Err(denial),
         };
-        let policy_version = reference
-            .map(|reference| format!("{}@{}", reference.name(), reference.version()))
-            .unwrap_or_default();
+        if let Some(staged) = &staged {
+            metrics::staged(decided.is_ok(), staged.findings.is_empty());
+        }
+        let accepted_by_staged = accepted_by_staged(staged.as_ref());
         let is_large = |log: &&LogSuffix| log.bytes.len() > MAX_INLINE_LOG_BYTES;
         let large_logs = || evidence.logs.iter().filter(is_large);
         let logs: usize = large_logs().map(|log| log.bytes.len()).sum();
@@ -393,7 +397,7 @@ impl Verifier {
         let mut grounds = Vec::new();
         if decided.is_ok() {
             grounds.push(Ground::Endorsements);
-            grounds.push(Ground::GoldenSet(candidate.record.pool));
+            grounds.push(Ground::ReferenceDocuments);
         }
         if new_node.as_ref().is_some_and(|node| node.admitted_by.is_some()) {
             grounds.push(Ground::AdmissionRules);
@@ -408,21 +412,25 @@ impl Verifier {
             seen,
             ..store::Appraisal::of(decision)
         };
-        Ok(Judged { decided, is_recorded, record, boot })
+        Ok(Judged { decided, is_recorded, record, boot, accepted_by_staged })
     }
 
     /// Records, signs, answers.
     async fn conclude(&self, judged: Judged, now_unix_s: i64) -> Result<Outcome, AttestError> {
-        let Judged { decided, is_recorded, record, boot } = judged;
+        let Judged { decided, is_recorded, record, boot, accepted_by_staged } = judged;
         let decision_id = record.decision.id.clone();
         let admission = match decided {
             Ok(admission) => admission,
             Err(denial) => {
-                if !is_recorded {
-                    return Ok(denied(&denial, String::new()));
-                }
-                self.record(record, boot, None).await?;
-                return Ok(denied(&denial, decision_id));
+                let told = if is_recorded {
+                    self.record(record, boot, None).await?;
+                    decision_id
+                } else {
+                    String::new()
+                };
+                let mut answer = denied(&denial, told);
+                answer.result.accepted_by_staged = accepted_by_staged;
+                return Ok(answer);
             }
         };
         let issuer = self.issuer.load_full();
@@ -444,6 +452,7 @@ impl Verifier {
                 trust_bundle: self.trust_bundle.load().as_ref().clone(),
                 renew_after_s: self.settings.certificate_lifetime.as_secs() / 2,
                 spiffe_id,
+                accepted_by_staged: String::new(),
             },
             code: None,
         })
@@ -531,22 +540,18 @@ impl Verifier {
         })
     }
 
-    fn reference(&self, pool: &str) -> Option<Arc<ReferenceValues>> {
-        self.references.load().get(pool).cloned()
-    }
-
     /// A fresh challenge over everything that will be read.
     fn issue(
         &self,
         now_unix_s: i64,
-        reference: Option<&ReferenceValues>,
+        expected: &PoolExpectations,
     ) -> Result<IssuedChallenge, AttestError> {
         let mut banks: Vec<_> = self.settings.selection.banks().to_vec();
-        if let Some(reference) = reference {
+        for reference in expected.references() {
             banks.extend_from_slice(reference.selection().banks());
         }
         let tool = PcrSet::from_iter([self.settings.tool_pcr]);
-        let ima = reference.and_then(ReferenceValues::ima).map(|_| IMA_PCR);
+        let ima = expected.ima_policies().next().map(|_| IMA_PCR);
         let tool: PcrSet = tool.iter().chain(ima).collect();
         let with_tool: Vec<_> = banks.iter().map(|(alg, _)| (*alg, tool)).collect();
         banks.extend(with_tool);
@@ -596,7 +601,7 @@ impl Verifier {
 fn logs_wanted(
     hello: &Hello,
     known: Option<&Boot>,
-    reference: Option<&ReferenceValues>,
+    expected: &PoolExpectations,
 ) -> Vec<(LogKind, u64)> {
     let has = |kind| hello.logs.iter().any(|(known, _)| *known == kind);
     let mut wanted = vec![(LogKind::Tools, known.map_or(0, |boot| boot.tool_log().bytes))];
@@ -604,10 +609,12 @@ fn logs_wanted(
         wanted.push((LogKind::Uefi, 0));
         wanted.extend(has(LogKind::Systemd).then_some((LogKind::Systemd, 0)));
     }
-    if let (Some(policy), true) = (reference.and_then(ReferenceValues::ima), has(LogKind::Ima)) {
+    let policies: Vec<&Arc<ImaPolicy>> = expected.ima_policies().collect();
+    if !policies.is_empty() && has(LogKind::Ima) {
         // Entries that another policy judged were not kept: they are wanted again.
-        let judged =
-            known.and_then(|boot| boot.ima()).filter(|state| state.is_judged_by(policy.digest()));
+        let judged = known
+            .and_then(|boot| boot.ima())
+            .filter(|state| policies.iter().all(|policy| state.is_judged_by(policy.digest())));
         wanted.push((LogKind::Ima, judged.map_or(0, |state| state.bytes)));
     }
     wanted
@@ -631,6 +638,8 @@ struct Judged {
     /// What is written besides boot and certificate.
     record: store::Appraisal,
     boot: Option<WrittenBoot>,
+    /// What is staged and accepts the node.
+    accepted_by_staged: String,
 }
 
 struct Prepared {

@@ -51,19 +51,23 @@ pub enum AuditKind {
     Decision,
     /// A root, intermediate or CRL was imported or removed.
     Endorsement,
-    /// A golden set was applied or changed its state.
+    /// A golden set was proposed, signed or changed its state.
     GoldenSet,
     /// A manifest of files was imported.
     Manifest,
     /// A node record was added, changed or removed.
     Node,
+    /// A site policy was proposed, signed or changed its state.
+    Policy,
     /// Evidence was dropped by retention.
     Retention,
+    /// A ring of security keys was proposed, signed or changed its state.
+    SecurityKeys,
 }
 
 impl AuditKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Action,
         Self::AdmissionRule,
         Self::Admin,
@@ -75,7 +79,9 @@ impl AuditKind {
         Self::GoldenSet,
         Self::Manifest,
         Self::Node,
+        Self::Policy,
         Self::Retention,
+        Self::SecurityKeys,
     ];
 
     /// Stable name, as stored and hashed.
@@ -93,7 +99,9 @@ impl AuditKind {
             Self::GoldenSet => "golden-set",
             Self::Manifest => "manifest",
             Self::Node => "node",
+            Self::Policy => "policy",
             Self::Retention => "retention",
+            Self::SecurityKeys => "security-keys",
         }
     }
 

@@ -1,4 +1,4 @@
-//! Golden sets proposed from what a node last proved.
+//! Golden sets proposed from what nodes last proved.
 //!
 //! Only evidence that passed every integrity stage is captured: the claims in its recorded verdict, and its tools
 //! with their files from the recorded log. What is captured is trust on first use, and says so.
@@ -14,8 +14,10 @@ use appraisal::{
     policy::{
         decide::entry_text,
         document::{AcceptedTool, GoldenDocument, SCHEMA, ToolRule, ToolSetRules, TpmRules},
-        reference::path_key,
+        merge::merge,
+        path_key,
     },
+    x509::format_utc,
 };
 use prost::Message as _;
 use proto::{
@@ -26,7 +28,7 @@ use proto::{
 use serde::Deserialize;
 
 use self::boot::{PcrRules, boot_rules, pcr_rules, tolerated};
-use crate::store::{DecisionFilter, Node, RecordedDecision, Store, StoreError};
+use crate::store::{By, DecisionFilter, DocumentKind, Node, RecordedDecision, Store, StoreError};
 
 /// Decisions looked through for the last proven claims.
 const LOOK_BACK: u32 = 200;
@@ -48,6 +50,12 @@ pub struct LastClaims {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CaptureError {
+    /// No node was named.
+    #[error("no node was named")]
+    NoNode,
+    /// A set judges one pool.
+    #[error("nodes of two pools, {0} and {1}: a set judges one pool")]
+    SeveralPools(String, String),
     /// No evidence of the node passed the integrity stages, or retention dropped it.
     #[error(
         "node {0} has proven nothing yet: let it attest once (it will be denied, and recorded)"
@@ -87,43 +95,81 @@ pub async fn last_claims(store: &Store, node: &str) -> Result<Option<LastClaims>
     Ok(None)
 }
 
-/// A golden set, TOML, from the node's last proven evidence.
+/// One golden set, TOML, from the last proven evidence of nodes of one pool.
 ///
 /// # Errors
 /// [`CaptureError`].
 pub async fn capture(
     store: &Store,
-    node: &Node,
+    nodes: &[Node],
     set_name: &str,
     tool_pcr: PcrIndex,
+    by: &By,
 ) -> Result<String, CaptureError> {
+    let Some(first) = nodes.first() else { return Err(CaptureError::NoNode) };
+    if let Some(other) = nodes.iter().find(|node| node.pool != first.pool) {
+        return Err(CaptureError::SeveralPools(first.pool.clone(), other.pool.clone()));
+    }
+    let name = if set_name.is_empty() { first.pool.as_str() } else { set_name };
+    let version = next_version(store, name).await?;
+    let mut captures = Vec::with_capacity(nodes.len());
+    let mut notes = Vec::new();
+    for node in nodes {
+        let (document, its_notes) = of_node(store, node, name, version, tool_pcr, by).await?;
+        captures.push((node.name.clone(), document));
+        for note in its_notes {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+    }
+    let merged = merge(captures);
+    notes.extend(merged.notes);
+    let text = toml::to_string_pretty(&merged.document)
+        .map_err(|error| CaptureError::Write(error.to_string()))?;
+    let comments: String = notes.iter().map(|note| comment(note)).collect();
+    Ok(comments + &text)
+}
+
+/// A note as lines of a comment.
+fn comment(note: &str) -> String {
+    note.lines().map(|line| format!("# {line}\n")).collect()
+}
+
+/// What one node last proved, as a set, and what was chosen, and why.
+async fn of_node(
+    store: &Store,
+    node: &Node,
+    name: &str,
+    version: u64,
+    tool_pcr: PcrIndex,
+    by: &By,
+) -> Result<(GoldenDocument, Vec<String>), CaptureError> {
     let last = last_claims(store, &node.name)
         .await?
         .ok_or_else(|| CaptureError::NothingProven(node.name.clone()))?;
     let measured = measurements(store, node).await?;
-    let version = store
-        .golden_sets(Some(&node.pool))
-        .await?
-        .iter()
-        .map(|set| set.version)
-        .max()
-        .unwrap_or(0)
-        .saturating_add(1);
-    let from = format!("node {}, decision {}", node.name, last.decision.decision.id);
-    let name = if set_name.is_empty() { node.pool.as_str() } else { set_name };
+    let decision = &last.decision.decision;
+    let provenance = Provenance {
+        from: format!("node {}, decision {}", node.name, decision.id),
+        by: by.actor.clone(),
+        at: format_utc(decision.at),
+    };
     let boot = proven_boot(store, node, &last.claims).await?;
     let log = boot.as_ref().and_then(|boot| boot.boot_log().proven()).map(AsRef::as_ref);
     let skipped: Vec<PcrIndex> =
         NEVER_AS_VALUES.iter().copied().filter_map(PcrIndex::new).chain([tool_pcr]).collect();
-    let pcrs = pcr_rules(&last.claims, log, &skipped, &from);
+    let pcrs = pcr_rules(&last.claims, log, &skipped, &provenance);
     let notes = notes(&last.claims, log, &pcrs);
+    let from = &provenance.from;
     let document = GoldenDocument {
         schema: SCHEMA.to_owned(),
         name: name.to_owned(),
-        pool: node.pool.clone(),
+        pool: Some(node.pool.clone()),
         version,
+        include: Vec::new(),
         description: Some(format!(
-            "Captured from {from}. Trust on first use: review it before you apply it."
+            "Captured from {from}. Trust on first use: review it before you sign it."
         )),
         tpm: TpmRules {
             manufacturers: last.claims.ek.manufacturer.iter().cloned().collect(),
@@ -134,14 +180,27 @@ pub async fn capture(
         events: pcrs.events,
         ima: None,
         tools: ToolSetRules { start: start(&last.claims, tool_pcr), ..Default::default() },
-        tool: tool_rules(&last.claims, &measured, &from),
+        tool: tool_rules(&last.claims, &measured, from),
+        group: Vec::new(),
     };
     if document.pcr.is_empty() && document.events.is_empty() {
         return Err(CaptureError::NothingMeasured(node.name.clone()));
     }
-    let text = toml::to_string_pretty(&document)
-        .map_err(|error| CaptureError::Write(error.to_string()))?;
-    Ok(notes + &text)
+    Ok((document, notes))
+}
+
+/// Where a value comes from.
+struct Provenance {
+    from: String,
+    by: String,
+    at: String,
+}
+
+/// Above every version of the name so far.
+async fn next_version(store: &Store, name: &str) -> Result<u64, StoreError> {
+    let known = store.documents(DocumentKind::Golden).await?;
+    let newest = known.iter().filter(|set| set.id.name == name).map(|set| set.id.version).max();
+    Ok(newest.unwrap_or(0).saturating_add(1))
 }
 
 /// The record of the boot that the claims are of, for the facts and events of its logs.
@@ -162,46 +221,43 @@ async fn proven_boot(
     Ok(None)
 }
 
-/// Comments at the top of the set: what was chosen, and why.
-fn notes(claims: &ClaimsDocument, log: Option<&ProvenBootLog>, rules: &PcrRules) -> String {
-    let mut out = String::new();
-    let mut note = |text: &str| {
-        out.push_str("# ");
-        out.push_str(text);
-        out.push('\n');
-    };
+/// What was chosen for this node, and why.
+fn notes(claims: &ClaimsDocument, log: Option<&ProvenBootLog>, rules: &PcrRules) -> Vec<String> {
+    let mut out = Vec::new();
     match (log, &claims.boot) {
         (Some(log), _) => {
             for code in tolerated(log) {
-                note(&format!(
+                out.push(format!(
                     "REVIEW: this boot shows {code}, and the set tolerates it. {}",
                     code.meaning()
                 ));
             }
             for rule in &rules.events {
                 let why = rule.why.as_deref().unwrap_or_default();
-                note(&format!("PCR {} is judged event by event: {why}", rule.index));
+                out.push(format!("PCR {} is judged event by event: {why}", rule.index));
             }
             if !rules.values.is_empty() {
-                note(
-                    "The other PCRs are judged by value: the same in every boot of the same parts.",
+                out.push(
+                    "The other PCRs are judged by value: the same in every boot of the same parts."
+                        .to_owned(),
                 );
             }
         }
         (None, Some(boot)) => {
             let why = boot.unread.map_or_else(String::new, |code| format!(" ({code})"));
-            note(&format!(
+            out.push(format!(
                 "Every PCR is judged by value: the firmware's event log could not be used{why}."
             ));
         }
-        (None, None) => {
-            note("Every PCR is judged by value: the worker sent no firmware event log.");
-        }
+        (None, None) => out.push(
+            "Every PCR is judged by value: the worker sent no firmware event log.".to_owned(),
+        ),
     }
-    note(
-        "PCR 10 is never a value: it changes with every file. To judge what runs, build a manifest",
+    out.push(
+        "PCR 10 is never a value: it changes with every file. To judge what runs, build a manifest\n\
+         (`verifier ima manifest`), import it (`verifier ima import`), and name it under [ima]."
+            .to_owned(),
     );
-    note("(`verifier ima manifest`), import it (`verifier ima import`), and name it under [ima].");
     out
 }
 

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use appraisal::{
-    Appraisal,
+    Appraisal, StagedOutcome,
     activation::ActivationChallenge,
     ak::RestrictedAk,
     appraise,
     boot::{Boot, BootDocument},
     claims::ClaimsDocument,
-    context::{AppraisalContext, IssuedChallenge, NodeRecord, Signer},
+    context::{self, AppraisalContext, IssuedChallenge, NodeRecord, Signer},
     ek::AllowListed,
     ima::Manifest,
-    policy::{Manifests, ReferenceValues},
+    policy::{GoldenSet, Manifests},
     verdict::{Denial, Finding, Verdict},
 };
 use prost::Message;
@@ -24,10 +24,14 @@ use proto::{
 };
 use serde::Serialize;
 
-use crate::endorsements::EndorsementSet;
+use crate::{
+    endorsements::EndorsementSet,
+    expectations::{Compiled, Expected, Named, PoolExpectations},
+    store::DocumentKind,
+};
 
 /// Format of [`pb::Case`] that this version writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Logs up to this size stand in the case; larger ones become objects of their own.
 pub const MAX_INLINE_LOG_BYTES: usize = 32 * 1024;
 
@@ -42,8 +46,8 @@ pub struct CaseInputs<'a> {
     pub node: &'a NodeRecord,
     /// Endorsements in force.
     pub endorsements: Digest,
-    /// Golden set in force.
-    pub reference: Option<Digest>,
+    /// Golden sets and policies that judge, or are staged.
+    pub documents: &'a [Named],
     /// The tool log's PCR.
     pub tool_pcr: PcrIndex,
     /// As received.
@@ -73,7 +77,7 @@ pub fn encode(inputs: &CaseInputs<'_>) -> Vec<u8> {
         tool_pcr: u32::from(inputs.tool_pcr.get()),
         node: serde_json::to_vec(inputs.node).unwrap_or_default(),
         endorsements: inputs.endorsements.as_bytes().to_vec(),
-        reference: inputs.reference.map(|d| d.as_bytes().to_vec()).unwrap_or_default(),
+        documents: inputs.documents.iter().map(named_to_pb).collect(),
         hello: Some(inputs.hello.clone()),
         evidence: Some(inputs.evidence.clone()),
         logs: inputs.logs.iter().map(log_to_pb).collect(),
@@ -82,6 +86,14 @@ pub fn encode(inputs: &CaseInputs<'_>) -> Vec<u8> {
         allow_listed: inputs.allow_listed,
     }
     .encode_to_vec()
+}
+
+fn named_to_pb(named: &Named) -> pb::CaseDocument {
+    pb::CaseDocument {
+        kind: named.kind.as_str().to_owned(),
+        is_staged: named.is_staged,
+        sha256: named.sha256.as_bytes().to_vec(),
+    }
 }
 
 fn log_to_pb(log: &LogSuffix) -> pb::CaseLog {
@@ -122,10 +134,15 @@ pub struct VerdictDocument<'a> {
     pub pool: &'a str,
     /// SHA-256 of the case.
     pub case: Digest,
-    /// SHA-256 of the golden set that was asked.
+    /// Digest over the golden sets that were asked.
     pub reference: Option<Digest>,
+    /// What of them was met, or is nearest.
+    pub judged_by: &'a str,
     /// Why not.
     pub findings: Vec<&'a Finding>,
+    /// What staged golden sets and policies say; nothing of it was enforced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staged: Option<&'a StagedOutcome>,
     /// What was proven; absent if an integrity stage refused.
     pub claims: Option<ClaimsDocument>,
 }
@@ -142,8 +159,10 @@ pub fn verdict_bytes(appraisal: &Appraisal, context: &AppraisalContext<'_>) -> V
         node: &context.node.name,
         pool: &context.node.pool,
         case: context.case_digest,
-        reference: context.reference.map(|reference| *reference.digest()),
+        reference: context.in_force.reference.map(|reference| *reference.digest()),
+        judged_by: &appraisal.judged_by,
         findings,
+        staged: appraisal.staged.as_ref(),
         claims: appraisal.proven.as_ref().map(|proven| proven.claims.document()),
     };
     serde_json::to_vec(&document).unwrap_or_default()
@@ -156,16 +175,25 @@ pub trait CaseObjects {
     /// # Errors
     /// [`ReplayError::Missing`] if they are not there any more.
     fn object(&self, what: &'static str, digest: &Digest) -> Result<Vec<u8>, ReplayError>;
-    /// The golden set's document with this SHA-256.
+    /// The reference document with this SHA-256.
     ///
     /// # Errors
     /// As [`CaseObjects::object`].
-    fn golden(&self, digest: &Digest) -> Result<Vec<u8>, ReplayError>;
+    fn document(&self, digest: &Digest) -> Result<Vec<u8>, ReplayError>;
     /// The manifest with this SHA-256, as golden sets name it.
     ///
     /// # Errors
     /// As [`CaseObjects::object`].
     fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, ReplayError>;
+    /// The endorsement set with this SHA-256.
+    ///
+    /// # Errors
+    /// As [`CaseObjects::object`], or [`ReplayError::Damaged`].
+    fn endorsements(&self, digest: &Digest) -> Result<Arc<EndorsementSet>, ReplayError> {
+        let bytes = self.object("endorsement set", digest)?;
+        let set = EndorsementSet::from_object(&bytes).map_err(|e| damaged(e.to_string()))?;
+        Ok(Arc::new(set))
+    }
 }
 
 /// Why a case cannot be judged again.
@@ -192,74 +220,131 @@ pub enum ReplayError {
 /// # Errors
 /// [`ReplayError`] if the case or what it refers to cannot be read: that is no verdict.
 pub fn replay(case_bytes: &[u8], objects: &impl CaseObjects) -> Result<Vec<u8>, ReplayError> {
-    let case = pb::Case::decode(case_bytes).map_err(|e| damaged(e.to_string()))?;
-    if case.format != FORMAT {
-        return Err(damaged(format!("format {}, expected {FORMAT}", case.format)));
-    }
-    let endorsements_digest = digest("endorsements", &case.endorsements)?;
-    let endorsements =
-        EndorsementSet::from_object(&objects.object("endorsement set", &endorsements_digest)?)
-            .map_err(|e| damaged(e.to_string()))?;
-    let tool_pcr = u8::try_from(case.tool_pcr)
-        .ok()
-        .and_then(PcrIndex::new)
-        .ok_or_else(|| damaged(format!("tool PCR {}", case.tool_pcr)))?;
-    let reference = reference(&case, tool_pcr, objects)?;
-    let node: NodeRecord =
-        serde_json::from_slice(&case.node).map_err(|e| damaged(format!("node: {e}")))?;
-    let issued = IssuedChallenge {
-        challenge: Challenge::new(array("challenge", &case.challenge)?),
-        verifier_id: VerifierId::new(array("verifier_id", &case.verifier_id)?),
-        selection: selection(&case.pcr_selection)?,
-        expires_unix_s: case.expires_unix_s,
-    };
-    let context = AppraisalContext {
-        now_unix_s: case.now_unix_s,
-        challenge: &issued,
-        node: &node,
-        endorsements: endorsements_digest,
-        tool_pcr,
-        reference: reference.as_deref(),
-        case_digest: HashAlg::Sha256.hash(&[case_bytes]),
-    };
-    let hello: Hello = case
-        .hello
-        .clone()
-        .ok_or_else(|| damaged("no hello"))?
-        .try_into()
-        .map_err(|e: proto::evidence::EvidenceError| damaged(e.to_string()))?;
-    let evidence = evidence(&case, objects)?;
-    let appraisal = match signer(&case, &hello, &endorsements, objects)? {
-        Ok(signer) => appraise(&evidence, signer, &context),
-        Err(denial) => Appraisal { verdict: Verdict::Deny(denial), proven: None },
-    };
+    let case = RecordedCase::read(case_bytes)?;
+    let expected = expectations(&case.message, &case.node.pool, case.tool_pcr, objects)?;
+    let staged = expected.staged.as_ref().map(Expected::as_context);
+    let context = case.context(&case.node, expected.in_force.as_context(), staged);
+    let appraisal = case.appraise(&context, objects)?;
     Ok(verdict_bytes(&appraisal, &context))
 }
 
-fn signer(
-    case: &pb::Case,
-    hello: &Hello,
-    endorsements: &EndorsementSet,
-    objects: &impl CaseObjects,
-) -> Result<Result<Signer, Denial>, ReplayError> {
-    if !case.known_boot.is_empty() {
-        let bytes = objects.object("boot record", &digest("known_boot", &case.known_boot)?)?;
-        let document: BootDocument =
-            serde_json::from_slice(&bytes).map_err(|e| damaged(format!("boot record: {e}")))?;
-        let boot = Boot::assert_from_store(document).map_err(|e| damaged(e.to_string()))?;
-        return Ok(Ok(Signer::Known(boot)));
+/// A recorded case, read: to be judged again, by what it was judged by or by something else.
+#[derive(Debug)]
+pub struct RecordedCase {
+    message: pb::Case,
+    /// SHA-256 of its bytes.
+    digest: Digest,
+    endorsements: Digest,
+    tool_pcr: PcrIndex,
+    node: NodeRecord,
+    issued: IssuedChallenge,
+    hello: Hello,
+}
+
+impl RecordedCase {
+    /// Reads a case.
+    ///
+    /// # Errors
+    /// [`ReplayError::Damaged`].
+    pub fn read(bytes: &[u8]) -> Result<Self, ReplayError> {
+        let message = pb::Case::decode(bytes).map_err(|e| damaged(e.to_string()))?;
+        if message.format != FORMAT {
+            return Err(damaged(format!("format {}, expected {FORMAT}", message.format)));
+        }
+        let tool_pcr = u8::try_from(message.tool_pcr)
+            .ok()
+            .and_then(PcrIndex::new)
+            .ok_or_else(|| damaged(format!("tool PCR {}", message.tool_pcr)))?;
+        let node: NodeRecord =
+            serde_json::from_slice(&message.node).map_err(|e| damaged(format!("node: {e}")))?;
+        let issued = IssuedChallenge {
+            challenge: Challenge::new(array("challenge", &message.challenge)?),
+            verifier_id: VerifierId::new(array("verifier_id", &message.verifier_id)?),
+            selection: selection(&message.pcr_selection)?,
+            expires_unix_s: message.expires_unix_s,
+        };
+        let hello: Hello = message
+            .hello
+            .clone()
+            .ok_or_else(|| damaged("no hello"))?
+            .try_into()
+            .map_err(|e: proto::evidence::EvidenceError| damaged(e.to_string()))?;
+        Ok(Self {
+            digest: HashAlg::Sha256.hash(&[bytes]),
+            endorsements: digest("endorsements", &message.endorsements)?,
+            tool_pcr,
+            node,
+            issued,
+            hello,
+            message,
+        })
     }
-    let allow_listed = if case.allow_listed {
-        AllowListed::ByDigest(appraisal::ek::ek_digest(&hello.ek_public))
-    } else {
-        AllowListed::No
-    };
-    let secret = array("activation_secret", &case.activation_secret)?;
-    Ok(endorsements.verify(hello, allow_listed, case.now_unix_s).and_then(|ek| {
-        let ak = RestrictedAk::verify(&hello.ak_public)?;
-        let activation = ActivationChallenge::new(&ek, ak, secret);
-        Ok(Signer::Activating { ek, activation })
-    }))
+
+    /// What it was judged in, but for what it is judged by now.
+    #[must_use]
+    pub fn context<'c>(
+        &'c self,
+        node: &'c NodeRecord,
+        in_force: context::Expected<'c>,
+        staged: Option<context::Expected<'c>>,
+    ) -> AppraisalContext<'c> {
+        AppraisalContext {
+            now_unix_s: self.message.now_unix_s,
+            challenge: &self.issued,
+            node,
+            endorsements: self.endorsements,
+            tool_pcr: self.tool_pcr,
+            in_force,
+            staged,
+            case_digest: self.digest,
+        }
+    }
+
+    /// The inventory's record as it was then.
+    #[must_use]
+    pub const fn node(&self) -> &NodeRecord {
+        &self.node
+    }
+
+    /// Judges it.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if what it refers to cannot be read: that is no verdict.
+    pub fn appraise(
+        &self,
+        context: &AppraisalContext<'_>,
+        objects: &impl CaseObjects,
+    ) -> Result<Appraisal, ReplayError> {
+        let evidence = evidence(&self.message, objects)?;
+        Ok(match self.signer(objects)? {
+            Ok(signer) => appraise(&evidence, signer, context),
+            Err(denial) => Appraisal::refused(denial),
+        })
+    }
+
+    fn signer(&self, objects: &impl CaseObjects) -> Result<Result<Signer, Denial>, ReplayError> {
+        let case = &self.message;
+        if !case.known_boot.is_empty() {
+            let bytes = objects.object("boot record", &digest("known_boot", &case.known_boot)?)?;
+            let document: BootDocument =
+                serde_json::from_slice(&bytes).map_err(|e| damaged(format!("boot record: {e}")))?;
+            let boot = Boot::assert_from_store(document).map_err(|e| damaged(e.to_string()))?;
+            return Ok(Ok(Signer::Known(boot)));
+        }
+        let hello = &self.hello;
+        let allow_listed = if case.allow_listed {
+            AllowListed::ByDigest(appraisal::ek::ek_digest(&hello.ek_public))
+        } else {
+            AllowListed::No
+        };
+        let secret = array("activation_secret", &case.activation_secret)?;
+        let endorsements = objects.endorsements(&self.endorsements)?;
+        Ok(endorsements.verify(hello, allow_listed, case.now_unix_s).and_then(|ek| {
+            let ak = RestrictedAk::verify(&hello.ak_public)?;
+            let activation = ActivationChallenge::new(&ek, ak, secret);
+            Ok(Signer::Activating { ek, activation })
+        }))
+    }
 }
 
 fn evidence(case: &pb::Case, objects: &impl CaseObjects) -> Result<Evidence, ReplayError> {
@@ -282,24 +367,31 @@ fn evidence(case: &pb::Case, objects: &impl CaseObjects) -> Result<Evidence, Rep
     Ok(evidence)
 }
 
-fn reference(
+/// What the pool was judged by then.
+fn expectations(
     case: &pb::Case,
+    pool: &str,
     tool_pcr: PcrIndex,
     objects: &impl CaseObjects,
-) -> Result<Option<Arc<ReferenceValues>>, ReplayError> {
-    if case.reference.is_empty() {
-        return Ok(None);
+) -> Result<PoolExpectations, ReplayError> {
+    let mut compiled = Vec::with_capacity(case.documents.len());
+    for named in &case.documents {
+        let sha256 = digest("documents[].sha256", &named.sha256)?;
+        let kind: DocumentKind =
+            named.kind.parse().map_err(|_| damaged(format!("document kind {:?}", named.kind)))?;
+        let text = String::from_utf8(objects.document(&sha256)?)
+            .map_err(|_| damaged("a reference document is not UTF-8"))?;
+        let mut manifests = Manifests::new();
+        for digest in GoldenSet::manifests_named_by(&text) {
+            manifests.insert(digest, objects.manifest(&digest)?);
+        }
+        let parsed = Compiled::parse(kind, &text, named.is_staged, sha256, tool_pcr, &manifests)
+            .map_err(|problems| {
+                damaged(problems.first().map_or_else(String::new, ToString::to_string))
+            })?;
+        compiled.extend(parsed);
     }
-    let bytes = objects.golden(&digest("reference", &case.reference)?)?;
-    let text = String::from_utf8(bytes).map_err(|_| damaged("golden set is not UTF-8"))?;
-    let manifests = match ReferenceValues::manifest_named_by(&text) {
-        Some(digest) => Manifests::from([(digest, objects.manifest(&digest)?)]),
-        None => Manifests::new(),
-    };
-    let parsed = ReferenceValues::parse(&text, tool_pcr, &manifests).map_err(|problems| {
-        damaged(problems.first().map_or_else(String::new, ToString::to_string))
-    })?;
-    Ok(Some(Arc::new(parsed)))
+    Ok(PoolExpectations::compile(pool, &compiled))
 }
 
 fn selection(banks: &[pb::PcrSelection]) -> Result<PcrSelection, ReplayError> {

@@ -41,6 +41,8 @@ pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(3600);
 pub const DEFAULT_PCRS: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14];
 /// Cannot be reset before a reboot, unlike 16 and 23, and firmware hardly uses it.
 pub const DEFAULT_TOOL_PCR: u8 = 14;
+/// One node in ten: a bad set is noticed before it empties a pool.
+pub const DEFAULT_MAX_DENIED_PERCENT: u64 = 10;
 /// A quarter of a year: an incident found at the end of a quarter can still be traced back.
 pub const DEFAULT_EVIDENCE_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Evidence of a renewal takes about 4 kB beyond logs that are stored once: 4 GB at this count.
@@ -153,6 +155,9 @@ pub struct Config {
     pub revocation: Revocation,
     /// Whether an unknown TPM that proved itself is kept as pending; it is denied either way.
     pub allow_pending: bool,
+    /// Share of the admitted nodes, percent, that a golden set or policy may turn away without somebody saying that it is
+    /// meant.
+    pub max_denied_percent: u8,
     /// Retention of evidence.
     pub retention: Retention,
     /// Service limits.
@@ -301,6 +306,10 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
     });
     let mut inventory = root.table("inventory");
     let allow_pending = inventory.boolean("allow_pending", true);
+    let mut golden = root.table("golden");
+    let max_denied_percent =
+        golden.integer("max_denied_percent", DEFAULT_MAX_DENIED_PERCENT, 0, 100);
+    let max_denied_percent = max_denied_percent.and_then(|percent| u8::try_from(percent).ok());
     let retention = retention(root.table("retention"));
     let limits = service_limits(root.table("limits"));
     let (listen, names, metrics_listen) = service;
@@ -317,6 +326,7 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
         ek_profile: ek_profile?,
         revocation: revocation?,
         allow_pending: allow_pending?,
+        max_denied_percent: max_denied_percent?,
         retention: retention?,
         limits: limits?,
     })

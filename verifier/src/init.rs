@@ -3,7 +3,11 @@
 //! Run again it changes nothing and says so. It never overwrites; a run that was cut off is taken
 //! up where it stopped. The configuration is written last: where it exists, the rest is complete.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     ca::{
@@ -12,7 +16,16 @@ use crate::{
         random_32,
     },
     config::{Config, ConfigError, DEFAULT_LISTEN, FleetId, Problem},
+    signatures::{
+        Algorithm, KeyError, KeyName, KeyNameError, KeyRing, PublicKey, SecurityPrivateKey,
+        ring_document,
+    },
 };
+
+/// Name of the ring of security keys.
+pub const RING_NAME: &str = "security";
+/// File of the first ring in the state directory; later ones are in the database.
+pub const RING_FILE: &str = "security-keys.toml";
 
 /// The commented example doubles as the template of what is written.
 const TEMPLATE: &str = include_str!("../examples/verifier.toml");
@@ -32,6 +45,10 @@ pub struct InitOptions {
     pub listen: Option<SocketAddr>,
     /// Name of the first administrator.
     pub admin: Segment,
+    /// Security keys whose signatures put golden sets and policies in force; none: one is made.
+    pub security_keys: Vec<(KeyName, PublicKey)>,
+    /// How many of them must sign; none: more than half.
+    pub threshold: Option<usize>,
     /// Now, seconds since 1970.
     pub now_unix_s: u64,
 }
@@ -59,6 +76,9 @@ pub enum InitError {
         /// What the command line says.
         wanted: String,
     },
+    /// A security key cannot be made or read.
+    #[error("the security key")]
+    Key(#[from] KeyError),
     /// An option is not usable.
     #[error("{0}")]
     Option(String),
@@ -84,6 +104,10 @@ pub struct InitReport {
     pub admin_certificate: PathBuf,
     /// First administrator's private key.
     pub admin_key: PathBuf,
+    /// The first ring of security keys.
+    pub ring: PathBuf,
+    /// The security key that was made, if it is here.
+    pub security_key: Option<PathBuf>,
     /// What to do next, in words and in order.
     pub next: Vec<String>,
 }
@@ -147,13 +171,23 @@ pub fn init(options: &InitOptions) -> Result<InitReport, InitError> {
     let what = "administrators' credentials".to_owned();
     steps.push(Step { path: admin_dir.clone(), mode: MODE_SECRET_DIR, what, created });
     steps.extend(ca.write_admin(&admin_dir, &options.admin, now)?);
+    let (ring, security_key) = ring(options, &admin_dir, &mut steps)?;
     let fleet_id = fleet_id(options, &mut steps)?;
     let config = configuration(options, fleet_id, &mut steps)?;
     let root_pin = format!("sha256:{}", hex::encode(ca.root().map_err(InitError::Ca)?.pin()));
     let admin_certificate = admin_dir.join(format!("{}.pem", options.admin));
     let admin_key = admin_dir.join(format!("{}.key", options.admin));
-    let next = next(&ca, options, &config);
-    Ok(InitReport { steps, config, root_pin, admin_certificate, admin_key, next })
+    let next = next(&ca, options, &config, security_key.as_deref());
+    Ok(InitReport {
+        steps,
+        config,
+        root_pin,
+        admin_certificate,
+        admin_key,
+        ring,
+        security_key,
+        next,
+    })
 }
 
 /// A configuration that exists must agree with what would have been written.
@@ -188,6 +222,45 @@ fn server(ca: &CaDir, options: &InitOptions, steps: &mut Vec<Step>) -> Result<()
     let what = "private key and certificate of the server".to_owned();
     steps.push(Step { path, mode: MODE_SECRET, what, created });
     Ok(())
+}
+
+/// The first ring of security keys, with a key of its own where none is given.
+fn ring(
+    options: &InitOptions,
+    admin_dir: &Path,
+    steps: &mut Vec<Step>,
+) -> Result<(PathBuf, Option<PathBuf>), InitError> {
+    let path = options.state_dir.join(RING_FILE);
+    let mut keys = options.security_keys.clone();
+    let mut made = None;
+    if keys.is_empty() {
+        let file = admin_dir.join("security.key");
+        // A ring that exists names its keys: a key that was moved away is not made anew.
+        if file.exists() || !path.exists() {
+            let created = SecurityPrivateKey::create(&file, Algorithm::Ed25519)?.is_some();
+            let name = "security"
+                .parse()
+                .map_err(|error: KeyNameError| InitError::Option(error.to_string()))?;
+            keys.push((name, SecurityPrivateKey::read(&file)?.public().clone()));
+            let what = "private key that signs golden sets and policies".to_owned();
+            steps.push(Step { path: file.clone(), mode: MODE_SECRET, what, created });
+            made = Some(file);
+        }
+    }
+    let threshold = options.threshold.unwrap_or(keys.len() / 2 + 1);
+    let created = if path.exists() {
+        false
+    } else {
+        let text = ring_document(RING_NAME, 1, threshold, &keys);
+        KeyRing::parse(&text).map_err(|problems| {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            InitError::Option(format!("the security keys are no ring: {}", lines.join("; ")))
+        })?;
+        files::create(&path, text.as_bytes(), MODE_PUBLIC)?
+    };
+    let what = "first ring of security keys".to_owned();
+    steps.push(Step { path: path.clone(), mode: MODE_PUBLIC, what, created });
+    Ok((path, made))
 }
 
 /// The fleet identity has its own file too, so that a lost configuration can be written again.
@@ -273,8 +346,19 @@ fn render(options: &InitOptions, fleet_id: FleetId) -> String {
     out
 }
 
-fn next(ca: &CaDir, options: &InitOptions, config: &Config) -> Vec<String> {
+fn next(
+    ca: &CaDir,
+    options: &InitOptions,
+    config: &Config,
+    security_key: Option<&Path>,
+) -> Vec<String> {
     let mut next = Vec::new();
+    if let Some(key) = security_key {
+        next.push(format!(
+            "move {} to whoever approves golden sets; it need not be on this machine",
+            key.display()
+        ));
+    }
     if ca.root_key_path().exists() {
         next.push(format!(
             "move {} to where nobody reaches it over a network; only `verifier ca rotate` needs it",

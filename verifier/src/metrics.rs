@@ -26,6 +26,13 @@ pub fn attestation(answer: &Result<Outcome, Status>, took: Duration) {
         .record(took.as_secs_f64());
 }
 
+/// Counts what staged golden sets and policies say, beside what was decided.
+pub fn staged(admitted: bool, would_admit: bool) {
+    let word = |yes| if yes { "admit" } else { "deny" };
+    metrics::counter!("assay_staged_total", "now" => word(admitted), "staged" => word(would_admit))
+        .increment(1);
+}
+
 /// Counts a stream that was turned away.
 pub fn refused_busy() {
     metrics::counter!("assay_streams_refused_total").increment(1);

@@ -10,7 +10,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use appraisal::{ek::Profile, x509::RevocationRequirement};
+use appraisal::{ek::Profile, policy::Manifests, x509::RevocationRequirement};
 use arc_swap::ArcSwap;
 use proto::{
     binding::VerifierId,
@@ -19,7 +19,10 @@ use proto::{
         CONNECTION_WINDOW_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, MAX_STREAMS_PER_CONNECTION,
         STREAM_WINDOW_BYTES, max_held_bytes,
     },
-    pb::{self, admin_server::AdminServer, attestation_server::AttestationServer},
+    pb::{
+        self, admin_server::AdminServer, attestation_server::AttestationServer,
+        reference_server::ReferenceServer,
+    },
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use tonic::{
@@ -30,14 +33,18 @@ use tonic::{
 
 use crate::{
     attestation::{AttestError, Settings, Verifier},
-    ca::{CaDir, CaError, CaRole, Segment},
+    ca::{CaDir, CaError, CaRole, Segment, files::FileError},
     clock::Clock,
     config::{Config, EkProfile, Limits, Revocation},
+    documents::ReadDocument,
     endorsements::EkRules,
     metrics,
     server::{self, Peer},
-    service::{admin::AdminService, attest::AttestationService},
-    store::{Admin, By, DATABASE_FILE, Role, Store, StoreError, StoreOptions},
+    service::{
+        access::Access, admin::AdminService, attest::AttestationService,
+        reference::ReferenceService,
+    },
+    store::{Admin, By, DATABASE_FILE, DocumentKind, Role, Store, StoreError, StoreOptions},
     tls::{self, AdminAuthority, ServerCertificate, TlsError},
 };
 
@@ -155,6 +162,46 @@ pub async fn register_first_admin(
     added
 }
 
+/// Puts the first ring of security keys in force, from the file that init wrote.
+///
+/// Changes nothing where there is a ring. Returns whether it was taken.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn adopt_first_ring(
+    config: &Config,
+    file: &std::path::Path,
+    clock: &dyn Clock,
+) -> Result<bool, ServeError> {
+    let text = crate::ca::files::read_text(file).map_err(CaError::from)?;
+    let tool_pcr = config.tool_pcr;
+    let ring = ReadDocument::read(&text, tool_pcr, &Manifests::new()).map_err(|problems| {
+        CaError::from(FileError::Content {
+            path: file.to_owned(),
+            what: problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        })
+    })?;
+    let ring = ring.into_new(false, format!("file {}", file.display()));
+    let known = async |store: &Store| {
+        Ok::<_, StoreError>(!store.documents(DocumentKind::Keys).await?.is_empty())
+    };
+    let folder = store_folder(config);
+    if folder.join(DATABASE_FILE).exists() {
+        // Beside a running verifier too; a database of an older schema is brought up to date below.
+        let store = Store::open(StoreOptions::new(&folder).read_only(), 0).await?;
+        let found = known(&store).await;
+        store.close().await?;
+        if let Ok(true) = found {
+            return Ok(false);
+        }
+    }
+    let store = open_store(config, clock).await?;
+    let by = By::new("local/init", clock.now_unix_s());
+    let adopted = store.adopt_keys(ring, by).await;
+    store.close().await?;
+    Ok(adopted?)
+}
+
 /// SHA-256 of the `SubjectPublicKeyInfo` of the first certificate in a PEM file.
 ///
 /// # Errors
@@ -178,6 +225,7 @@ struct Parts {
     clock: Arc<dyn Clock>,
     ca: CaDir,
     verifier: Arc<Verifier>,
+    access: Arc<Access>,
     admin: Arc<AdminService>,
     certificate: Arc<ServerCertificate>,
     tls: Arc<ArcSwap<rustls::ServerConfig>>,
@@ -211,8 +259,9 @@ impl Parts {
                 return Err(error.into());
             }
         };
-        let admin = Arc::new(AdminService::new(Arc::clone(&verifier), authority));
-        Ok(Arc::new(Self { config, clock, ca, verifier, admin, certificate, tls }))
+        let access = Arc::new(Access::new(Arc::clone(&verifier), authority));
+        let admin = Arc::new(AdminService::new(Arc::clone(&verifier), Arc::clone(&access)));
+        Ok(Arc::new(Self { config, clock, ca, verifier, access, admin, certificate, tls }))
     }
 
     /// Puts in force what changed on the disk and in the database. Each part that fails keeps what
@@ -244,7 +293,7 @@ impl Parts {
             (Err(error), _) | (_, Err(error)) => keep(error.into()),
         }
         match AdminAuthority::load(&self.ca) {
-            Ok(authority) => self.admin.replace_authority(authority),
+            Ok(authority) => self.access.replace_authority(authority),
             Err(error) => keep(error.into()),
         }
         if let Err(error) = self.verifier.reload().await {
@@ -269,6 +318,7 @@ fn settings(config: &Config) -> Settings {
         tool_pcr: config.tool_pcr,
         certificate_lifetime: config.certificate_lifetime,
         allow_pending: config.allow_pending,
+        max_denied_percent: config.max_denied_percent,
         challenge_lifetime: config.limits.challenge_lifetime,
     }
 }
@@ -439,24 +489,30 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
     let admin = AdminServer::from_arc(Arc::clone(&parts.admin))
         .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES);
+    let reference = ReferenceService::new(Arc::clone(&parts.verifier), Arc::clone(&parts.access));
+    let reference = ReferenceServer::new(reference)
+        .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<AttestationServer<AttestationService>>().await;
     reporter.set_serving::<AdminServer<AdminService>>().await;
+    reporter.set_serving::<ReferenceServer<ReferenceService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| ServeError::Reflection(error.to_string()))?;
     // Nobody unknown calls anything but attestation and health.
-    let gate = |admin: Arc<AdminService>| {
+    let gate = |access: Arc<Access>| {
         move |request: Request<()>| {
-            admin.identify(request.extensions().get::<Peer>())?;
+            access.identify(request.extensions().get::<Peer>())?;
             Ok::<_, Status>(request)
         }
     };
-    let reflection = InterceptedService::new(reflection, gate(Arc::clone(&parts.admin)));
+    let reflection = InterceptedService::new(reflection, gate(Arc::clone(&parts.access)));
     // Before the request is read: one of administration may be large.
-    let admin = InterceptedService::new(admin, gate(Arc::clone(&parts.admin)));
+    let admin = InterceptedService::new(admin, gate(Arc::clone(&parts.access)));
+    let reference = InterceptedService::new(reference, gate(Arc::clone(&parts.access)));
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -468,6 +524,7 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
         .http2_max_header_list_size(bytes(MAX_HEADER_BYTES))
         .add_service(attestation)
         .add_service(admin)
+        .add_service(reference)
         .add_service(health.max_decoding_message_size(MAX_HEALTH_MESSAGE_BYTES))
         .add_service(reflection);
     Ok(router)

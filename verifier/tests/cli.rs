@@ -84,7 +84,7 @@ fn check_config_names_every_problem() {
 }
 
 const GOLDEN: &str = r#"
-schema = "assay.golden/v0"
+schema = "assay.golden/v1"
 name = "linux"
 pool = "linux"
 version = 1
@@ -127,7 +127,8 @@ fn the_audit_trail_of_a_fresh_site_is_whole_and_backs_up() {
     assert_eq!(code(&verified), 0, "{}", stderr(&verified));
     assert_eq!(json(&verified)["broken"], serde_json::Value::Null);
     let listed = site.run(&["audit", "list", "--json"]);
-    assert_eq!(json(&listed)[0]["subject"], "admin");
+    let subjects = [&json(&listed)[0]["subject"], &json(&listed)[1]["subject"]];
+    assert_eq!(subjects, ["security@1", "admin"], "newest first");
     let unknown = site.run(&["replay", "nothing"]);
     assert_eq!(code(&unknown), 1);
     let backup = site.folder.path().join("backup");
@@ -172,8 +173,9 @@ async fn whoever_is_no_administrator_calls_nothing() {
     let mut nobody = client(&site, &running, None).await;
     let answer = nobody.list_nodes(pb::ListNodesRequest::default()).await;
     assert_refused(answer, Code::Unauthenticated, Required);
-    let text = pb::GoldenText { toml: GOLDEN.to_owned() };
-    assert_refused(nobody.apply_golden(text).await, Code::Unauthenticated, Required);
+    let mut judging = reference(&site, &running, None).await;
+    let text = pb::ProposeRequest { toml: GOLDEN.to_owned(), ..Default::default() };
+    assert_refused(judging.propose(text).await, Code::Unauthenticated, Required);
     // A good certificate of a name that the store does not know.
     let now = u64::try_from(SystemClock.now_unix_s()).expect("after 1970");
     let stranger = "stranger".parse().expect("name");
@@ -202,20 +204,27 @@ async fn roles_bound_what_an_administrator_does() {
         };
         security.add_admin(record).await.expect("added");
     }
-    let text = pb::GoldenText { toml: GOLDEN.to_owned() };
-    for role in ["viewer", "operator"] {
-        let mut caller = client(&site, &running, Some(role)).await;
-        let answer = caller.apply_golden(text.clone()).await;
-        let insufficient = ReasonCode::AdminRoleInsufficient;
-        assert_refused(answer, Code::PermissionDenied, insufficient);
-        caller.list_golden(pb::Empty {}).await.expect("every role reads");
-    }
-    security.apply_golden(text).await.expect("applied");
+    // Who reads, who proposes, who puts in force: the signatures are a matter of their own.
+    let insufficient = ReasonCode::AdminRoleInsufficient;
+    let text = pb::ProposeRequest { toml: GOLDEN.to_owned(), ..Default::default() };
+    let named = pb::DocumentRef { kind: "golden".to_owned(), name: "linux".to_owned(), version: 1 };
+    let mut judging = reference(&site, &running, Some("viewer")).await;
+    assert_refused(judging.propose(text.clone()).await, Code::PermissionDenied, insufficient);
+    judging.list(pb::ListDocumentsRequest::default()).await.expect("every role reads");
+    let mut judging = reference(&site, &running, Some("operator")).await;
+    judging.propose(text).await.expect("an operator proposes");
+    assert_refused(judging.stage(named.clone()).await, Code::PermissionDenied, insufficient);
+    let activation = pb::ActivateRequest { document: Some(named.clone()), ..Default::default() };
+    let answer = judging.activate(activation.clone()).await;
+    assert_refused(answer, Code::PermissionDenied, insufficient);
+    let mut judging = reference(&site, &running, Some("admin")).await;
+    let unsigned = ReasonCode::GoldenSignaturesMissing;
+    assert_refused(judging.activate(activation).await, Code::FailedPrecondition, unsigned);
     // Revoked, the certificate is worth nothing at once.
     let mut viewer = client(&site, &running, Some("viewer")).await;
     let name = pb::AdminName { name: "viewer".to_owned() };
     security.revoke_admin(name).await.expect("revoked");
-    let answer = viewer.list_golden(pb::Empty {}).await;
+    let answer = viewer.list_rules(pb::Empty {}).await;
     assert_refused(answer, Code::Unauthenticated, ReasonCode::AdminCertificateRequired);
     running.stop().await.expect("stopped");
 }
@@ -306,10 +315,17 @@ async fn the_program_administers_a_running_verifier() {
     let set = site.folder.path().join("set.toml");
     std::fs::write(&set, GOLDEN).expect("written");
     let set = set.to_str().expect("path");
-    let refused = call(&["--admin-cert", cert, "golden", "apply", set]);
+    let refused = call(&["--admin-cert", cert, "golden", "propose", set]);
     assert_eq!(code(&refused), 3);
     assert!(stderr(&refused).contains("[ADMIN_ROLE_INSUFFICIENT]"), "{}", stderr(&refused));
-    let applied = call(&["golden", "apply", set]);
+    let unsigned = call(&["golden", "apply", set, "--yes"]);
+    assert_eq!(code(&unsigned), 3);
+    assert!(stderr(&unsigned).contains("[GOLDEN_SIGNATURES_MISSING]"), "{}", stderr(&unsigned));
+    let key = site.state().join("admin/security.key");
+    let key = key.to_str().expect("path");
+    let unasked = call(&["golden", "apply", set, "--key", key]);
+    assert_eq!(code(&unasked), 2, "{}", stderr(&unasked));
+    let applied = call(&["golden", "apply", set, "--key", key, "--yes"]);
     assert_eq!(code(&applied), 0, "{}", stderr(&applied));
     assert_eq!(stdout(&call(&["golden", "show", "linux"])), GOLDEN);
     // Beside the running verifier.
@@ -358,9 +374,9 @@ async fn an_administrator_is_name_and_key() {
         std::fs::copy(from, to).expect("copied");
     }
     let mut twin = client(&site, &running, Some("twin")).await;
-    let answer = twin.list_golden(pb::Empty {}).await;
+    let answer = twin.list_rules(pb::Empty {}).await;
     assert_refused(answer, Code::Unauthenticated, ReasonCode::AdminCertificateRequired);
     let mut admin = client(&site, &running, Some("admin")).await;
-    admin.list_golden(pb::Empty {}).await.expect("the registered key");
+    admin.list_rules(pb::Empty {}).await.expect("the registered key");
     running.stop().await.expect("stopped");
 }

@@ -64,7 +64,7 @@ async fn the_ca_is_rotated_beside_a_running_verifier() {
     ok(&["ca", "renew-server"]);
     running.reload().await.expect("reloaded");
     let mut admin = client(&site, &running, Some("admin")).await;
-    admin.list_golden(pb::Empty {}).await.expect("the former admin CA still counts");
+    admin.list_rules(pb::Empty {}).await.expect("the former admin CA still counts");
     running.stop().await.expect("stopped");
 
     // Without the root's key, which belongs elsewhere, nothing is rotated.
@@ -217,7 +217,7 @@ async fn a_clock_that_was_ahead_is_accepted_by_an_explicit_act() {
 
     let running = site.start().await;
     let mut admin = client(&site, &running, Some("admin")).await;
-    let answer = admin.list_golden(pb::Empty {}).await;
+    let answer = admin.list_rules(pb::Empty {}).await;
     assert_refused(answer, Code::Unavailable, ReasonCode::ServiceClockRegressed);
     let accept = |args: &[&str]| site.run(&[&["audit", "accept-clock"], args].concat());
     let recorded = future.to_string();
@@ -244,6 +244,6 @@ async fn a_clock_that_was_ahead_is_accepted_by_an_explicit_act() {
 
     let running = site.start().await;
     let mut admin = client(&site, &running, Some("admin")).await;
-    admin.list_golden(pb::Empty {}).await.expect("served again");
+    admin.list_rules(pb::Empty {}).await.expect("served again");
     running.stop().await.expect("stopped");
 }

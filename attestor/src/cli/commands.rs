@@ -113,6 +113,12 @@ fn print_reasons(status: &Status) -> io::Result<()> {
         say(format_args!("    observed: {}\n", reason.observed))?;
         say(format_args!("    remedy:   {}\n", reason.remedy))?;
     }
+    if !status.accepted_by_staged.is_empty() {
+        say(format_args!(
+            "  This state is accepted by {}, which is staged: it waits for an administrator.\n",
+            status.accepted_by_staged
+        ))?;
+    }
     Ok(())
 }
 

@@ -1,9 +1,15 @@
 //! Callers of the administration service who have no right to it.
 
+mod golden;
+
 use std::sync::Arc;
 
 use p256::ecdsa::Signature;
-use proto::{pb, pb::admin_client::AdminClient, tpm::credential::sized};
+use proto::{
+    pb,
+    pb::{admin_client::AdminClient, reference_client::ReferenceClient},
+    tpm::credential::sized,
+};
 use tokio_rustls::rustls::{
     self, SignatureAlgorithm, SignatureScheme,
     sign::{Signer, SigningKey},
@@ -101,8 +107,8 @@ pub async fn attack(site: &mut Site, verb: &str) -> Result<Observed, AnyError> {
         }
         "as-operator-of-reference-values" => {
             let certificate = administrator(site, "operator", Role::Operator).await?;
-            let mut client = client(site, Some(certificate)).await?;
-            outcome(client.apply_golden(pb::GoldenText { toml: String::new() }).await)?
+            let mut client = reference(site, Some(certificate)).await?;
+            outcome(client.stage(pb::DocumentRef::default()).await)?
         }
         "unregistered" => {
             let certificate = certificate(site, "nobody")?;
@@ -112,27 +118,10 @@ pub async fn attack(site: &mut Site, verb: &str) -> Result<Observed, AnyError> {
             let certificate = administrator(site, "security", Role::Security).await?;
             revoke(site, Some(certificate), node("w99")).await?
         }
-        "golden-set-that-is-none" => {
-            let certificate = administrator(site, "security2", Role::Security).await?;
-            let mut client = client(site, Some(certificate)).await?;
-            let toml = "schema = 1".to_owned();
-            outcome(client.apply_golden(pb::GoldenText { toml }).await)?
-        }
-        "golden-set-rolled-back" => {
-            let certificate = administrator(site, "security3", Role::Security).await?;
-            let mut client = client(site, Some(certificate)).await?;
-            let toml = site.oldest_golden()?;
-            outcome(client.apply_golden(pb::GoldenText { toml }).await)?
-        }
-        "golden-set-of-zeros" => {
-            let certificate = administrator(site, "security4", Role::Security).await?;
-            let mut client = client(site, Some(certificate)).await?;
-            let mut golden = site.forged_golden("zeros")?;
-            golden.version = 1_000_000;
-            let toml = toml::to_string(&golden)?;
-            outcome(client.apply_golden(pb::GoldenText { toml }).await)?
-        }
-        other => return Err(format!("admin:{other}").into()),
+        other => match other.strip_prefix("golden-set-") {
+            Some(verb) => golden::attack(site, verb).await?,
+            None => return Err(format!("admin:{other}").into()),
+        },
     };
     let still = site.cluster.store().node("w1").await?.ok_or("w1 is gone")?;
     if still.status != verifier::store::NodeStatus::Active {
@@ -142,6 +131,22 @@ pub async fn attack(site: &mut Site, verb: &str) -> Result<Observed, AnyError> {
 }
 
 type Client = AdminClient<tonic::transport::Channel>;
+type Reference = ReferenceClient<tonic::transport::Channel>;
+
+/// An administrator with this role, where golden sets are changed.
+async fn reference_as(site: &Site, name: &str, role: Role) -> Result<Reference, AnyError> {
+    let certificate = administrator(site, name, role).await?;
+    reference(site, Some(certificate)).await
+}
+
+async fn reference(
+    site: &Site,
+    certificate: Option<ClientCertificate>,
+) -> Result<Reference, AnyError> {
+    let port = site.cluster.running().address.port();
+    let bundle = site.cluster.folder().join("state/bundle.pem");
+    Ok(ReferenceClient::new(connect(port, &bundle, certificate).await?))
+}
 
 async fn client(site: &Site, certificate: Option<ClientCertificate>) -> Result<Client, AnyError> {
     let port = site.cluster.running().address.port();

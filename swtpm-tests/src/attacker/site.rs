@@ -33,7 +33,7 @@ use proto::{
 use tonic::transport::Channel;
 use verifier::{
     clock::{Clock, SystemClock},
-    store::{EndorsementKind, NewGoldenSet, NewNode, NodeChange, NodeStatus},
+    store::{EndorsementKind, NewNode, NodeChange, NodeStatus},
 };
 
 use super::{
@@ -531,23 +531,17 @@ impl Site {
         self.apply(self.golden.clone()).await
     }
 
-    async fn apply(&mut self, mut golden: GoldenDocument) -> Result<(), AnyError> {
+    /// A changed golden set as the next version.
+    pub(super) fn next_version(&mut self, mut golden: GoldenDocument) -> Result<String, AnyError> {
         self.version += 1;
         golden.version = self.version;
-        let text = toml::to_string(&golden)?;
-        let pcr = self.cluster.verifier().settings().tool_pcr;
-        let manifests = self.cluster.verifier().manifests_of(&text).await?;
-        ReferenceValues::parse(&text, pcr, &manifests)
-            .map_err(|problems| format!("{problems:?}"))?;
-        let set = NewGoldenSet {
-            pool: golden.pool,
-            version: golden.version,
-            name: golden.name,
-            document: text.into_bytes(),
-            envelope: None,
-        };
-        self.cluster.store().apply_golden_set(set, self.cluster.by()).await?;
-        Ok(self.cluster.verifier().reload().await?)
+        Ok(toml::to_string(&golden)?)
+    }
+
+    async fn apply(&mut self, golden: GoldenDocument) -> Result<(), AnyError> {
+        let text = self.next_version(golden)?;
+        self.cluster.put_in_force(&text).await?;
+        Ok(())
     }
 
     pub(super) async fn import_crl(&mut self) -> Result<(), AnyError> {

@@ -1,6 +1,9 @@
 //! What the worker is told: on a denial code, subject and observed, never what was expected.
 
-use appraisal::verdict::{Denial, Finding};
+use appraisal::{
+    StagedOutcome,
+    verdict::{Denial, Finding},
+};
 use proto::{limits::MAX_FINDINGS, pb, reason::ReasonCode};
 
 /// Result of an attestation, ready to be sent.
@@ -24,6 +27,19 @@ pub(super) fn codes(denial: &Denial) -> Vec<String> {
         denial.findings().map(|finding| finding.code.as_str().to_owned()).collect();
     codes.dedup();
     codes
+}
+
+/// Longest name of staged documents that a worker is told: a few sets, groups and parts.
+const MAX_STAGED_BYTES: usize = 512;
+
+/// What of the staged golden sets accepts a node that is denied today; empty if nothing does.
+pub(super) fn accepted_by_staged(staged: Option<&StagedOutcome>) -> String {
+    let accepting = staged.filter(|staged| staged.findings.is_empty());
+    let mut label = accepting.map(|staged| staged.judged_by.clone()).unwrap_or_default();
+    while label.len() > MAX_STAGED_BYTES {
+        label.pop();
+    }
+    label
 }
 
 /// The answer to a denied worker: code, subject and observed; what was expected stays here.

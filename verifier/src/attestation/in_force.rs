@@ -1,14 +1,13 @@
 //! What is in force: settings, endorsements, admission rules and golden sets.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
 
 use appraisal::{
     ima::Manifest,
-    policy::{Manifests, ReferenceValues},
+    policy::{GoldenSet, Manifests},
 };
 use arc_swap::ArcSwap;
 use proto::{
@@ -22,8 +21,9 @@ use crate::{
     ca::{Issuer, TrustDomain},
     clock::Clock,
     endorsements::{EkRules, EndorsementSet},
+    expectations::{self, Compiled, Expectations},
     objects::StoredObject,
-    store::{GoldenState, Seen, Store},
+    store::{Seen, Store},
 };
 
 /// What stays the same while the verifier runs.
@@ -41,12 +41,12 @@ pub struct Settings {
     pub certificate_lifetime: Duration,
     /// Whether an unknown TPM that proves itself becomes a pending node.
     pub allow_pending: bool,
+    /// Share of the admitted nodes, percent, that a golden set or policy may turn away without somebody saying that it is
+    /// meant.
+    pub max_denied_percent: u8,
     /// Life of a challenge; at most [`proto::limits::CHALLENGE_LIFETIME`].
     pub challenge_lifetime: Duration,
 }
-
-/// Golden sets in force, by pool.
-pub type References = HashMap<String, Arc<ReferenceValues>>;
 
 /// The endorsement set in force, with its stored object.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Verifier {
             issuer: ArcSwap::from_pointee(issuer),
             trust_bundle: ArcSwap::from_pointee(trust_bundle),
             endorsements: ArcSwap::from_pointee(Endorsements { set, object, seen }),
-            references: ArcSwap::default(),
+            expectations: ArcSwap::default(),
             manifests: ArcSwap::default(),
             rules: ArcSwap::default(),
             boots: Boots::default(),
@@ -115,27 +115,15 @@ impl Verifier {
         }
         let object = self.store.put_object(set.object().to_vec()).await?;
         let rules = self.store.admission_rules().await?.into_iter().map(|(rule, _)| rule).collect();
-        let mut references = References::new();
-        for golden in self.store.golden_sets(None).await? {
-            if golden.state != GoldenState::Active {
-                continue;
-            }
-            let text = String::from_utf8_lossy(&golden.document);
-            let manifests = self.manifests_of(&text).await?;
-            match ReferenceValues::parse(&text, self.settings.tool_pcr, &manifests) {
-                Ok(reference) => {
-                    references.insert(golden.pool, Arc::new(reference));
-                }
-                // The pool is then without golden set, and denies.
-                Err(problems) => {
-                    for problem in problems {
-                        tracing::error!(pool = golden.pool, version = golden.version, %problem, "the active golden set is not usable");
-                    }
-                }
+        let compiled = self.compile_in_force().await?;
+        let expectations = Expectations::compile(&compiled);
+        for (pool, expected) in expectations.pools() {
+            for unresolved in &expected.unresolved {
+                tracing::error!(pool, %unresolved, "a golden set judges nobody");
             }
         }
         self.rules.store(Arc::new(rules));
-        self.references.store(Arc::new(references));
+        self.expectations.store(Arc::new(expectations));
         // Last, because an attestation reads them first: whoever has this `seen` has at least these
         // rules and golden sets.
         self.endorsements.store(Arc::new(Endorsements { set, object, seen }));
@@ -154,37 +142,67 @@ impl Verifier {
         }
     }
 
-    /// The manifest that a golden set names, if it was imported: compiled once, shared from then on.
+    /// The documents that judge or are staged, compiled. One that cannot be used is left out, which only ever denies.
+    ///
+    /// # Errors
+    /// [`AttestError`] if the store cannot be read.
+    pub async fn compile_in_force(&self) -> Result<Vec<Compiled>, AttestError> {
+        let mut compiled = Vec::new();
+        let mut named = Manifests::new();
+        for document in self.store.documents_in_force().await? {
+            let Some(is_staged) = expectations::judges(document.state) else { continue };
+            let text = String::from_utf8_lossy(&document.document);
+            let manifests = self.manifests_of(&text).await?;
+            let parsed = Compiled::parse(
+                document.id.kind,
+                &text,
+                is_staged,
+                document.sha256,
+                self.settings.tool_pcr,
+                &manifests,
+            );
+            named.extend(manifests);
+            match parsed {
+                Ok(rules) => compiled.extend(rules),
+                Err(problems) => {
+                    for problem in problems {
+                        tracing::error!(id = %document.id, %problem, "a document in force is not usable");
+                    }
+                }
+            }
+        }
+        // What no document names any more need not stay in memory.
+        self.manifests.store(Arc::new(named));
+        Ok(compiled)
+    }
+
+    /// The manifests that a golden set names, as far as they were imported: compiled once, shared while a set in force
+    /// names them.
     ///
     /// # Errors
     /// [`AttestError`] if the store cannot be read.
     pub async fn manifests_of(&self, text: &str) -> Result<Manifests, AttestError> {
-        let Some(digest) = ReferenceValues::manifest_named_by(text) else {
-            return Ok(Manifests::new());
-        };
-        if let Some(known) = self.manifests.load().get(&digest) {
-            return Ok(Manifests::from([(digest, Arc::clone(known))]));
-        }
-        let Some(document) = self.store.manifest(&digest).await? else {
-            return Ok(Manifests::new());
-        };
-        let parsed = tokio::task::spawn_blocking(move || Manifest::parse(&document))
-            .await
-            .map_err(|_| AttestError::Task)?;
-        let manifest = match parsed {
-            Ok(manifest) => Arc::new(manifest),
-            // It was read when it was imported, by a version that knew other limits.
-            Err(problem) => {
-                tracing::error!(%digest, %problem, "an imported manifest is not usable");
-                return Ok(Manifests::new());
+        let mut out = Manifests::new();
+        for digest in GoldenSet::manifests_named_by(text) {
+            if let Some(known) = self.manifests.load().get(&digest) {
+                out.insert(digest, Arc::clone(known));
+                continue;
             }
-        };
-        self.manifests.rcu(|known| {
-            let mut next = Manifests::clone(known);
-            next.insert(digest, Arc::clone(&manifest));
-            next
-        });
-        Ok(Manifests::from([(digest, manifest)]))
+            let Some(document) = self.store.manifest(&digest).await? else { continue };
+            let parsed = tokio::task::spawn_blocking(move || Manifest::parse(&document))
+                .await
+                .map_err(|_| AttestError::Task)?;
+            match parsed {
+                Ok(manifest) => {
+                    out.insert(digest, Arc::new(manifest));
+                }
+                // It was read when it was imported, by a version that knew other limits.
+                Err(problem) => {
+                    tracing::error!(%digest, %problem, "an imported manifest is not usable");
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// Issues under another CA, and hands out another trust bundle, from now on.
@@ -219,6 +237,7 @@ mod tests {
             tool_pcr,
             certificate_lifetime: Duration::from_secs(3600),
             allow_pending: true,
+            max_denied_percent: 10,
             challenge_lifetime: Duration::from_secs(60),
         };
         let now = testing::NOW;

@@ -15,6 +15,8 @@ use appraisal::{
 };
 use proto::digest::{Digest, HashAlg, PcrIndex};
 
+use super::Provenance;
+
 /// PCRs that differ between good boots of one machine, and why.
 const BY_EVENT: [(u8, &str); 5] = [
     (1, "Boot entries and their order change without a change of what boots."),
@@ -44,7 +46,7 @@ pub(super) fn pcr_rules(
     claims: &ClaimsDocument,
     log: Option<&ProvenBootLog>,
     skipped: &[PcrIndex],
-    from: &str,
+    from: &Provenance,
 ) -> PcrRules {
     let mut rules = PcrRules::default();
     for (bank, values) in &claims.pcrs {
@@ -102,7 +104,7 @@ fn by_value(
     bank: HashAlg,
     pcr: PcrIndex,
     value: &Digest,
-    from: &str,
+    from: &Provenance,
 ) -> PcrRule {
     let events = log
         .into_iter()
@@ -119,7 +121,9 @@ fn by_value(
         index: pcr.get(),
         accept: vec![AcceptedValue {
             value: hex::encode(value.as_bytes()),
-            from: Some(from.to_owned()),
+            from: Some(from.from.clone()),
+            by: Some(from.by.clone()),
+            at: Some(from.at.clone()),
             events,
         }],
     }

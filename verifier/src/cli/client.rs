@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use hyper_util::rt::TokioIo;
 use proto::{
-    pb::admin_client::AdminClient,
+    pb::{admin_client::AdminClient, reference_client::ReferenceClient as Reference},
     reason::{ReasonCode, Stage},
 };
 use rustls::pki_types::ServerName;
@@ -144,8 +144,25 @@ fn target(global: &Global) -> Result<Target, Failure> {
     Ok(Target { host, port: config.listen.port(), name })
 }
 
-/// Connects; the administrator's certificate is presented, the verifier's is checked.
+/// A connected administrator, for what nodes are judged by.
+pub(super) type ReferenceClient = Reference<Channel>;
+
+/// Connects for administration.
 pub(super) async fn connect(global: &Global) -> Result<Client, Failure> {
+    Ok(AdminClient::new(channel(global).await?)
+        .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES))
+}
+
+/// Connects for golden sets, policies and keys.
+pub(super) async fn connect_reference(global: &Global) -> Result<ReferenceClient, Failure> {
+    Ok(ReferenceClient::new(channel(global).await?)
+        .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES))
+}
+
+/// Connects; the administrator's certificate is presented, the verifier's is checked.
+async fn channel(global: &Global) -> Result<Channel, Failure> {
     let target = target(global)?;
     let tls = Arc::new(tls_config(global)?);
     let name = ServerName::try_from(target.name.clone())
@@ -169,14 +186,11 @@ pub(super) async fn connect(global: &Global) -> Result<Client, Failure> {
             Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, tcp).await?))
         }
     });
-    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
+    endpoint.connect_with_connector(connector).await.map_err(|error| {
         Failure::of(&error)
             .while_doing(&format!("connect to the verifier {shown}"))
             .with_help("is it running (`systemctl status assay-verifier`)? --server names another")
-    })?;
-    Ok(AdminClient::new(channel)
-        .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES))
+    })
 }
 
 fn tls_config(global: &Global) -> Result<rustls::ClientConfig, Failure> {
@@ -214,7 +228,7 @@ pub(super) fn answer<T>(answer: Result<Response<T>, Status>) -> Result<T, Failur
     answer.map(Response::into_inner).map_err(|status| refused(&status))
 }
 
-fn refused(status: &Status) -> Failure {
+pub(super) fn refused(status: &Status) -> Failure {
     match reason_of(status) {
         Some(reason) => coded(reason, status.message()),
         // Without a code it is not our verifier that speaks, or the connection broke.

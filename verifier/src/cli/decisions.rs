@@ -4,7 +4,7 @@ use std::{collections::HashMap, io::IsTerminal as _, sync::Arc};
 
 use appraisal::{
     ima::Manifest,
-    policy::{Manifests, ReferenceValues},
+    policy::{GoldenSet, Manifests},
 };
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -24,7 +24,7 @@ use crate::{
     case::{CaseObjects, ReplayError, replay},
     objects::Objects,
     run::STORE_FOLDER,
-    store::{AuditEntry, DecisionFilter, Store, StoreError, StoreOptions},
+    store::{AuditEntry, DecisionFilter, DocumentKind, Store, StoreError, StoreOptions},
 };
 
 /// Recorded decisions.
@@ -111,10 +111,10 @@ pub(super) struct ReplayArgs {
     last: Option<u32>,
 }
 
-/// What a case names, from the object folder and the golden sets.
+/// What a case names, from the object folder and the reference documents.
 struct Recorded {
     objects: Objects,
-    golden: HashMap<Digest, Vec<u8>>,
+    documents: HashMap<Digest, Vec<u8>>,
     manifests: Manifests,
 }
 
@@ -126,9 +126,9 @@ impl CaseObjects for Recorded {
         })
     }
 
-    fn golden(&self, digest: &Digest) -> Result<Vec<u8>, ReplayError> {
-        let what = "golden set";
-        self.golden.get(digest).cloned().ok_or(ReplayError::Missing { what, digest: *digest })
+    fn document(&self, digest: &Digest) -> Result<Vec<u8>, ReplayError> {
+        let what = "reference document";
+        self.documents.get(digest).cloned().ok_or(ReplayError::Missing { what, digest: *digest })
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, ReplayError> {
@@ -144,11 +144,15 @@ async fn manifests(
 ) -> Result<Manifests, Failure> {
     let mut out = Manifests::new();
     for set in sets {
-        let named = std::str::from_utf8(set).ok().and_then(ReferenceValues::manifest_named_by);
-        let Some(digest) = named.filter(|digest| !out.contains_key(digest)) else { continue };
-        let Some(document) = store.manifest(&digest).await? else { continue };
-        if let Ok(manifest) = Manifest::parse(&document) {
-            out.insert(digest, Arc::new(manifest));
+        let Ok(text) = std::str::from_utf8(set) else { continue };
+        for digest in GoldenSet::manifests_named_by(text) {
+            if out.contains_key(&digest) {
+                continue;
+            }
+            let Some(document) = store.manifest(&digest).await? else { continue };
+            if let Ok(manifest) = Manifest::parse(&document) {
+                out.insert(digest, Arc::new(manifest));
+            }
         }
     }
     Ok(out)
@@ -176,14 +180,13 @@ pub(super) fn run_replay(global: &Global, args: ReplayArgs) -> Done {
                 store.decisions(&newest).await?.into_iter().map(|d| d.decision.id).collect()
             }
         };
-        let golden: HashMap<_, _> = store
-            .golden_sets(None)
-            .await?
-            .into_iter()
-            .map(|set| (set.sha256, set.document))
-            .collect();
-        let manifests = manifests(&store, golden.values()).await?;
-        let recorded = Recorded { objects: store.objects().clone(), golden, manifests };
+        let mut documents = HashMap::new();
+        for kind in [DocumentKind::Golden, DocumentKind::Policy] {
+            let known = store.documents(kind).await?.into_iter();
+            documents.extend(known.map(|known| (known.sha256, known.document)));
+        }
+        let manifests = manifests(&store, documents.values()).await?;
+        let recorded = Recorded { objects: store.objects().clone(), documents, manifests };
         let progress = progress(ids.len() as u64, "decisions");
         let mut reports = Vec::new();
         let mut different = false;

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     Done, Failure, Global, block_on,
-    client::{answer, connect},
+    client::{answer, connect_reference},
     files::read_bytes,
     now,
     output::{Output, printable, time},
@@ -177,7 +177,7 @@ pub(super) fn run(global: &Global, command: ImaCommand) -> Done {
 
 async fn import(global: &Global, output: Output, file: &Path) -> Done {
     let request = pb::ManifestDocument { document: read_bytes(file)? };
-    let info = answer(connect(global).await?.import_manifest(request).await)?;
+    let info = answer(connect_reference(global).await?.import_manifest(request).await)?;
     let verb = if info.known { "known already" } else { "imported" };
     let sentence =
         format!("{verb}: {} ({} files, {})", printable(&info.name), info.files, info.sha256);
@@ -185,7 +185,8 @@ async fn import(global: &Global, output: Output, file: &Path) -> Done {
 }
 
 async fn list(global: &Global, output: Output) -> Done {
-    let listed = answer(connect(global).await?.list_manifests(pb::Empty {}).await)?.manifests;
+    let listed =
+        answer(connect_reference(global).await?.list_manifests(pb::Empty {}).await)?.manifests;
     if output.is_json() {
         return output.json(&listed.iter().map(info_json).collect::<Vec<_>>());
     }

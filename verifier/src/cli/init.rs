@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use clap::Args;
 use serde_json::json;
 
-use super::{Done, Failure, Global, block_on, now};
+use super::{Done, Failure, Global, block_on, files::read_text, keys::NamedFile, now};
 use crate::{
     ca::{Segment, ServerName, TrustDomain},
     clock::SystemClock,
     config::{Config, DEFAULT_STATE_DIR},
     init::{InitOptions, init},
-    run::{register_first_admin, store_folder},
+    run::{adopt_first_ring, register_first_admin, store_folder},
+    signatures::PublicKey,
 };
 
 /// Create CA, server certificate, first administrator, configuration and database.
@@ -36,6 +37,13 @@ pub(super) struct InitArgs {
     /// Name of the first administrator; gets the role security.
     #[arg(long, value_name = "NAME", default_value = "admin")]
     admin: Segment,
+    /// A security key whose signature counts for golden sets and policies: NAME=FILE of its public key (PEM, P-256 or
+    /// Ed25519); may be repeated. Without any, one is made in STATE/admin/security.key.
+    #[arg(long = "security-key", value_name = "NAME=FILE")]
+    security_keys: Vec<NamedFile>,
+    /// How many security keys must sign; by default more than half.
+    #[arg(long, value_name = "M")]
+    threshold: Option<usize>,
 }
 
 pub(super) fn run(global: &Global, args: InitArgs) -> Done {
@@ -69,13 +77,21 @@ pub(super) fn run(global: &Global, args: InitArgs) -> Done {
         names,
         listen: args.listen,
         admin: args.admin,
+        security_keys: args
+            .security_keys
+            .into_iter()
+            .map(|NamedFile { name, file }| Ok((name, PublicKey::from_pem(&read_text(&file)?)?)))
+            .collect::<Result<_, Failure>>()?,
+        threshold: args.threshold,
         now_unix_s: u64::try_from(now()).unwrap_or(0),
     };
     let report = init(&options)?;
-    let registered = block_on(async {
+    let (registered, adopted) = block_on(async {
         let certificate = &report.admin_certificate;
         let name = &options.admin;
-        Ok(register_first_admin(&report.config, name, certificate, &SystemClock).await?)
+        let registered =
+            register_first_admin(&report.config, name, certificate, &SystemClock).await?;
+        Ok((registered, adopt_first_ring(&report.config, &report.ring, &SystemClock).await?))
     })?;
     let database = store_folder(&report.config);
     let output = global.output();
@@ -91,13 +107,15 @@ pub(super) fn run(global: &Global, args: InitArgs) -> Done {
             })
             .collect();
         return output.json(&json!({
-            "changed": report.changed() || registered,
+            "changed": report.changed() || registered || adopted,
             "steps": steps,
             "database": database,
             "admin": options.admin.as_str(),
             "admin_registered": registered,
             "admin_certificate": report.admin_certificate,
             "admin_key": report.admin_key,
+            "security_keys": report.ring,
+            "security_key": report.security_key,
             "root_pin": report.root_pin,
             "next": report.next,
         }));

@@ -8,12 +8,14 @@ mod ca;
 mod client;
 mod clock;
 mod decisions;
+mod documents;
 mod failure;
 mod files;
 mod golden;
 mod ima;
 mod init;
 mod inspect;
+mod keys;
 mod nodes;
 mod output;
 mod roots;
@@ -26,7 +28,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use self::{failure::Failure, output::Output};
 use crate::{
@@ -47,7 +49,8 @@ First steps:
   verifier init --trust-domain builds.example.org --name verifier.builds.example.org
   verifier serve
   verifier roots import TrustedTpm.cab
-  verifier golden capture worker-17 > set.toml && verifier golden apply set.toml";
+  verifier golden capture worker-17 > set.toml
+  verifier golden apply set.toml --key /var/lib/assay/admin/security.key";
 
 /// Admits build workers whose TPM proves what they are and what they run.
 ///
@@ -142,6 +145,8 @@ enum Command {
     #[command(subcommand)]
     Golden(golden::GoldenCommand),
     #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    #[command(subcommand)]
     Roots(roots::RootsCommand),
     #[command(subcommand)]
     Admins(admins::AdminsCommand),
@@ -218,10 +223,19 @@ fn now() -> i64 {
     SystemClock.now_unix_s()
 }
 
+/// The command line, with the examples of shared commands in each command's own words.
+fn command_line() -> clap::Command {
+    documents::with_own_examples(Cli::command())
+}
+
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let matches = command_line().get_matches();
+    let Cli { global, command } = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     match dispatch(&global, command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(global.json),
@@ -240,6 +254,7 @@ fn dispatch(global: &Global, command: Command) -> Done {
         Command::Nodes(command) => nodes::run(global, command),
         Command::Rules(command) => nodes::run_rules(global, command),
         Command::Golden(command) => golden::run(global, command),
+        Command::Keys(command) => keys::run(global, command),
         Command::Roots(command) => roots::run(global, command),
         Command::Admins(command) => admins::run(global, command),
         Command::Ca(command) => ca::run(global, command),
@@ -258,14 +273,14 @@ fn dispatch(global: &Global, command: Command) -> Done {
 
 fn completions(global: &Global, shell: clap_complete::Shell) -> Done {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "verifier", &mut script);
+    clap_complete::generate(shell, &mut command_line(), "verifier", &mut script);
     global.output().text(&String::from_utf8_lossy(&script))
 }
 
 fn man(global: &Global, dir: &Path) -> Done {
     let written = || -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
-        clap_mangen::generate_to(Cli::command(), dir)
+        clap_mangen::generate_to(command_line(), dir)
     };
     written().map_err(|error| {
         Failure::of(&error).while_doing(&format!("write manual pages to {}", dir.display()))
@@ -293,13 +308,11 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
-    use super::Cli;
+    use super::command_line;
 
     #[test]
     fn the_arguments_fit_together() {
-        Cli::command().debug_assert();
+        command_line().debug_assert();
     }
 
     /// Help that teaches: every command that does something shows how it is called.
@@ -317,6 +330,6 @@ mod tests {
                 assert!(help.contains(path.trim()), "the example of {path} calls something else");
             }
         }
-        leaves(&Cli::command(), "verifier");
+        leaves(&command_line(), "verifier");
     }
 }

@@ -13,6 +13,8 @@ fn options(dir: &Path) -> InitOptions {
         names: vec!["localhost".parse().expect("a name"), "127.0.0.1".parse().expect("an address")],
         listen: Some("127.0.0.1:9443".parse().expect("an address")),
         admin: "ada".parse().expect("a name"),
+        security_keys: Vec::new(),
+        threshold: None,
         now_unix_s: NOW,
     }
 }
@@ -136,4 +138,39 @@ fn a_path_with_quotes_is_written_so_that_it_reads_back() {
     let odd = dir.path().join("a \"b\" \\c = d");
     let options = InitOptions { state_dir: odd.clone(), ..options(dir.path()) };
     assert_eq!(init(&options).expect("a run").config.state_dir, odd);
+}
+
+/// The ring that init makes is one that its own key approves for.
+#[test]
+fn a_ring_of_security_keys_is_made_or_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let report = init(&options(dir.path())).expect("init");
+    let read = |report: &InitReport| {
+        KeyRing::parse(&fs::read_to_string(&report.ring).expect("a file")).expect("a ring")
+    };
+    let ring = read(&report);
+    assert_eq!((ring.name().as_str(), ring.version(), ring.threshold()), (RING_NAME, 1, 1));
+    let key =
+        SecurityPrivateKey::read(report.security_key.as_deref().expect("made")).expect("a key");
+    assert_eq!(ring.keys()[0].id(), key.public().id());
+    // A key that was moved away is not made anew: it would be in no ring.
+    fs::remove_file(dir.path().join("state/admin/security.key")).expect("moved away");
+    let again = init(&options(dir.path())).expect("again");
+    assert!(again.security_key.is_none() && !again.changed(), "{again}");
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let public = |name: &str| {
+        let key = SecurityPrivateKey::create(&dir.path().join(name), Algorithm::P256);
+        (name.parse().expect("a name"), key.expect("a key").expect("new"))
+    };
+    let given = InitOptions {
+        security_keys: vec![public("alice"), public("bob"), public("carol")],
+        ..options(dir.path())
+    };
+    let ring = read(&init(&given).expect("init"));
+    assert_eq!((ring.threshold(), ring.keys().len()), (2, 3), "more than half");
+    let dir = tempfile::tempdir().expect("a directory");
+    let too_many = InitOptions { threshold: Some(4), ..options(dir.path()) };
+    let error = init(&too_many).expect_err("four of one").to_string();
+    assert!(error.contains("threshold"), "{error}");
 }

@@ -2,27 +2,24 @@
 
 use std::sync::Arc;
 
-use appraisal::{
-    ima::Manifest,
-    policy::{Manifests, ReferenceValues},
-    x509::{Certificate, Crl},
-};
-use arc_swap::ArcSwap;
+use appraisal::x509::{Certificate, Crl};
 use proto::{digest::Digest, pb, reason::ReasonCode};
 use tokio::sync::Notify;
 use tonic::{Code, Request, Response, Status};
 
-use super::status::{chain, with_reason};
+use super::{
+    access::Access,
+    answer::{Answer, invalid, not_found, store},
+    status::with_reason,
+};
 use crate::{
     attestation::Verifier,
     ca::Segment,
     capture, roots,
-    server::Peer,
     store::{
-        ALLOW_LISTED, Admin, AdmissionRule, By, DecisionFilter, EndorsementKind, NewGoldenSet,
-        NewManifest, NewNode, Node, NodeChange, NodeStatus, RecordedDecision, Role, StoreError,
+        ALLOW_LISTED, Admin, AdmissionRule, By, DecisionFilter, EndorsementKind, NewNode, Node,
+        NodeChange, NodeStatus, RecordedDecision, Role,
     },
-    tls::{AdminAuthority, AdminIdentity},
 };
 
 /// Nodes listed in one answer.
@@ -34,23 +31,15 @@ const SHOWN_DECISIONS: u32 = 10;
 #[derive(Debug)]
 pub struct AdminService {
     verifier: Arc<Verifier>,
-    authority: ArcSwap<AdminAuthority>,
+    access: Arc<Access>,
     revoked: Notify,
 }
 
-type Answer<T> = Result<Response<T>, Status>;
-
 impl AdminService {
-    /// The service of a verifier; `authority` tells administrators' certificates from others.
+    /// The service of a verifier, for those whom `access` lets in.
     #[must_use]
-    pub fn new(verifier: Arc<Verifier>, authority: AdminAuthority) -> Self {
-        let authority = ArcSwap::from_pointee(authority);
-        Self { verifier, authority, revoked: Notify::new() }
-    }
-
-    /// Tells administrators by other CAs from now on.
-    pub fn replace_authority(&self, authority: AdminAuthority) {
-        self.authority.store(Arc::new(authority));
+    pub fn new(verifier: Arc<Verifier>, access: Arc<Access>) -> Self {
+        Self { verifier, access, revoked: Notify::new() }
     }
 
     /// Resolves after certificates may have been revoked since the last call.
@@ -58,50 +47,8 @@ impl AdminService {
         self.revoked.notified().await;
     }
 
-    /// Whether these certificates are an administrator's, whatever its role.
-    ///
-    /// # Errors
-    /// `ADMIN_CERTIFICATE_REQUIRED`, as a status.
-    pub fn identify(&self, peer: Option<&Peer>) -> Result<AdminIdentity, Status> {
-        let now = self.verifier.now().map_err(|error| super::status::attest(&error))?;
-        let required = |why: String| {
-            with_reason(Code::Unauthenticated, ReasonCode::AdminCertificateRequired, why)
-        };
-        let peer = peer.ok_or_else(|| required("no connection information".to_owned()))?;
-        self.authority
-            .load()
-            .identify(&peer.certificates, u64::try_from(now).unwrap_or(0))
-            .map_err(|error| required(error.to_string()))
-    }
-
-    /// Who calls, if its role is at least `needed`.
     async fn authorize<T>(&self, request: &Request<T>, needed: Role) -> Result<By, Status> {
-        let now = self.verifier.now().map_err(|error| super::status::attest(&error))?;
-        let required = |why: String| {
-            with_reason(Code::Unauthenticated, ReasonCode::AdminCertificateRequired, why)
-        };
-        let identity = self.identify(request.extensions().get::<Peer>())?;
-        let name = identity.name().as_str();
-        let admins = self.verifier.store().admins().await.map_err(|error| store(&error))?;
-        // Name and key as registered: another certificate of the same name is not the administrator.
-        let admin = admins
-            .iter()
-            .find(|admin| {
-                admin.name == name
-                    && admin.spki_sha256 == identity.spki_sha256()
-                    && admin.revoked_at.is_none()
-            })
-            .ok_or_else(|| {
-                required(format!("{name:?} with this key is not an administrator, or was revoked"))
-            })?;
-        if admin.role < needed {
-            return Err(with_reason(
-                Code::PermissionDenied,
-                ReasonCode::AdminRoleInsufficient,
-                format!("{name} has the role {}, this call needs {needed}", admin.role),
-            ));
-        }
-        Ok(By::new(format!("admin/{name}"), now))
+        self.access.authorize(request, needed).await
     }
 
     async fn node_named(&self, name: &str) -> Result<Node, Status> {
@@ -418,137 +365,6 @@ impl pb::admin_server::Admin for AdminService {
         Ok(Response::new(pb::Empty {}))
     }
 
-    async fn capture_golden(&self, request: Request<pb::CaptureRequest>) -> Answer<pb::GoldenText> {
-        self.authorize(&request, Role::Viewer).await?;
-        let message = request.into_inner();
-        let node = self.node_named(&message.node).await?;
-        let tool_pcr = self.verifier.settings().tool_pcr;
-        let captured = capture::capture(self.verifier.store(), &node, &message.set_name, tool_pcr)
-            .await
-            .map_err(|error| match error {
-                capture::CaptureError::Store(error) => store(&error),
-                other => invalid(other.to_string()),
-            })?;
-        Ok(Response::new(pb::GoldenText { toml: captured }))
-    }
-
-    async fn check_golden(&self, request: Request<pb::GoldenText>) -> Answer<pb::GoldenCheck> {
-        self.authorize(&request, Role::Viewer).await?;
-        let tool_pcr = self.verifier.settings().tool_pcr;
-        let text = request.into_inner().toml;
-        let manifests = self.manifests_of(&text).await?;
-        let problems = match ReferenceValues::parse(&text, tool_pcr, &manifests) {
-            Ok(_) => Vec::new(),
-            Err(problems) => problems
-                .into_iter()
-                .map(|problem| pb::GoldenProblem { at: problem.at, what: problem.what })
-                .collect(),
-        };
-        Ok(Response::new(pb::GoldenCheck { problems }))
-    }
-
-    async fn apply_golden(&self, request: Request<pb::GoldenText>) -> Answer<pb::GoldenVersion> {
-        let by = self.authorize(&request, Role::Security).await?;
-        let text = request.into_inner().toml;
-        let tool_pcr = self.verifier.settings().tool_pcr;
-        let manifests = self.manifests_of(&text).await?;
-        let parsed = ReferenceValues::parse(&text, tool_pcr, &manifests).map_err(|problems| {
-            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            invalid(format!("the golden set has problems: {}", lines.join("; ")))
-        })?;
-        let (pool, version) = (parsed.pool().to_owned(), parsed.version());
-        self.verifier
-            .store()
-            .apply_golden_set(
-                NewGoldenSet {
-                    pool: pool.clone(),
-                    version,
-                    name: parsed.name().to_owned(),
-                    document: text.into_bytes(),
-                    envelope: None,
-                },
-                by,
-            )
-            .await
-            .map_err(|error| store(&error))?;
-        self.reload().await?;
-        let set = self
-            .verifier
-            .store()
-            .golden_set(&pool, version)
-            .await
-            .map_err(|error| store(&error))?
-            .ok_or_else(|| not_found("the set just applied"))?;
-        Ok(Response::new(golden_message(&set)))
-    }
-
-    async fn list_golden(&self, request: Request<pb::Empty>) -> Answer<pb::GoldenList> {
-        self.authorize(&request, Role::Viewer).await?;
-        let sets = self.verifier.store().golden_sets(None).await.map_err(|error| store(&error))?;
-        Ok(Response::new(pb::GoldenList { versions: sets.iter().map(golden_message).collect() }))
-    }
-
-    async fn show_golden(&self, request: Request<pb::GoldenRef>) -> Answer<pb::GoldenText> {
-        self.authorize(&request, Role::Viewer).await?;
-        let pb::GoldenRef { pool, version } = request.into_inner();
-        let database = self.verifier.store();
-        let found = if version == 0 {
-            database.active_golden_set(&pool).await
-        } else {
-            database.golden_set(&pool, version).await
-        };
-        let set = found
-            .map_err(|error| store(&error))?
-            .ok_or_else(|| not_found(format!("golden set of pool {pool:?}, version {version}")))?;
-        let toml = String::from_utf8_lossy(&set.document).into_owned();
-        Ok(Response::new(pb::GoldenText { toml }))
-    }
-
-    async fn import_manifest(
-        &self,
-        request: Request<pb::ManifestDocument>,
-    ) -> Answer<pb::ManifestInfo> {
-        let by = self.authorize(&request, Role::Security).await?;
-        let document = request.into_inner().document;
-        let (manifest, document) =
-            tokio::task::spawn_blocking(move || (Manifest::parse(&document), document))
-                .await
-                .map_err(|_| Status::internal("the task that reads the manifest ended"))?;
-        let manifest = manifest
-            .map_err(|problem| invalid(format!("the manifest cannot be used: {problem}")))?;
-        let info = pb::ManifestInfo {
-            sha256: manifest.id().to_string(),
-            name: manifest.name().to_owned(),
-            files: manifest.files() as u64,
-            bytes: document.len() as u64,
-            imported_unix_s: by.at,
-            imported_by: by.actor.clone(),
-            known: false,
-        };
-        let new = NewManifest { name: info.name.clone(), files: info.files, document };
-        let added = self.verifier.store().import_manifest(new, by).await;
-        let added = added.map_err(|error| store(&error))?;
-        Ok(Response::new(pb::ManifestInfo { known: !added, ..info }))
-    }
-
-    async fn list_manifests(&self, request: Request<pb::Empty>) -> Answer<pb::ManifestList> {
-        self.authorize(&request, Role::Viewer).await?;
-        let listed = self.verifier.store().manifests().await.map_err(|error| store(&error))?;
-        let manifests = listed
-            .into_iter()
-            .map(|manifest| pb::ManifestInfo {
-                sha256: manifest.sha256.to_string(),
-                name: manifest.name,
-                files: manifest.files,
-                bytes: manifest.bytes,
-                imported_unix_s: manifest.imported.at,
-                imported_by: manifest.imported.actor,
-                known: true,
-            })
-            .collect();
-        Ok(Response::new(pb::ManifestList { manifests }))
-    }
-
     async fn list_decisions(
         &self,
         request: Request<pb::ListDecisionsRequest>,
@@ -635,12 +451,6 @@ impl AdminService {
         ))
     }
 
-    /// The manifest that a golden set names, where it is imported.
-    async fn manifests_of(&self, text: &str) -> Result<Manifests, Status> {
-        let found = self.verifier.manifests_of(text).await;
-        found.map_err(|error| super::status::attest(&error))
-    }
-
     async fn reload(&self) -> Result<(), Status> {
         self.verifier.reload().await.map_err(|error| super::status::attest(&error))
     }
@@ -686,18 +496,6 @@ fn decision_message(decision: &RecordedDecision) -> pb::Decision {
     }
 }
 
-fn golden_message(set: &crate::store::GoldenSetVersion) -> pb::GoldenVersion {
-    pb::GoldenVersion {
-        pool: set.pool.clone(),
-        name: set.name.clone(),
-        version: set.version,
-        sha256: set.sha256.to_string(),
-        state: set.state.to_string(),
-        applied_unix_s: set.applied.at,
-        applied_by: set.applied.actor.clone(),
-    }
-}
-
 /// Digest of the EK in a certificate, PEM or DER, and the certificate's DER.
 fn ek_of_certificate(bytes: &[u8]) -> Result<(Digest, Vec<u8>), Status> {
     let der = crate::endorsements::der_of(bytes)
@@ -723,32 +521,4 @@ fn segment(what: &str, text: &str) -> Result<(), Status> {
 
 fn parse_digest(text: &str) -> Result<Digest, Status> {
     text.parse().map_err(|error| invalid(format!("digest {text:?}: {error}")))
-}
-
-fn invalid(message: impl Into<String>) -> Status {
-    with_reason(Code::InvalidArgument, ReasonCode::AdminRequestInvalid, message)
-}
-
-fn not_found(what: impl std::fmt::Display) -> Status {
-    with_reason(Code::NotFound, ReasonCode::AdminNotFound, format!("there is no {what}"))
-}
-
-/// A store's answer to an administrator: its words are for operators already.
-fn store(error: &StoreError) -> Status {
-    let (code, reason) = match error {
-        StoreError::NotFound { .. } => (Code::NotFound, ReasonCode::AdminNotFound),
-        StoreError::AlreadyExists { .. } => (Code::AlreadyExists, ReasonCode::AdminRequestInvalid),
-        StoreError::Conflict { .. } => (Code::Aborted, ReasonCode::AdminRequestInvalid),
-        StoreError::Invalid { .. }
-        | StoreError::InvalidTransition { .. }
-        | StoreError::TooLarge { .. }
-        | StoreError::VersionNotNewer { .. } => {
-            (Code::FailedPrecondition, ReasonCode::AdminRequestInvalid)
-        }
-        _ => {
-            tracing::error!("{}", chain(error));
-            (Code::Unavailable, ReasonCode::ServiceUnavailable)
-        }
-    };
-    with_reason(code, reason, chain(error))
 }

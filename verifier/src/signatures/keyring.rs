@@ -189,3 +189,24 @@ fn place(text: &str, offset: usize) -> String {
 fn problem(at: impl Into<String>, what: impl Into<String>) -> GoldenProblem {
     GoldenProblem { at: at.into(), what: what.into() }
 }
+
+/// The TOML of a ring; whether it is one, [`KeyRing::parse`] says.
+#[must_use]
+pub fn ring_document(
+    name: &str,
+    version: u64,
+    threshold: usize,
+    keys: &[(KeyName, PublicKey)],
+) -> String {
+    let mut out = format!(
+        "# Security keys: so many of them must sign golden sets, policies and the next version of this ring.\n\
+         schema = \"{SCHEMA}\"\nname = \"{name}\"\nversion = {version}\nthreshold = {threshold}\n"
+    );
+    for (name, public) in keys {
+        out.push_str(&format!(
+            "\n[[key]]\nname = \"{name}\"\npem = \"\"\"\n{}\"\"\"\n",
+            public.to_pem()
+        ));
+    }
+    out
+}

@@ -36,7 +36,7 @@ pub use self::{
         Signature,
     },
     key::{KeyName, KeyNameError, SecurityKey, Signer},
-    keyring::{KeyRing, MAX_KEYS, MAX_RING_BYTES},
+    keyring::{KeyRing, MAX_KEYS, MAX_RING_BYTES, ring_document},
     private_key::SecurityPrivateKey,
     public_key::{Algorithm, KeyError, PublicKey, UnknownAlgorithm},
 };

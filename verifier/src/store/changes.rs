@@ -18,8 +18,9 @@ pub enum Ground {
     AdmissionRules,
     /// Roots, intermediates and CRLs.
     Endorsements,
-    /// The golden set of a pool.
-    GoldenSet(String),
+    /// Golden sets, site policies and the ring of keys. One ground for all pools: parts and policies are shared, and
+    /// they change seldom.
+    ReferenceDocuments,
 }
 
 impl fmt::Display for Ground {
@@ -27,7 +28,7 @@ impl fmt::Display for Ground {
         match self {
             Self::AdmissionRules => f.write_str("the admission rules"),
             Self::Endorsements => f.write_str("the endorsements"),
-            Self::GoldenSet(pool) => write!(f, "the golden set of pool {pool}"),
+            Self::ReferenceDocuments => f.write_str("the golden sets and policies"),
         }
     }
 }
@@ -86,16 +87,15 @@ mod tests {
 
     #[test]
     fn each_ground_counts_alone_and_an_unknown_commit_for_all() {
-        let linux = || Ground::GoldenSet("linux".into());
         let changes = Changes::default();
         let before = changes.seen();
-        assert!(!changes.since(before, &linux()));
-        changes.committed(&linux());
-        assert!(changes.since(before, &linux()));
-        assert!(!changes.since(before, &Ground::GoldenSet("other".into())));
+        let documents = Ground::ReferenceDocuments;
+        assert!(!changes.since(before, &documents));
+        changes.committed(&documents);
+        assert!(changes.since(before, &documents));
         assert!(!changes.since(before, &Ground::Endorsements));
         let after = changes.seen();
-        assert!(!changes.since(after, &linux()));
+        assert!(!changes.since(after, &documents));
         changes.perhaps_everything();
         assert!(changes.since(after, &Ground::AdmissionRules));
         assert!(!changes.since(changes.seen(), &Ground::AdmissionRules));

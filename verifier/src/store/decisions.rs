@@ -11,7 +11,7 @@ use super::{
     row,
     types::{
         Appraisal, By, Decision, DecisionFilter, NewDecision, NodeStatus, Recorded,
-        RecordedDecision,
+        RecordedDecision, RecordedEvidence,
     },
 };
 use crate::audit::AuditEntry;
@@ -224,6 +224,47 @@ impl Store {
             .await
             .map_err(StoreError::database("list decisions"))?;
         rows.iter().map(decode_recorded).collect()
+    }
+
+    /// The newest evidence that a node proved, newest first: what can be judged again. Evidence that retention dropped is
+    /// left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Corrupt`] for other bytes than were recorded.
+    pub async fn recorded_evidence(
+        &self,
+        node: &str,
+        limit: u32,
+    ) -> Result<Vec<RecordedEvidence>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT d.id, d.at, d.case_sha256, e.case_bytes FROM decisions d JOIN decision_evidence \
+             e ON e.decision_id = d.id WHERE d.node = $1 ORDER BY d.at DESC, d.seq DESC LIMIT $2",
+        )
+        .bind(node)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .map_err(StoreError::database("read recorded evidence"))?;
+        let mut out = Vec::with_capacity(rows.len());
+        for found in &rows {
+            let sha256: Digest = row::parse(found, "case_sha256")?;
+            let inline: Option<Vec<u8>> = row::get(found, "case_bytes")?;
+            let case = match inline {
+                Some(bytes) if HashAlg::Sha256.hash(&[&bytes]) == sha256 => bytes,
+                Some(_) => {
+                    let why = format!("other bytes than {sha256}");
+                    return Err(StoreError::Corrupt { what: "case", why });
+                }
+                None => match self.objects().get(&sha256) {
+                    Ok(bytes) => bytes,
+                    Err(StoreError::NotFound { .. }) => continue,
+                    Err(other) => return Err(other),
+                },
+            };
+            let (decision, at) = (row::get(found, "id")?, row::get(found, "at")?);
+            out.push(RecordedEvidence { decision, at, case });
+        }
+        Ok(out)
     }
 
     /// Bytes of a decision's verdict, checked against its digest; `None` once retention dropped it.

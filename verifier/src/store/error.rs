@@ -8,6 +8,7 @@ use std::{
 
 use proto::digest::Digest;
 
+use super::types::DocumentId;
 use crate::audit::ChainBreak;
 
 /// A failure of the durable state.
@@ -210,14 +211,12 @@ pub enum StoreError {
         /// Limit.
         limit: u64,
     },
-    /// A golden set must have a higher version than every earlier one of its pool.
-    #[error("golden set version {offered} of pool {pool} is not above {newest}")]
+    /// A document must have a higher version than every earlier one of its name.
+    #[error("{id} is not above version {newest}, the newest of that name; versions only rise")]
     VersionNotNewer {
-        /// Pool.
-        pool: String,
-        /// Version offered.
-        offered: u64,
-        /// Highest version ever applied.
+        /// What was offered.
+        id: DocumentId,
+        /// Highest version ever proposed.
         newest: u64,
     },
 }

@@ -20,6 +20,11 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "initial", sql: include_str!("migrations/0001_initial.sql") },
     Migration { version: 2, name: "manifests", sql: include_str!("migrations/0002_manifests.sql") },
+    Migration {
+        version: 3,
+        name: "reference documents",
+        sql: include_str!("migrations/0003_reference_documents.sql"),
+    },
 ];
 
 /// Newest schema version that this program knows.

@@ -20,6 +20,7 @@ mod clock;
 #[cfg(test)]
 mod crash_tests;
 mod decisions;
+mod documents;
 mod error;
 mod lock;
 mod manifests;
@@ -67,10 +68,11 @@ pub use self::{
     reference::EndorsementSet,
     types::{
         ALLOW_LISTED, Admin, AdmissionRule, Appraisal, Boot, By, Certificate, CertificateIntent,
-        CertificateStatus, Counters, Decision, DecisionFilter, Endorsement, EndorsementKind,
-        GoldenSetVersion, GoldenState, KnownBoot, ManifestSummary, NewDecision, NewGoldenSet,
-        NewManifest, NewNode, Node, NodeChange, NodeStatus, Outcome, PutBoot, Recorded,
-        RecordedDecision, Retention, RetentionReport, Role,
+        CertificateStatus, Counters, Decision, DecisionFilter, Document, DocumentId, DocumentKind,
+        DocumentSignature, DocumentState, DocumentStep, Endorsement, EndorsementKind, KnownBoot,
+        ManifestSummary, NewDecision, NewDocument, NewManifest, NewNode, Node, NodeChange,
+        NodeStatus, Outcome, PutBoot, Recorded, RecordedDecision, RecordedEvidence, Retention,
+        RetentionReport, Role,
     },
 };
 pub use crate::audit::{AuditEntry, AuditKind, ChainBreak, ChainHead, ChainReport};

@@ -1,4 +1,4 @@
-//! What is expected and trusted: golden sets, endorsements, admission rules, administrators.
+//! What is trusted: endorsements, admission rules, administrators.
 
 use proto::digest::{Digest, HashAlg};
 use sqlx::sqlite::SqliteRow;
@@ -7,16 +7,11 @@ use super::{
     Store, StoreError,
     changes::Ground,
     row,
-    types::{
-        Admin, AdmissionRule, By, Endorsement, EndorsementKind, GoldenSetVersion, GoldenState,
-        NewGoldenSet,
-    },
+    types::{Admin, AdmissionRule, By, Endorsement, EndorsementKind},
     writer::{Event, Touched, Tx},
 };
 use crate::audit::AuditKind;
 
-/// Largest golden set document.
-const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// Largest CRL or certificate: CRLs of manufacturers have up to some 100 kB.
 const MAX_ENDORSEMENT_BYTES: usize = 4 * 1024 * 1024;
 
@@ -36,67 +31,6 @@ async fn audit(
 ) -> Result<(), StoreError> {
     let body = row::json(&body)?;
     tx.append(Event { kind, at: by.at, actor: &by.actor, subject, body }).await
-}
-
-fn decode_golden(found: &SqliteRow) -> Result<GoldenSetVersion, StoreError> {
-    let set = GoldenSetVersion {
-        pool: row::get(found, "pool")?,
-        version: row::get_u64(found, "version")?,
-        name: row::get(found, "name")?,
-        document: row::get(found, "document")?,
-        sha256: row::parse(found, "sha256")?,
-        envelope: row::get(found, "envelope")?,
-        state: row::parse(found, "state")?,
-        applied: By { actor: row::get(found, "applied_by")?, at: row::get(found, "applied_at")? },
-    };
-    let observed = HashAlg::Sha256.hash(&[&set.document]);
-    if observed != set.sha256 {
-        let why = format!("{} {}: {observed}, recorded {}", set.pool, set.version, set.sha256);
-        return Err(StoreError::Corrupt { what: "golden set", why });
-    }
-    Ok(set)
-}
-
-async fn apply_golden(tx: &mut Tx, set: NewGoldenSet, by: &By) -> Result<(), StoreError> {
-    let newest: Option<i64> =
-        sqlx::query_scalar("SELECT max(version) FROM golden_sets WHERE pool = $1")
-            .bind(&set.pool)
-            .fetch_one(&mut tx.conn)
-            .await
-            .map_err(StoreError::database("read golden sets"))?;
-    let newest = newest.map_or(0, i64::unsigned_abs);
-    if set.version <= newest {
-        let NewGoldenSet { pool, version: offered, .. } = set;
-        return Err(StoreError::VersionNotNewer { pool, offered, newest });
-    }
-    sqlx::query("UPDATE golden_sets SET state = 'retired' WHERE pool = $1 AND state = 'active'")
-        .bind(&set.pool)
-        .execute(&mut tx.conn)
-        .await
-        .map_err(StoreError::database("retire a golden set"))?;
-    let sha256 = HashAlg::Sha256.hash(&[&set.document]);
-    sqlx::query(
-        "INSERT INTO golden_sets (pool, version, name, document, sha256, envelope, state, \
-         applied_by, applied_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    )
-    .bind(&set.pool)
-    .bind(row::to_i64("version", set.version)?)
-    .bind(&set.name)
-    .bind(&set.document)
-    .bind(sha256.to_string())
-    .bind(&set.envelope)
-    .bind(GoldenState::Active.as_str())
-    .bind(&by.actor)
-    .bind(by.at)
-    .execute(&mut tx.conn)
-    .await
-    .map_err(StoreError::insert("golden set", &format!("{} {}", set.pool, set.version)))?;
-    let body = serde_json::json!({
-        "change": "apply", "name": set.name, "version": set.version, "sha256": sha256,
-    });
-    audit(tx, AuditKind::GoldenSet, &set.pool, by, body).await?;
-    tx.touched.push(Touched::Ground(Ground::GoldenSet(set.pool)));
-    Ok(())
 }
 
 fn decode_endorsement(found: &SqliteRow) -> Result<Endorsement, StoreError> {
@@ -171,67 +105,6 @@ fn decode_admin(found: &SqliteRow) -> Result<Admin, StoreError> {
 }
 
 impl Store {
-    /// Makes a golden set the active one of its pool; the one before retires.
-    ///
-    /// # Errors
-    /// [`StoreError::VersionNotNewer`], [`StoreError::TooLarge`].
-    pub async fn apply_golden_set(&self, set: NewGoldenSet, by: By) -> Result<(), StoreError> {
-        bounded("golden set", &set.document, MAX_DOCUMENT_BYTES)?;
-        self.write(move |tx| Box::pin(async move { apply_golden(tx, set, &by).await })).await
-    }
-
-    /// The active golden set of a pool.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Corrupt`] for a changed document.
-    pub async fn active_golden_set(
-        &self,
-        pool: &str,
-    ) -> Result<Option<GoldenSetVersion>, StoreError> {
-        let found = sqlx::query("SELECT * FROM golden_sets WHERE pool = $1 AND state = 'active'")
-            .bind(pool)
-            .fetch_optional(&mut *self.reader().await?)
-            .await
-            .map_err(StoreError::database("read a golden set"))?;
-        found.as_ref().map(decode_golden).transpose()
-    }
-
-    /// One version of a golden set.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Corrupt`] for a changed document.
-    pub async fn golden_set(
-        &self,
-        pool: &str,
-        version: u64,
-    ) -> Result<Option<GoldenSetVersion>, StoreError> {
-        let found = sqlx::query("SELECT * FROM golden_sets WHERE pool = $1 AND version = $2")
-            .bind(pool)
-            .bind(row::to_i64("version", version)?)
-            .fetch_optional(&mut *self.reader().await?)
-            .await
-            .map_err(StoreError::database("read a golden set"))?;
-        found.as_ref().map(decode_golden).transpose()
-    }
-
-    /// Every version of every pool's golden sets, or of one pool's; newest first in each pool.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Corrupt`] for a changed document.
-    pub async fn golden_sets(
-        &self,
-        pool: Option<&str>,
-    ) -> Result<Vec<GoldenSetVersion>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM golden_sets WHERE $1 IS NULL OR pool = $1 ORDER BY pool, version DESC",
-        )
-        .bind(pool)
-        .fetch_all(&mut *self.reader().await?)
-        .await
-        .map_err(StoreError::database("list golden sets"))?;
-        rows.iter().map(decode_golden).collect()
-    }
-
     /// Imports a root, intermediate or CRL; `false` if it was there already.
     ///
     /// # Errors

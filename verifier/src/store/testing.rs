@@ -3,8 +3,8 @@
 use proto::digest::{Digest, HashAlg};
 
 use super::{
-    Appraisal, Boot, By, CertificateIntent, Counters, NewDecision, NewNode, Node, NodeStatus,
-    Outcome, Store, StoreOptions,
+    Appraisal, Boot, By, CertificateIntent, Counters, DocumentId, DocumentKind, NewDecision,
+    NewDocument, NewNode, Node, NodeStatus, Outcome, Store, StoreOptions,
 };
 
 pub(crate) const NOW: i64 = 1_800_000_000;
@@ -102,4 +102,28 @@ pub(crate) async fn store() -> (tempfile::TempDir, Store) {
 pub(crate) async fn open(folder: &tempfile::TempDir) -> Store {
     let options = StoreOptions::new(folder.path().join("state"));
     Store::open(options, NOW).await.expect("open the store")
+}
+
+pub(crate) fn golden_id(name: &str, version: u64) -> DocumentId {
+    DocumentId { kind: DocumentKind::Golden, name: name.to_owned(), version }
+}
+
+pub(crate) fn golden(name: &str, version: u64, text: &str) -> NewDocument {
+    NewDocument {
+        id: golden_id(name, version),
+        pool: Some("linux".to_owned()),
+        document: text.as_bytes().to_vec(),
+        payload: b"{}".to_vec(),
+        is_observed: false,
+        origin: "a test".to_owned(),
+    }
+}
+
+/// Takes a set through its life, until it is in force.
+pub(crate) async fn activated(store: &Store, name: &str, version: u64) {
+    let id = golden_id(name, version);
+    store.propose_document(golden(name, version, "a set"), by()).await.expect("proposed");
+    let key = digest("a key");
+    store.sign_document(id.clone(), key, b"s".to_vec(), true, by()).await.expect("signed");
+    store.activate_document(id, false, 1, by()).await.expect("activated");
 }

@@ -86,17 +86,10 @@ async fn a_boot_written_by_somebody_else_is_a_conflict_and_nothing_stays() {
     assert_eq!((report.broken, report.entries), (None, 3));
 }
 
-/// Who judged by what is retired writes nothing; other pools go on.
+/// Who judged by what is retired writes nothing.
 #[tokio::test]
 async fn what_rests_on_a_retired_ground_is_refused_and_nothing_stays() {
     let (_folder, store) = store().await;
-    let golden = |pool: &str, version| NewGoldenSet {
-        pool: pool.into(),
-        version,
-        name: "base".into(),
-        document: b"a set".to_vec(),
-        envelope: None,
-    };
     let rule = AdmissionRule {
         name: "r".into(),
         root_sha256: None,
@@ -106,18 +99,19 @@ async fn what_rests_on_a_retired_ground_is_refused_and_nothing_stays() {
     };
     let root = b"a root".to_vec();
     let sha256 = HashAlg::Sha256.hash(&[&root]);
-    store.apply_golden_set(golden("linux", 1), by()).await.expect("apply");
+    activated(&store, "linux", 1).await;
     let mut tries = 0_u8;
     for (ground, what) in [
-        (Ground::GoldenSet("linux".into()), "the golden set of pool linux"),
+        (Ground::ReferenceDocuments, "the golden sets and policies"),
         (Ground::Endorsements, "the endorsements"),
         (Ground::AdmissionRules, "the admission rules"),
     ] {
         for change in 0..2 {
             let seen = store.seen();
             match (&ground, change) {
-                (Ground::GoldenSet(pool), n) => {
-                    store.apply_golden_set(golden(pool, 2 + n), by()).await.expect("apply");
+                (Ground::ReferenceDocuments, 0) => activated(&store, "linux", 2).await,
+                (Ground::ReferenceDocuments, _) => {
+                    store.retire_document(golden_id("linux", 2), "", by()).await.expect("retire");
                 }
                 (Ground::Endorsements, 0) => {
                     let kind = EndorsementKind::Root;
@@ -137,7 +131,7 @@ async fn what_rests_on_a_retired_ground_is_refused_and_nothing_stays() {
             tries += 1;
             let id = format!("d{tries}");
             let judged = |seen| Appraisal {
-                grounds: vec![Ground::GoldenSet("other".into()), ground.clone()],
+                grounds: vec![ground.clone()],
                 seen,
                 ..full(&id, "n1", tries, None)
             };
@@ -253,39 +247,6 @@ async fn names_and_endorsement_keys_are_unique() {
     assert_eq!(store.node("n1").await.expect("read"), Some(node("n1")));
     store.remove_node("n1", "scrapped", by()).await.expect("remove");
     assert_eq!(store.node_by_ek(&digest("n1")).await.expect("read"), None);
-}
-
-#[tokio::test]
-async fn golden_versions_only_rise_and_content_is_never_overwritten() {
-    let (_folder, store) = store().await;
-    let set = |version, text: &str| NewGoldenSet {
-        pool: "linux".into(),
-        version,
-        name: "base".into(),
-        document: text.as_bytes().to_vec(),
-        envelope: None,
-    };
-    store.apply_golden_set(set(3, "a"), by()).await.expect("first");
-    for version in [1, 3] {
-        let error = store.apply_golden_set(set(version, "b"), by()).await.expect_err("not newer");
-        assert!(matches!(error, StoreError::VersionNotNewer { newest: 3, .. }));
-    }
-    store.apply_golden_set(set(4, "c"), by()).await.expect("second");
-    let active = store.active_golden_set("linux").await.expect("read").expect("there");
-    assert_eq!((active.version, active.document.as_slice()), (4, b"c".as_slice()));
-    let old = store.golden_set("linux", 3).await.expect("read").expect("there");
-    assert_eq!((old.state, old.document.as_slice()), (GoldenState::Retired, b"a".as_slice()));
-    let mut conn = raw(&store).await;
-    for attempt in
-        ["UPDATE golden_sets SET document = x'00'", "DELETE FROM golden_sets WHERE version = 3"]
-    {
-        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(attempt)).execute(&mut conn).await;
-        assert!(done.expect_err("refused").to_string().contains("golden set is never"));
-    }
-    sql(&mut conn, "DROP TRIGGER golden_sets_no_rewrite; UPDATE golden_sets SET document = x'00'")
-        .await;
-    let error = store.active_golden_set("linux").await.expect_err("changed");
-    assert!(matches!(error, StoreError::Corrupt { what: "golden set", .. }));
 }
 
 #[tokio::test]
@@ -690,13 +651,31 @@ async fn the_anchor_follows_within_its_interval() {
 async fn a_database_of_the_first_schema_is_migrated_with_what_it_holds() {
     let (folder, store) = store().await;
     store.close().await.expect("close");
-    // What the second migration did is taken back.
+    // What later migrations did is taken back.
     let mut conn = raw(&store).await;
-    sql(&mut conn, "DROP TABLE manifests").await;
+    sql(&mut conn, "DROP TABLE manifests; DROP TABLE reference_signatures").await;
+    sql(&mut conn, "DROP TABLE reference_documents").await;
+    let first = include_str!("migrations/0001_initial.sql");
+    let table = first.split("CREATE TABLE golden_sets").nth(1).expect("the table");
+    let table = table.split_inclusive(";").next().expect("its end");
+    sql(&mut conn, &format!("CREATE TABLE golden_sets{table}")).await;
+    let old = digest("an old set");
+    sql(
+        &mut conn,
+        &format!(
+            "INSERT INTO golden_sets VALUES ('linux', 4, 'base', CAST('an old set' AS BLOB), \
+             '{old}', NULL, 'active', 'admin/eve', 1)"
+        ),
+    )
+    .await;
     sql(&mut conn, "DELETE FROM schema_migrations WHERE version > 1").await;
     conn.close().await.expect("close");
     let store = open(&folder).await;
     assert!(store.node("n1").await.expect("read").is_some());
+    // Nobody signed it: it is kept, and judges no more.
+    let kept = store.document(&golden_id("base", 4)).await.expect("read").expect("kept");
+    assert_eq!((kept.state, kept.sha256), (DocumentState::Retired, old));
+    assert!(store.documents_in_force().await.expect("read").is_empty());
     let document = b"a manifest".to_vec();
     let sha256 = HashAlg::Sha256.hash(&[&document]);
     let manifest = NewManifest { name: "m".into(), files: 1, document: document.clone() };

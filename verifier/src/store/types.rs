@@ -80,17 +80,30 @@ words! {
     }
 }
 words! {
-    /// Place of a golden set in its life.
-    GoldenState, "golden set state" {
-        /// Written down.
+    /// What a reference document is.
+    DocumentKind, "document kind" {
+        /// A golden set, or a part that sets include.
+        Golden = "golden",
+        /// Rules of the site over the claims.
+        Policy = "policy",
+        /// The ring of security keys, and how many must sign.
+        Keys = "keys",
+    }
+}
+words! {
+    /// Place of a reference document in its life.
+    DocumentState, "document state" {
+        /// Captured, and read by nobody yet: trust on first use.
+        Observed = "observed",
+        /// Offered for review and signature.
         Proposed = "proposed",
         /// Approved by enough keys.
         Signed = "signed",
-        /// Judged and reported, not enforced.
+        /// Judged at every attestation and reported, not enforced.
         Staged = "staged",
-        /// Enforced; at most one a pool.
+        /// Enforced.
         Active = "active",
-        /// Was active.
+        /// Enforced no more, or never.
         Retired = "retired",
     }
 }
@@ -448,19 +461,95 @@ pub struct Recorded {
     pub boot_version: Option<u64>,
 }
 
-/// A golden set to be applied.
+/// Everything that one appraisal of a node read, as far as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewGoldenSet {
-    /// Pool.
-    pub pool: String,
-    /// Version; above every earlier one of the pool.
-    pub version: u64,
-    /// Name.
+pub struct RecordedEvidence {
+    /// The decision.
+    pub decision: String,
+    /// When it was made, unix seconds.
+    pub at: i64,
+    /// The case.
+    pub case: Vec<u8>,
+}
+
+/// Which version of which document.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct DocumentId {
+    /// Kind.
+    pub kind: DocumentKind,
+    /// Name, as the document says.
     pub name: String,
+    /// Version, as the document says.
+    pub version: u64,
+}
+
+impl std::fmt::Display for DocumentId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}@{}", self.kind, self.name, self.version)
+    }
+}
+
+/// A reference document to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDocument {
+    /// Which.
+    pub id: DocumentId,
+    /// Pool that a golden set judges; `None` for a part and for other kinds.
+    pub pool: Option<String>,
     /// TOML, byte for byte.
     pub document: Vec<u8>,
-    /// Signatures over the document, where there are any.
-    pub envelope: Option<Vec<u8>>,
+    /// Canonical JSON of it: what is signed.
+    pub payload: Vec<u8>,
+    /// Whether it was only captured, and nobody offers it yet.
+    pub is_observed: bool,
+    /// Where it comes from, in words.
+    pub origin: String,
+}
+
+/// A reference document as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Document {
+    /// Which.
+    pub id: DocumentId,
+    /// Pool that a golden set judges; `None` for a part and for other kinds.
+    pub pool: Option<String>,
+    /// TOML, byte for byte.
+    #[serde(skip)]
+    pub document: Vec<u8>,
+    /// Its SHA-256.
+    pub sha256: Digest,
+    /// Canonical JSON of it: what is signed.
+    #[serde(skip)]
+    pub payload: Vec<u8>,
+    /// State.
+    pub state: DocumentState,
+    /// Where it comes from, in words.
+    pub origin: String,
+    /// Who proposed it, and when.
+    pub proposed: By,
+    /// Version of the ring of keys that staged or activated it.
+    pub approved_under: Option<u64>,
+}
+
+/// A signature over a document's payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DocumentSignature {
+    /// `sha256:…` of the key.
+    pub key_id: Digest,
+    /// As DSSE writes it.
+    #[serde(skip)]
+    pub signature: Vec<u8>,
+    /// Who brought it, and when.
+    pub added: By,
+}
+
+/// One step of a document's life, from the audit record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DocumentStep {
+    /// Who, and when.
+    pub by: By,
+    /// What was done, and with what: JSON.
+    pub what: String,
 }
 
 /// A manifest of files to be imported.
@@ -487,29 +576,6 @@ pub struct ManifestSummary {
     pub bytes: u64,
     /// Who imported it, when.
     pub imported: By,
-}
-
-/// A version of a golden set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct GoldenSetVersion {
-    /// Pool.
-    pub pool: String,
-    /// Version.
-    pub version: u64,
-    /// Name.
-    pub name: String,
-    /// TOML, byte for byte.
-    #[serde(skip)]
-    pub document: Vec<u8>,
-    /// Its SHA-256.
-    pub sha256: Digest,
-    /// Signatures over the document.
-    #[serde(skip)]
-    pub envelope: Option<Vec<u8>>,
-    /// State.
-    pub state: GoldenState,
-    /// Who brought it, and when.
-    pub applied: By,
 }
 
 /// A root, intermediate or revocation list.

@@ -14,7 +14,10 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use proto::{pb::admin_client::AdminClient, reason::ReasonCode};
+use proto::{
+    pb::{admin_client::AdminClient, reference_client::ReferenceClient},
+    reason::ReasonCode,
+};
 use rustls::pki_types::ServerName;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -103,6 +106,19 @@ pub fn json(output: &Output) -> serde_json::Value {
 
 /// A client with this certificate, or without one.
 pub async fn client(site: &Site, running: &Running, name: Option<&str>) -> AdminClient<Channel> {
+    AdminClient::new(channel(site, running, name).await)
+}
+
+/// The same, for what nodes are judged by.
+pub async fn reference(
+    site: &Site,
+    running: &Running,
+    name: Option<&str>,
+) -> ReferenceClient<Channel> {
+    ReferenceClient::new(channel(site, running, name).await)
+}
+
+async fn channel(site: &Site, running: &Running, name: Option<&str>) -> Channel {
     let pem = |path: &Path| {
         files::certificates_of(path, &files::read_text(path).expect("file")).expect("certificates")
     };
@@ -124,11 +140,10 @@ pub async fn client(site: &Site, running: &Running, name: Option<&str>) -> Admin
             Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, tcp).await?))
         }
     });
-    let channel = Endpoint::from_static("http://localhost")
+    Endpoint::from_static("http://localhost")
         .connect_with_connector(connector)
         .await
-        .expect("connected");
-    AdminClient::new(channel)
+        .expect("connected")
 }
 
 #[track_caller]

@@ -10,6 +10,7 @@ mod boot;
 pub mod decide;
 pub mod document;
 mod golden_set;
+pub mod merge;
 mod pattern;
 mod reference;
 mod rules;

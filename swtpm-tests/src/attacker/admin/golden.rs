@@ -1,0 +1,141 @@
+//! Golden sets that must not come into force.
+
+use proto::pb;
+use tonic::Status;
+use verifier::{
+    signatures::{Algorithm, Envelope, PayloadType, SecurityPrivateKey, Signature},
+    store::{DocumentId, Role},
+};
+
+use super::{Reference, outcome, reference_as};
+use crate::{attacker::site::Site, cluster::AnyError};
+
+/// One attempt, by somebody with every role.
+///
+/// # Errors
+/// The harness failed, or the attempt succeeded.
+pub(super) async fn attack(site: &mut Site, verb: &str) -> Result<Status, AnyError> {
+    let mut client = reference_as(site, &format!("security-{verb}"), Role::Security).await?;
+    let before = site.cluster.store().documents_in_force().await?;
+    let status = match verb {
+        "that-is-none" => propose(&mut client, "schema = 1".to_owned(), Vec::new()).await?,
+        "rolled-back" => {
+            let text = site.oldest_golden()?;
+            // As it is, it is the first version, which the verifier knows: with another byte it is another document.
+            propose(&mut client, format!("# again\n{text}"), Vec::new()).await?
+        }
+        "of-zeros" => {
+            let text = site.next_version(site.forged_golden("zeros")?)?;
+            propose(&mut client, text, Vec::new()).await?
+        }
+        "unsigned" => {
+            let (id, _) = newest(site, &mut client).await?;
+            outcome(client.activate(activation(&id)).await)?
+        }
+        "stripped" => {
+            let (id, payload) = newest(site, &mut client).await?;
+            let bare = Envelope::new(PayloadType::Golden, payload)?.to_json().into_bytes();
+            let request = pb::SignRequest { document: Some(message(&id)), envelope: bare };
+            client.sign(request).await?;
+            outcome(client.stage(message(&id)).await)?
+        }
+        "forged" => {
+            let (id, payload) = newest(site, &mut client).await?;
+            let key = site.cluster.security_key()?;
+            let mut envelope = Envelope::new(PayloadType::Golden, payload)?;
+            let good = key.sign(&envelope.pae())?;
+            let mut bytes = good.as_bytes().to_vec();
+            bytes[7] ^= 1;
+            envelope.add(Signature::new(Some(key.public().id().to_string()), bytes)?)?;
+            sign(&mut client, &id, &envelope).await?
+        }
+        "signed-by-a-stranger" => {
+            let (id, payload) = newest(site, &mut client).await?;
+            let pem = SecurityPrivateKey::generate(Algorithm::Ed25519)?;
+            let stranger = SecurityPrivateKey::from_pem(&pem)?;
+            let mut envelope = Envelope::new(PayloadType::Golden, payload)?;
+            envelope.add(stranger.sign(&envelope.pae())?)?;
+            sign(&mut client, &id, &envelope).await?
+        }
+        "signed-for-another" => {
+            let (_, first) = newest(site, &mut client).await?;
+            let (id, _) = newest(site, &mut client).await?;
+            let mut envelope = Envelope::new(PayloadType::Golden, first)?;
+            envelope.add(site.cluster.security_key()?.sign(&envelope.pae())?)?;
+            sign(&mut client, &id, &envelope).await?
+        }
+        "signed-as-policy" => {
+            let (id, payload) = newest(site, &mut client).await?;
+            let mut envelope = Envelope::new(PayloadType::Policy, payload)?;
+            envelope.add(site.cluster.security_key()?.sign(&envelope.pae())?)?;
+            sign(&mut client, &id, &envelope).await?
+        }
+        "retired-once" => {
+            let (id, payload) = newest(site, &mut client).await?;
+            let mut envelope = Envelope::new(PayloadType::Golden, payload)?;
+            envelope.add(site.cluster.security_key()?.sign(&envelope.pae())?)?;
+            let envelope = envelope.to_json().into_bytes();
+            client.sign(pb::SignRequest { document: Some(message(&id)), envelope }).await?;
+            let retired = pb::RetireRequest {
+                document: Some(message(&id)),
+                reason: "attack".to_owned(),
+                accept_denials: false,
+            };
+            client.retire(retired).await?;
+            outcome(client.activate(activation(&id)).await)?
+        }
+        "that-denies-everybody" => {
+            let text = site.next_version(site.forged_golden("firmware-floor")?)?;
+            let id = site.cluster.propose_signed(&text).await?;
+            outcome(client.activate(activation(&id)).await)?
+        }
+        other => return Err(format!("admin:golden-set-{other}").into()),
+    };
+    if site.cluster.store().documents_in_force().await? != before {
+        return Err("a forged set came into force, or an honest one went".into());
+    }
+    Ok(status)
+}
+
+/// A well-formed set that nobody signed, and what would be signed of it.
+async fn newest(
+    site: &mut Site,
+    client: &mut Reference,
+) -> Result<(DocumentId, Vec<u8>), AnyError> {
+    let toml = site.next_version(site.forged_golden("safe-clock")?)?;
+    let request = pb::ProposeRequest { toml, envelope: Vec::new(), origin: String::new() };
+    let proposed = client.propose(request).await?.into_inner();
+    let named = pb::DocumentRef {
+        kind: proposed.kind.clone(),
+        name: proposed.name.clone(),
+        version: proposed.version,
+    };
+    let payload = client.show(named).await?.into_inner().payload;
+    let kind = proposed.kind.parse()?;
+    Ok((DocumentId { kind, name: proposed.name, version: proposed.version }, payload))
+}
+
+fn message(id: &DocumentId) -> pb::DocumentRef {
+    pb::DocumentRef { kind: id.kind.to_string(), name: id.name.clone(), version: id.version }
+}
+
+fn activation(id: &DocumentId) -> pb::ActivateRequest {
+    pb::ActivateRequest { document: Some(message(id)), alongside: false, accept_denials: false }
+}
+
+async fn propose(
+    client: &mut Reference,
+    toml: String,
+    envelope: Vec<u8>,
+) -> Result<Status, AnyError> {
+    outcome(client.propose(pb::ProposeRequest { toml, envelope, origin: String::new() }).await)
+}
+
+async fn sign(
+    client: &mut Reference,
+    id: &DocumentId,
+    envelope: &Envelope,
+) -> Result<Status, AnyError> {
+    let envelope = envelope.to_json().into_bytes();
+    outcome(client.sign(pb::SignRequest { document: Some(message(id)), envelope }).await)
+}

@@ -1,0 +1,296 @@
+//! The steps of a document's life, each checked and audited.
+
+use proto::digest::Digest;
+
+use super::{
+    Change, Content, DocumentError, DryRun, ReadDocument, Summary,
+    ring::{self, approval, signer},
+};
+use crate::{
+    attestation::Verifier,
+    expectations::{Compiled, PoolExpectations},
+    signatures::Envelope,
+    store::{By, Document, DocumentId, DocumentKind, DocumentSignature, DocumentState, StoreError},
+};
+
+/// What is proposed.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// TOML.
+    pub text: String,
+    /// Signatures that were made already: a DSSE envelope, JSON; empty: none.
+    pub envelope: Vec<u8>,
+    /// Where it comes from, in words.
+    pub origin: String,
+    /// Whether it was only captured.
+    pub is_observed: bool,
+}
+
+/// What an activation did.
+#[derive(Clone, Debug)]
+pub struct Activated {
+    /// Versions of the same name that retired.
+    pub retired: Vec<u64>,
+    /// What the dry run before it found; `None` for a ring of keys.
+    pub summary: Option<Summary>,
+}
+
+impl Verifier {
+    /// Checks a document as it would be if it were proposed.
+    ///
+    /// # Errors
+    /// [`DocumentError::Problems`], or a store that cannot be read.
+    pub async fn read_document(&self, text: &str) -> Result<ReadDocument, DocumentError> {
+        let manifests = self.manifests_of(text).await?;
+        let tool_pcr = self.settings().tool_pcr;
+        ReadDocument::read(text, tool_pcr, &manifests).map_err(DocumentError::Problems)
+    }
+
+    /// Keeps a document for review and signature.
+    ///
+    /// # Errors
+    /// [`DocumentError::Problems`]; a version that is not above every earlier one; false signatures.
+    pub async fn propose(&self, proposal: Proposal, by: By) -> Result<DocumentId, DocumentError> {
+        let Proposal { text, envelope, origin, is_observed } = proposal;
+        let document = self.read_document(&text).await?;
+        let id = document.id().clone();
+        if id.kind == DocumentKind::Keys && id.name != self.ring().await?.name().as_str() {
+            return Err(DocumentError::Invalid(format!(
+                "a new version of the ring keeps its name, {}",
+                self.ring().await?.name()
+            )));
+        }
+        let envelope = (!envelope.is_empty()).then(|| Envelope::parse(&envelope)).transpose()?;
+        self.store().propose_document(document.into_new(is_observed, origin), by.clone()).await?;
+        if let Some(envelope) = envelope {
+            self.add_signatures(&id, &envelope, by).await?;
+        }
+        Ok(id)
+    }
+
+    /// Adds the signatures of an envelope to a document; each must be good.
+    ///
+    /// # Errors
+    /// [`DocumentError::UnknownSigner`], [`DocumentError::NotApproved`] for a false signature or another payload.
+    pub async fn sign(
+        &self,
+        id: &DocumentId,
+        envelope: &[u8],
+        by: By,
+    ) -> Result<(), DocumentError> {
+        let envelope = Envelope::parse(envelope)?;
+        self.add_signatures(id, &envelope, by).await
+    }
+
+    async fn add_signatures(
+        &self,
+        id: &DocumentId,
+        envelope: &Envelope,
+        by: By,
+    ) -> Result<(), DocumentError> {
+        let document = self.document(id).await?;
+        let ring = self.ring().await?;
+        // Says what is wrong with the envelope as a whole: another document, another kind.
+        ring::matches(&ring, &document, envelope)?;
+        // Keys of the next ring sign for it too: nobody may lock the site out.
+        let next = match document.id.kind {
+            DocumentKind::Keys => Some(ring::parse(&document)?),
+            _ => None,
+        };
+        let mut known = self.store().document_signatures(id).await?;
+        for (position, signature) in envelope.signatures().iter().enumerate() {
+            let mut key_id = signer(&ring, &document, signature)?;
+            if let (None, Some(next)) = (key_id, &next) {
+                key_id = signer(next, &document, signature)?;
+            }
+            let key_id = key_id.ok_or_else(|| DocumentError::UnknownSigner {
+                position,
+                ring: ring.name().to_string(),
+                version: ring.version(),
+            })?;
+            if known.iter().any(|known| known.key_id == key_id) {
+                continue;
+            }
+            let bytes = signature.as_bytes().to_vec();
+            known.push(DocumentSignature { key_id, signature: bytes.clone(), added: by.clone() });
+            let is_approved = approval(&ring, &document, &known).is_ok();
+            let (id, by) = (id.clone(), by.clone());
+            self.store().sign_document(id, key_id, bytes, is_approved, by).await?;
+        }
+        Ok(())
+    }
+
+    /// Has a document judged and reported from now on.
+    ///
+    /// # Errors
+    /// [`DocumentError::NotApproved`], [`DocumentError::Unresolved`], a state that allows no staging.
+    pub async fn stage(&self, id: &DocumentId, by: By) -> Result<(), DocumentError> {
+        let document = self.document(id).await?;
+        if id.kind == DocumentKind::Keys {
+            let why = "a ring of keys judges nobody: activate it";
+            return Err(DocumentError::Invalid(why.to_owned()));
+        }
+        let under = self.approved(&document).await?;
+        self.judges_somebody(&document, false).await?;
+        self.store().stage_document(id.clone(), under, by).await?;
+        self.reload().await?;
+        Ok(())
+    }
+
+    /// Puts a document in force, after a dry run.
+    ///
+    /// # Errors
+    /// As [`Verifier::stage`], and [`DocumentError::DeniesTooMany`] unless `accept_denials`.
+    pub async fn activate(
+        &self,
+        id: &DocumentId,
+        alongside: bool,
+        accept_denials: bool,
+        by: By,
+    ) -> Result<Activated, DocumentError> {
+        let document = self.document(id).await?;
+        let under = self.approved(&document).await?;
+        if alongside && id.kind != DocumentKind::Golden {
+            let why = "only golden sets have several active versions; policies hold all at once, and there is one ring";
+            return Err(DocumentError::Invalid(why.to_owned()));
+        }
+        // A step that the state does not allow is not worth a dry run.
+        if !matches!(document.state, DocumentState::Signed | DocumentState::Staged) {
+            return Err(StoreError::InvalidTransition {
+                what: "reference document",
+                key: id.to_string(),
+                from: document.state.as_str(),
+                to: DocumentState::Active.as_str(),
+            }
+            .into());
+        }
+        let mut summary = None;
+        if id.kind != DocumentKind::Keys {
+            let put = self.judges_somebody(&document, alongside).await?;
+            let change = Change { put, retire: Vec::new(), alongside };
+            summary = Some(self.dare(id, change, accept_denials).await?);
+        }
+        let retired = self.store().activate_document(id.clone(), alongside, under, by).await?;
+        self.reload().await?;
+        Ok(Activated { retired, summary })
+    }
+
+    /// Ends a document's life.
+    ///
+    /// # Errors
+    /// A document that is retired, the ring in force, or [`DocumentError::DeniesTooMany`] unless `accept_denials`.
+    pub async fn retire(
+        &self,
+        id: &DocumentId,
+        reason: &str,
+        accept_denials: bool,
+        by: By,
+    ) -> Result<(), DocumentError> {
+        let document = self.document(id).await?;
+        if document.state == DocumentState::Active {
+            if id.kind == DocumentKind::Keys {
+                let why = "the ring in force retires when its successor is activated";
+                return Err(DocumentError::Invalid(why.to_owned()));
+            }
+            let change = Change { put: Vec::new(), retire: vec![id.clone()], alongside: true };
+            self.dare(id, change, accept_denials).await?;
+        }
+        self.store().retire_document(id.clone(), reason, by).await?;
+        self.reload().await?;
+        Ok(())
+    }
+
+    /// A document of the store.
+    ///
+    /// # Errors
+    /// [`DocumentError::NotFound`].
+    pub async fn document(&self, id: &DocumentId) -> Result<Document, DocumentError> {
+        let found = self.store().document(id).await?;
+        found.ok_or_else(|| DocumentError::NotFound(id.clone()))
+    }
+
+    /// The ring of security keys in force.
+    ///
+    /// # Errors
+    /// [`DocumentError::NoRing`].
+    pub async fn ring(&self) -> Result<crate::signatures::KeyRing, DocumentError> {
+        ring::in_force(self.store()).await
+    }
+
+    /// The signatures over a document so far, as an envelope.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub async fn envelope(&self, document: &Document) -> Result<Envelope, DocumentError> {
+        let signatures = self.store().document_signatures(&document.id).await?;
+        ring::envelope(document, &signatures)
+    }
+
+    /// Names of the keys of the ring in force that signed, and how many it demands.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub async fn signed_by(
+        &self,
+        document: &Document,
+    ) -> Result<(Vec<String>, usize), DocumentError> {
+        let ring = match self.ring().await {
+            Ok(ring) => ring,
+            Err(DocumentError::NoRing) => return Ok((Vec::new(), 0)),
+            Err(other) => return Err(other),
+        };
+        let signatures = self.store().document_signatures(&document.id).await?;
+        let signed = |id: &Digest| signatures.iter().any(|signature| signature.key_id == *id);
+        let names = ring.keys().iter().filter(|key| signed(key.id()));
+        Ok((names.map(|key| key.name().to_string()).collect(), ring.threshold()))
+    }
+
+    /// Version of the ring that approves a document by the signatures that it has.
+    async fn approved(&self, document: &Document) -> Result<u64, DocumentError> {
+        let ring = self.ring().await?;
+        let signatures = self.store().document_signatures(&document.id).await?;
+        Ok(approval(&ring, document, &signatures)?.ring_version())
+    }
+
+    /// The document as it would judge, if what it needs is there.
+    async fn judges_somebody(
+        &self,
+        document: &Document,
+        alongside: bool,
+    ) -> Result<Vec<Compiled>, DocumentError> {
+        let text = String::from_utf8_lossy(&document.document);
+        let read = self.read_document(&text).await?;
+        let put: Vec<Compiled> = read.compiled(false).into_iter().collect();
+        let now = self.compile_in_force().await?;
+        let change = Change { put: put.clone(), retire: Vec::new(), alongside };
+        let then = change.applied_to(&now);
+        if let Content::Golden(set) = read.content()
+            && let Some(pool) = set.pool()
+        {
+            let label = format!("{}@{}", set.name(), set.version());
+            let expected = PoolExpectations::compile(pool, &then);
+            if let Some(found) = expected.unresolved.into_iter().find(|found| found.set == label) {
+                return Err(DocumentError::Unresolved {
+                    id: document.id.clone(),
+                    what: found.what,
+                });
+            }
+        }
+        Ok(put)
+    }
+
+    /// A dry run, refused where too many nodes would be turned away.
+    async fn dare(
+        &self,
+        id: &DocumentId,
+        change: Change,
+        accept_denials: bool,
+    ) -> Result<Summary, DocumentError> {
+        let summary = DryRun::new(self, change).await?.run(self, |_| ()).await?;
+        let limit_percent = self.settings().max_denied_percent;
+        if !accept_denials && summary.denies_more_than(limit_percent) {
+            return Err(DocumentError::DeniesTooMany { id: id.clone(), summary, limit_percent });
+        }
+        Ok(summary)
+    }
+}

@@ -1,0 +1,21 @@
+//! Golden sets, policies and rings of keys on their way into force.
+//!
+//! ```text
+//! text ─read─▶ ReadDocument ─propose─▶ proposed ─sign─▶ signed ─stage─▶ staged ─activate─▶ active ─retire─▶ retired
+//!              (read)                            (life)          judged, reported   (dry_run first)
+//! ```
+//! Who may take a step is the service's to decide; whether a document is approved, signatures alone decide: they are verified
+//! when they come, when it is staged or activated, and each time it is read to be put in force.
+
+mod dry_run;
+mod error;
+mod life;
+mod read;
+mod ring;
+
+pub use self::{
+    dry_run::{Change, DryRun, Judged, NodeChange, Summary, Told, UNDECIDED_CODES, What},
+    error::DocumentError,
+    life::{Activated, Proposal},
+    read::{Content, ReadDocument, kind_of, name_and_version, payload_of},
+};
