@@ -5,6 +5,7 @@ pub mod decide;
 pub mod document;
 pub mod reference;
 
+pub(crate) use boot::is_image_authority;
 pub use boot::key_digest;
 pub use decide::decide;
 pub use reference::{GoldenProblem, Manifests, ReferenceValues};
