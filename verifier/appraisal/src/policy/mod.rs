@@ -4,6 +4,7 @@ mod boot;
 pub mod decide;
 pub mod document;
 pub mod reference;
+pub mod site;
 
 pub(crate) use boot::is_image_authority;
 pub use boot::key_digest;

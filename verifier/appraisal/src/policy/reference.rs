@@ -124,18 +124,7 @@ impl ReferenceValues {
     }
 
     fn document(text: &str) -> Result<GoldenDocument, Vec<GoldenProblem>> {
-        toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or_else(
-                || "document".to_owned(),
-                |span| {
-                    let before = text.get(..span.start).unwrap_or(text);
-                    let line = before.matches('\n').count() + 1;
-                    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-                    format!("line {line}, column {column}")
-                },
-            );
-            vec![problem(at, error.message().to_owned())]
-        })
+        toml::from_str(text).map_err(|error| vec![syntax_problem(text, &error)])
     }
 
     fn compile(
@@ -464,7 +453,7 @@ pub fn path_key(path: &[u8]) -> String {
     path_text(path)
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
         && !name.starts_with('.')
@@ -472,4 +461,18 @@ fn is_name(name: &str) -> bool {
 
 pub(super) fn problem(at: impl Into<String>, what: impl Into<String>) -> GoldenProblem {
     GoldenProblem { at: at.into(), what: what.into() }
+}
+
+/// A syntax error of a document, by line and column.
+pub(super) fn syntax_problem(text: &str, error: &toml::de::Error) -> GoldenProblem {
+    let at = error.span().map_or_else(
+        || "document".to_owned(),
+        |span| {
+            let before = text.get(..span.start).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+            format!("line {line}, column {column}")
+        },
+    );
+    problem(at, error.message().to_owned())
 }
