@@ -16,6 +16,7 @@ mod init;
 mod inspect;
 mod nodes;
 mod output;
+mod policy;
 mod roots;
 mod serve;
 mod upkeep;
@@ -142,6 +143,8 @@ enum Command {
     #[command(subcommand)]
     Golden(golden::GoldenCommand),
     #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    #[command(subcommand)]
     Roots(roots::RootsCommand),
     #[command(subcommand)]
     Admins(admins::AdminsCommand),
@@ -240,6 +243,7 @@ fn dispatch(global: &Global, command: Command) -> Done {
         Command::Nodes(command) => nodes::run(global, command),
         Command::Rules(command) => nodes::run_rules(global, command),
         Command::Golden(command) => golden::run(global, command),
+        Command::Policy(command) => policy::run(global, command),
         Command::Roots(command) => roots::run(global, command),
         Command::Admins(command) => admins::run(global, command),
         Command::Ca(command) => ca::run(global, command),
