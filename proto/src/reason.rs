@@ -211,6 +211,8 @@ reasons! {
     PolicyImaViolation "POLICY_IMA_VIOLATION" Policy "The kernel recorded a violation: a file was written while it was measured." "Find the writer, exclude the file in the kernel's IMA policy, then reboot the worker.";
     PolicyNoReferenceValues "POLICY_NO_REFERENCE_VALUES" Policy "No golden set is active for the node's pool." "Capture one with `verifier golden capture` and apply it.";
     PolicyPcrNotAllowed "POLICY_PCR_NOT_ALLOWED" Policy "A PCR has a value that the golden set does not list." "See the audit record for the expected values; capture a new golden set if the change is wanted.";
+    PolicyRuleError "POLICY_RULE_ERROR" Policy "A rule of the site policy has no value: it reads something that is absent, overflows, or takes too many steps." "See what the finding names; `verifier policy explain` shows what each rule reads.";
+    PolicyRuleFalse "POLICY_RULE_FALSE" Policy "A rule of the site policy is not met." "Follow the rule's message; `verifier policy explain` shows what each rule reads.";
     PolicyToolDenied "POLICY_TOOL_DENIED" Policy "A tool with a denied digest was measured in this boot." "Remove the tool and reboot the worker.";
     PolicyToolMissing "POLICY_TOOL_MISSING" Policy "A required tool was not measured." "Install the tool and declare it in the attestor's tool list.";
     PolicyToolNotAllowed "POLICY_TOOL_NOT_ALLOWED" Policy "A tool's digest is not one that the golden set lists." "Reinstall the tool, or add its new digest to the golden set.";

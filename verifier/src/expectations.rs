@@ -11,7 +11,9 @@ use std::{
 use appraisal::{
     context,
     ima::ImaPolicy,
-    policy::{GoldenProblem, GoldenSet, Manifests, ReferenceValues, Unresolved},
+    policy::{
+        GoldenProblem, GoldenSet, Manifests, ReferenceValues, Unresolved, site::SitePolicy,
+    },
 };
 use proto::digest::{Digest, PcrIndex};
 
@@ -33,6 +35,8 @@ pub struct Compiled {
 pub enum CompiledRules {
     /// A golden set or a part.
     Golden(Arc<GoldenSet>),
+    /// A policy of the site.
+    Policy(Arc<SitePolicy>),
 }
 
 impl Compiled {
@@ -52,14 +56,24 @@ impl Compiled {
             DocumentKind::Golden => {
                 CompiledRules::Golden(Arc::new(GoldenSet::parse(text, tool_pcr, manifests)?))
             }
-            DocumentKind::Policy | DocumentKind::Keys => return Ok(None),
+            DocumentKind::Policy => CompiledRules::Policy(Arc::new(SitePolicy::parse(text)?)),
+            DocumentKind::Keys => return Ok(None),
         };
         Ok(Some(Self { sha256, is_staged, rules }))
     }
 
     fn golden(&self) -> Option<&Arc<GoldenSet>> {
-        let CompiledRules::Golden(set) = &self.rules;
-        Some(set)
+        match &self.rules {
+            CompiledRules::Golden(set) => Some(set),
+            CompiledRules::Policy(_) => None,
+        }
+    }
+
+    fn policy(&self) -> Option<&Arc<SitePolicy>> {
+        match &self.rules {
+            CompiledRules::Policy(policy) => Some(policy),
+            CompiledRules::Golden(_) => None,
+        }
     }
 
     /// Name of the document.
@@ -67,6 +81,7 @@ impl Compiled {
     pub fn name(&self) -> &str {
         match &self.rules {
             CompiledRules::Golden(set) => set.name(),
+            CompiledRules::Policy(policy) => policy.name(),
         }
     }
 
@@ -75,6 +90,7 @@ impl Compiled {
     pub fn version(&self) -> u64 {
         match &self.rules {
             CompiledRules::Golden(set) => set.version(),
+            CompiledRules::Policy(policy) => policy.version(),
         }
     }
 
@@ -83,6 +99,7 @@ impl Compiled {
     pub const fn kind(&self) -> DocumentKind {
         match &self.rules {
             CompiledRules::Golden(_) => DocumentKind::Golden,
+            CompiledRules::Policy(_) => DocumentKind::Policy,
         }
     }
 }
@@ -102,13 +119,15 @@ pub const fn judges(state: DocumentState) -> Option<bool> {
 pub struct Expected {
     /// Its golden sets; `None`: nothing is accepted.
     pub reference: Option<ReferenceValues>,
+    /// Policies of the site that are about it, by name.
+    pub site: Vec<Arc<SitePolicy>>,
 }
 
 impl Expected {
     /// As the appraisal takes it.
     #[must_use]
     pub fn as_context(&self) -> context::Expected<'_> {
-        context::Expected { reference: self.reference.as_ref() }
+        context::Expected { reference: self.reference.as_ref(), site: &self.site }
     }
 }
 
@@ -202,11 +221,19 @@ fn expected(pool: &str, documents: &[&Compiled]) -> (Expected, Vec<Unresolved>, 
                 Some(of) => of == pool,
                 None => included.iter().any(|name| *name == set.name()),
             },
+            CompiledRules::Policy(policy) => policy.applies_to(pool),
         })
         .map(|one| Named { kind: one.kind(), is_staged: one.is_staged, sha256: one.sha256 })
         .collect();
     let (reference, unresolved) = ReferenceValues::resolve(pool, &sets, &parts);
-    (Expected { reference }, unresolved, used)
+    let mut site: Vec<Arc<SitePolicy>> = documents
+        .iter()
+        .filter_map(|one| one.policy())
+        .filter(|policy| policy.applies_to(pool))
+        .map(Arc::clone)
+        .collect();
+    site.sort_by(|a, b| (a.name(), a.version()).cmp(&(b.name(), b.version())));
+    (Expected { reference, site }, unresolved, used)
 }
 
 /// What every pool is judged by.

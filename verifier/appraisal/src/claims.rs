@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     boot::BootLog,
-    boot_log::ProblemCode,
+    boot_log::{BootFacts, ProblemCode},
     ima::{ImaCounts, ImaState},
     measurement::AttestedMeasurements,
     pcr::AttestedPcrs,
+    policy::{is_image_authority, key_digest},
     quote::VerifiedQuote,
 };
 
@@ -241,12 +242,34 @@ pub struct BootClaims {
     /// Whether Secure Boot is on; absent where the log does not prove either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secure_boot: Option<bool>,
+    /// Whether no platform key is enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_mode: Option<bool>,
+    /// Whether images are logged and not refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_mode: Option<bool>,
+    /// `DeployedMode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployed_mode: Option<bool>,
+    /// Entries that authorised images; absent where PCR 7 has an event that is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signers: Option<Vec<String>>,
     /// Boot applications, by Authenticode digest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applications: Vec<LogDigest>,
     /// Kernel command lines: text where the log has it, else the digest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command_lines: Vec<String>,
+    /// Their digests; absent where there is none, or PCR 11 or 12 has an event that is not told: it may be another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_line_digests: Option<Vec<LogDigest>>,
+    /// Whether every one of [`Self::command_lines`] is a text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub command_lines_told: bool,
+    /// Sections of the unified kernel image; absent where PCR 11 has an event that is not told, or one section stands
+    /// twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sections: Option<BTreeMap<String, LogDigest>>,
     /// Codes of oddities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ProblemCode>,
@@ -259,8 +282,15 @@ impl BootClaims {
             log: None,
             explained: Vec::new(),
             secure_boot: None,
+            setup_mode: None,
+            audit_mode: None,
+            deployed_mode: None,
+            signers: None,
             applications: Vec::new(),
             command_lines: Vec::new(),
+            command_line_digests: None,
+            command_lines_told: false,
+            sections: None,
             problems: Vec::new(),
         };
         match log {
@@ -277,17 +307,47 @@ impl BootClaims {
                     log: Some(log.log),
                     explained: log.explained().iter().collect(),
                     secure_boot: facts.secure_boot,
+                    setup_mode: facts.setup_mode,
+                    audit_mode: facts.audit_mode,
+                    deployed_mode: facts.deployed_mode,
+                    signers: told(facts, &[7]).then(|| signers(facts)),
                     applications: facts.boot_applications.iter().map(|app| app.digest).collect(),
                     command_lines: facts
                         .command_lines
                         .iter()
                         .map(|line| line.text.clone().unwrap_or_else(|| line.digest.to_string()))
                         .collect(),
+                    command_line_digests: (told(facts, &[11, 12])
+                        && !facts.command_lines.is_empty())
+                    .then(|| facts.command_lines.iter().map(|line| line.digest).collect()),
+                    command_lines_told: facts.command_lines.iter().all(|line| line.text.is_some()),
+                    sections: sections(facts).filter(|_| told(facts, &[11])),
                     problems,
                 })
             }
         }
     }
+}
+
+/// Whether nothing in these PCRs is known by its digest alone.
+fn told(facts: &BootFacts, pcrs: &[u8]) -> bool {
+    facts.untold.iter().all(|untold| !pcrs.contains(&untold.source.pcr))
+}
+
+fn signers(facts: &BootFacts) -> Vec<String> {
+    facts
+        .authorities
+        .iter()
+        .filter(|authority| is_image_authority(&authority.variable))
+        .map(|authority| key_digest(&authority.digest))
+        .collect()
+}
+
+/// By name; `None` where one name stands twice.
+fn sections(facts: &BootFacts) -> Option<BTreeMap<String, LogDigest>> {
+    let sections: BTreeMap<_, _> =
+        facts.uki_sections.iter().map(|section| (section.name.clone(), section.digest)).collect();
+    (sections.len() == facts.uki_sections.len()).then_some(sections)
 }
 
 /// What is recorded of the kernel's list.

@@ -13,7 +13,7 @@ use crate::{
     boot::{Boot, Counters},
     ek::TrustedEk,
     ima::ImaPolicy,
-    policy::ReferenceValues,
+    policy::{ReferenceValues, site::SitePolicy},
 };
 
 /// What the inventory says of a node.
@@ -79,6 +79,8 @@ pub enum Signer {
 pub struct Expected<'a> {
     /// The golden sets of the pool; `None`: nothing is accepted.
     pub reference: Option<&'a ReferenceValues>,
+    /// Policies of the site: each narrows what the golden sets accept.
+    pub site: &'a [Arc<SitePolicy>],
 }
 
 /// Inputs of [`crate::appraise`] besides evidence and signer.

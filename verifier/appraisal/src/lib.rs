@@ -61,7 +61,10 @@ use crate::{
     measurement::{AttestedMeasurements, ReplayedToolLog},
     node_key::CertifiedNodeKey,
     pcr::AttestedPcrs,
-    policy::decide::{Judged, decide},
+    policy::{
+        decide::{Judged, decide},
+        site::PolicyInput,
+    },
     quote::SignedQuote,
     verdict::{Admission, Denial, Finding, Grant, Verdict},
 };
@@ -225,8 +228,23 @@ fn prove(
     Ok(Proven { claims, boot, measurements, ima: ima.evidence })
 }
 
-/// The policy step: what was met or is nearest, and every finding.
+/// The policy step: what was met or is nearest, and every finding of golden sets and of the site's policies.
 fn judge(
+    proven: &Proven,
+    expected: Expected<'_>,
+    context: &AppraisalContext<'_>,
+) -> (String, Vec<Finding>) {
+    let (judged_by, mut findings) = judge_by_golden_sets(proven, expected, context);
+    let policies = || expected.site.iter().filter(|site| site.applies_to(&context.node.pool));
+    // Making the input costs as much as ten rules: not without one.
+    if policies().next().is_some() {
+        let input = PolicyInput::of(&proven.claims, context.node);
+        findings.extend(policies().flat_map(|site| site.judge(&input)));
+    }
+    (judged_by, findings)
+}
+
+fn judge_by_golden_sets(
     proven: &Proven,
     expected: Expected<'_>,
     context: &AppraisalContext<'_>,

@@ -54,8 +54,11 @@ fn resolve(sets: &[&Arc<GoldenSet>]) -> (Option<ReferenceValues>, Vec<Unresolved
 
 fn judge(in_force: Option<&ReferenceValues>, staged: Option<&ReferenceValues>) -> Appraisal {
     let mut context = SITE.context();
-    context.in_force = Expected { reference: in_force };
-    context.staged = staged.map(|staged| Expected { reference: Some(staged) });
+    context.in_force = Expected { reference: in_force, ..Expected::default() };
+    context.staged = staged.map(|staged| Expected {
+        reference: Some(staged),
+        ..Expected::default()
+    });
     appraisal::appraise(&evidence(&SITE.answer()), SITE.activating(), &context)
 }
 
@@ -231,7 +234,7 @@ fn a_renewal_is_judged_by_every_alternative_too() {
     let (values, _) = resolve(&[&bad, &good]);
     let boot = SITE.enrol().boot;
     let mut context = SITE.context();
-    context.in_force = Expected { reference: values.as_ref() };
+    context.in_force = Expected { reference: values.as_ref(), ..Expected::default() };
     let answer = SITE.renewal(&boot);
     admitted(appraisal::appraise(&evidence(&answer), Signer::Known(boot), &context));
 }

@@ -18,6 +18,7 @@ mod inspect;
 mod keys;
 mod nodes;
 mod output;
+mod policy;
 mod roots;
 mod serve;
 mod upkeep;
@@ -145,6 +146,8 @@ enum Command {
     #[command(subcommand)]
     Golden(golden::GoldenCommand),
     #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    #[command(subcommand)]
     Keys(keys::KeysCommand),
     #[command(subcommand)]
     Roots(roots::RootsCommand),
@@ -254,6 +257,7 @@ fn dispatch(global: &Global, command: Command) -> Done {
         Command::Nodes(command) => nodes::run(global, command),
         Command::Rules(command) => nodes::run_rules(global, command),
         Command::Golden(command) => golden::run(global, command),
+        Command::Policy(command) => policy::run(global, command),
         Command::Keys(command) => keys::run(global, command),
         Command::Roots(command) => roots::run(global, command),
         Command::Admins(command) => admins::run(global, command),

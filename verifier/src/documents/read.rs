@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use appraisal::policy::{GoldenProblem, GoldenSet, Manifests};
+use appraisal::policy::{GoldenProblem, GoldenSet, Manifests, site::SitePolicy};
 use proto::digest::{Digest, HashAlg, PcrIndex};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,8 @@ pub struct ReadDocument {
 pub enum Content {
     /// A golden set or a part.
     Golden(Arc<GoldenSet>),
+    /// A policy of the site.
+    Policy(Arc<SitePolicy>),
     /// A ring of keys.
     Keys(Arc<KeyRing>),
 }
@@ -83,7 +85,7 @@ pub fn name_and_version(text: &str) -> Result<(String, u64, Option<String>), Gol
 pub fn payload_of(text: &str, kind: DocumentKind) -> Result<Vec<u8>, Vec<GoldenProblem>> {
     match kind {
         DocumentKind::Golden => canonical(&GoldenSet::document(text)?),
-        DocumentKind::Policy => todo!(),
+        DocumentKind::Policy => canonical(&SitePolicy::document(text)?),
         DocumentKind::Keys => Ok(KeyRing::parse(text)?.payload().to_vec()),
     }
 }
@@ -106,7 +108,11 @@ impl ReadDocument {
                 let id = DocumentId { kind, name: set.name().to_owned(), version: set.version() };
                 (id, Content::Golden(Arc::new(set)))
             }
-            DocumentKind::Policy => todo!(),
+            DocumentKind::Policy => {
+                let policy = SitePolicy::parse(text)?;
+                let (name, version) = (policy.name().to_owned(), policy.version());
+                (DocumentId { kind, name, version }, Content::Policy(Arc::new(policy)))
+            }
             DocumentKind::Keys => {
                 let ring = KeyRing::parse(text)?;
                 let name = ring.name().as_str().to_owned();
@@ -146,7 +152,7 @@ impl ReadDocument {
     pub fn pool(&self) -> Option<&str> {
         match &self.content {
             Content::Golden(set) => set.pool(),
-            Content::Keys(_) => None,
+            Content::Policy(_) | Content::Keys(_) => None,
         }
     }
 
@@ -161,6 +167,7 @@ impl ReadDocument {
     pub fn compiled(&self, is_staged: bool) -> Option<Compiled> {
         let rules = match &self.content {
             Content::Golden(set) => CompiledRules::Golden(Arc::clone(set)),
+            Content::Policy(policy) => CompiledRules::Policy(Arc::clone(policy)),
             Content::Keys(_) => return None,
         };
         Some(Compiled { sha256: self.sha256(), is_staged, rules })

@@ -277,7 +277,7 @@ fn signers(facts: &BootFacts, reference: &BootReference, findings: &mut Vec<Find
 /// `MokSBState`: it is there where somebody switched shim's validation off.
 const SHIM_STATE: [&str; 4] = ["MokDBState", "MokListTrusted", "MokPolicy", "SbatLevel"];
 
-fn is_image_authority(variable: &str) -> bool {
+pub(crate) fn is_image_authority(variable: &str) -> bool {
     !SHIM_STATE.contains(&variable)
 }
 

@@ -82,18 +82,7 @@ impl GoldenSet {
                 format!("{} bytes, at most {MAX_DOCUMENT_BYTES} are allowed", text.len()),
             )]);
         }
-        toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or_else(
-                || "document".to_owned(),
-                |span| {
-                    let before = text.get(..span.start).unwrap_or(text);
-                    let line = before.matches('\n').count() + 1;
-                    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-                    format!("line {line}, column {column}")
-                },
-            );
-            vec![problem(at, error.message().to_owned())]
-        })
+        toml::from_str(text).map_err(|error| vec![syntax_problem(text, &error)])
     }
 
     /// The manifests that a set names: they have to be at hand before the set is parsed.
@@ -228,8 +217,22 @@ fn name(at: &str, name: &str, problems: &mut Vec<GoldenProblem>) {
     }
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
         && !name.starts_with('.')
+}
+
+/// A syntax error of a document, by line and column.
+pub(super) fn syntax_problem(text: &str, error: &toml::de::Error) -> GoldenProblem {
+    let at = error.span().map_or_else(
+        || "document".to_owned(),
+        |span| {
+            let before = text.get(..span.start).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+            format!("line {line}, column {column}")
+        },
+    );
+    problem(at, error.message().to_owned())
 }

@@ -14,7 +14,9 @@ pub mod merge;
 mod pattern;
 mod reference;
 mod rules;
+pub mod site;
 
+pub(crate) use boot::is_image_authority;
 pub use boot::key_digest;
 pub use decide::Judged;
 pub use golden_set::{

@@ -11,6 +11,7 @@ mod documents;
 mod events;
 mod hostile;
 mod ima;
+mod policy_input;
 mod renewal;
 mod support;
 mod tool_pcr;

@@ -7,6 +7,8 @@
     reason = "shared by several test binaries, each of which uses its own part"
 )]
 
+use std::sync::Arc;
+
 use appraisal::{
     Appraisal, Proven,
     activation::ActivationChallenge,
@@ -15,7 +17,7 @@ use appraisal::{
     boot::Boot,
     context::{AppraisalContext, Expected, IssuedChallenge, NodeRecord, Signer, Standing},
     ek::{AllowListed, EkPolicy, EkPresented, Profile, TrustedEk, ek_digest, verify_ek},
-    policy::{Manifests, ReferenceValues},
+    policy::{Manifests, ReferenceValues, site::SitePolicy},
     verdict::{Denial, Verdict},
     x509::{RevocationRequirement, RootsBuilder},
 };
@@ -82,6 +84,7 @@ pub struct Site {
     pub now: i64,
     pub endorsements: Digest,
     pub golden: Option<ReferenceValues>,
+    pub policies: Vec<Arc<SitePolicy>>,
 }
 
 impl Site {
@@ -109,7 +112,15 @@ impl Site {
             expires_unix_s: NOW + 60,
         };
         let mut site =
-            Self { tpm, issued, node, now: NOW, endorsements: sha256(b"none"), golden: None };
+            Self {
+                tpm,
+                issued,
+                node,
+                now: NOW,
+                endorsements: sha256(b"none"),
+                golden: None,
+                policies: Vec::new(),
+            };
         site.golden = Some(golden(&site.golden_text(banks)));
         site
     }
@@ -185,7 +196,7 @@ impl Site {
             node: &self.node,
             endorsements: self.endorsements,
             tool_pcr: tool_pcr(),
-            in_force: Expected { reference: self.golden.as_ref() },
+            in_force: Expected { reference: self.golden.as_ref(), site: &self.policies },
             staged: None,
             case_digest: sha256(b"case"),
         }

@@ -1,0 +1,148 @@
+//! The rules of a policy over one input.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use proto::reason::ReasonCode;
+use serde::Serialize;
+
+use super::{
+    PolicyInput, Rule, SitePolicy,
+    cel::{Fault, Reads},
+    limits::{MAX_OBSERVED_BYTES, MAX_SHOWN_VALUE_BYTES},
+    value::{Value, cut},
+};
+use crate::verdict::Finding;
+
+/// What became of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Met.
+    True,
+    /// Not met.
+    False,
+    /// It has no value: denies as well.
+    Error,
+}
+
+/// A rule over one input, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The rule.
+    pub rule: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What the rule means and what to do.
+    pub message: String,
+    /// Why it has no value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What it read, in order: the expression's own words and the value.
+    pub read: Vec<(String, String)>,
+}
+
+impl SitePolicy {
+    /// What the policy has against this input, a finding for each rule that is not true; nothing if it has nothing.
+    #[must_use]
+    pub fn judge(&self, input: &PolicyInput) -> Vec<Finding> {
+        let input = self.with_kernel(input);
+        self.rules.iter().filter_map(|rule| self.finding(rule, &input)).collect()
+    }
+
+    /// Every rule over this input, with what it read.
+    #[must_use]
+    pub fn explain(&self, input: &PolicyInput) -> Vec<Explanation> {
+        let input = self.with_kernel(input);
+        let explained = self.rules.iter().map(|rule| {
+            let (result, reads) = rule.program.trace(input.root());
+            let (outcome, error) = match &result {
+                Ok(Value::Bool(true)) => (Outcome::True, None),
+                Ok(Value::Bool(false)) => (Outcome::False, None),
+                Ok(other) => (Outcome::Error, Some(not_a_bool(other))),
+                Err(fault) => (Outcome::Error, Some(fault.to_string())),
+            };
+            let shown = |(words, value): &(String, Value)| {
+                (words.clone(), value.shown(MAX_SHOWN_VALUE_BYTES))
+            };
+            let read = reads.values.iter().map(shown).collect();
+            let (rule, message) = (rule.name.clone(), rule.message.clone());
+            Explanation { rule, outcome, message, error, read }
+        });
+        explained.collect()
+    }
+
+    fn finding(&self, rule: &Rule, input: &PolicyInput) -> Option<Finding> {
+        // Nearly every rule of nearly every appraisal ends here.
+        if rule.program.evaluate(input.root()) == Ok(Value::Bool(true)) {
+            return None;
+        }
+        let (result, reads) = rule.program.trace(input.root());
+        let (code, why) = match result {
+            Ok(Value::Bool(false)) => (ReasonCode::PolicyRuleFalse, None),
+            Ok(other) => (ReasonCode::PolicyRuleError, Some(not_a_bool(&other))),
+            Err(fault) => (ReasonCode::PolicyRuleError, Some(Fault::to_string(&fault))),
+        };
+        Some(Finding::new(
+            code,
+            format!("rule {}/{}", self.name, rule.name),
+            rule.message.clone(),
+            observed(why, &reads),
+        ))
+    }
+
+    /// The input, with the version of the kernel that booted if the policy knows exactly one for it.
+    fn with_kernel<'a>(&self, input: &'a PolicyInput) -> Cow<'a, PolicyInput> {
+        match self.kernel_version(input) {
+            Some(version) => Cow::Owned(input.with_kernel_version(version)),
+            None => Cow::Borrowed(input),
+        }
+    }
+
+    fn kernel_version(&self, input: &PolicyInput) -> Option<&str> {
+        if self.kernels.is_empty() {
+            return None;
+        }
+        let boot = input.root().get("boot")?;
+        let applications = match boot.get("applications") {
+            Some(Value::List(list)) => list.iter().collect(),
+            _ => Vec::new(),
+        };
+        let known = applications
+            .into_iter()
+            .chain(boot.get("sections").and_then(|sections| sections.get(".linux")))
+            .filter_map(|digest| match digest {
+                Value::Text(digest) => self.kernels.get(&**digest),
+                _ => None,
+            });
+        let mut versions: Vec<&str> = known.map(AsRef::as_ref).collect();
+        versions.dedup();
+        match versions.as_slice() {
+            [version] => Some(version),
+            // None, or two kernels of which nobody says which one runs.
+            _ => None,
+        }
+    }
+}
+
+fn not_a_bool(value: &Value) -> String {
+    format!("{} is not a condition", value.shown(MAX_SHOWN_VALUE_BYTES))
+}
+
+/// What was seen: the fault, then what the rule read.
+fn observed(why: Option<String>, reads: &Reads) -> String {
+    let mut out = why.unwrap_or_default();
+    for (words, value) in &reads.values {
+        if !out.is_empty() {
+            out.push_str("; ");
+        }
+        // Writing into a string cannot fail.
+        let _ = write!(out, "{words} = {}", value.shown(MAX_SHOWN_VALUE_BYTES));
+        if out.len() > MAX_OBSERVED_BYTES {
+            return cut(out, MAX_OBSERVED_BYTES);
+        }
+    }
+    if reads.more {
+        out.push_str("; …");
+    }
+    if out.is_empty() { "false, whatever the input".to_owned() } else { out }
+}
