@@ -11,7 +11,7 @@ static INPUT: LazyLock<PolicyInput> = LazyLock::new(|| {
     PolicyInput::from_json(&json).expect("an input")
 });
 
-/// A document as it is, and as the expression of one rule: few mutations of TOML reach the language.
+// A document as it is, and as the expression of one rule: few mutations of TOML reach the language.
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     run(text);
