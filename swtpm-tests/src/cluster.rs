@@ -17,8 +17,9 @@ use tempfile::TempDir;
 use verifier::{
     attestation::Verifier,
     clock::{Clock, SystemClock},
+    documents::Proposal,
     init::{InitOptions, init},
-    run::{Running, register_first_admin, start},
+    run::{Running, adopt_first_ring, register_first_admin, start},
     signatures::SecurityPrivateKey,
     store::{By, DocumentId, EndorsementKind, NewNode, NodeStatus, Store},
 };

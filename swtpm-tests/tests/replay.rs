@@ -134,9 +134,12 @@ async fn a_damaged_record_gives_no_verdict() {
     let case = cluster.store().case(&admitted).await.expect("case").expect("kept");
     let mut recorded = Recorded::of(cluster.store()).await.expect("record");
     replay(&case, &recorded).expect("replays");
-    recorded.golden.clear();
+    recorded.documents.clear();
     let missing = replay(&case, &recorded).expect_err("no golden set");
-    assert!(matches!(missing, ReplayError::Missing { what: "golden set", .. }), "{missing}");
+    assert!(
+        matches!(missing, ReplayError::Missing { what: "reference document", .. }),
+        "{missing}"
+    );
     let cut = replay(&case[..case.len() / 2], &recorded).expect_err("damaged");
     assert!(matches!(cut, ReplayError::Damaged(_)), "{cut}");
     assert!(matches!(replay(&[], &recorded), Err(ReplayError::Damaged(_))));

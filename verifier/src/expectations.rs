@@ -11,9 +11,7 @@ use std::{
 use appraisal::{
     context,
     ima::ImaPolicy,
-    policy::{
-        GoldenProblem, GoldenSet, Manifests, ReferenceValues, Unresolved, site::SitePolicy,
-    },
+    policy::{GoldenProblem, GoldenSet, Manifests, ReferenceValues, Unresolved, site::SitePolicy},
 };
 use proto::digest::{Digest, PcrIndex};
 

@@ -13,10 +13,7 @@ use appraisal::{
     ak::RestrictedAk,
     boot::BootDocument,
     ima::ImaRules,
-    policy::{
-        ReferenceValues,
-        document::{AcceptedTool, GoldenDocument, ImaSection, PcrRule, ToolRule},
-    },
+    policy::document::{AcceptedTool, GoldenDocument, ImaSection, PcrRule, ToolRule},
 };
 use attestor::tpm::EkPreference;
 use prost::Message as _;
@@ -33,7 +30,7 @@ use proto::{
 use tonic::transport::Channel;
 use verifier::{
     clock::{Clock, SystemClock},
-    store::{EndorsementKind, NewNode, NodeChange, NodeStatus},
+    store::{DocumentId, EndorsementKind, NewNode, NodeChange, NodeStatus},
 };
 
 use super::{
@@ -98,6 +95,8 @@ pub struct Site {
     /// The manifest of what its kernel measures.
     manifest: Digest,
     version: u64,
+    /// The policy that is in force for a row.
+    policy: Option<DocumentId>,
     crl: Option<Vec<u8>>,
 }
 
@@ -177,6 +176,7 @@ impl Site {
             boot_rules,
             manifest,
             version,
+            policy: None,
             crl: None,
         };
         site.apply_again().await?;
@@ -263,6 +263,20 @@ impl Site {
             self.show_logs(m, verb)?;
             self.apply(document).await?;
         }
+        if let Some(verb) = m.arg("policy") {
+            let rule = match verb {
+                "firmware-floor" => "tpm.firmware.major >= 65535",
+                "needs-secure-boot" => "boot.secure_boot",
+                other => return Err(format!("policy:{other}").into()),
+            };
+            self.version += 1;
+            let text = format!(
+                "schema = \"assay.policy/v1\"\nname = \"site\"\nversion = {}\n[[rule]]\nname = \"{verb}\"\n\
+                 message = \"As the site wants it.\"\nexpr = \"{rule}\"\n",
+                self.version
+            );
+            self.policy = Some(self.cluster.put_in_force(&text).await?);
+        }
         match m.arg("node") {
             Some("revoked") => self.revoke("w1").await?,
             Some("pool-without-golden-set") => self.move_to("empty").await?,
@@ -322,6 +336,10 @@ impl Site {
         if m.arg("golden").is_some() {
             self.worker.shown.clear();
             self.apply(self.golden.clone()).await?;
+        }
+        if let Some(policy) = self.policy.take() {
+            let by = self.cluster.by();
+            self.cluster.verifier().retire(&policy, "end of the attack", true, by).await?;
         }
         if let Some(crl) = self.crl.take() {
             let (kind, digest) = (EndorsementKind::Crl, HashAlg::Sha256.hash(&[&crl]));

@@ -135,7 +135,8 @@ impl Demo {
         println!("{}", golden.lines().take(8).collect::<Vec<_>>().join("\n"));
         println!("… ({} lines)", golden.lines().count());
         self.show(&["golden", "check", &text(&set)])?;
-        self.show(&["golden", "apply", &text(&set)])?;
+        let key = text(&self.path("state/admin/security.key"));
+        self.show(&["golden", "apply", &text(&set), "--key", &key, "--yes"])?;
 
         say("Second attestation: admitted; the certificate is for a key that lives in the TPM");
         let once = ["once", "--config", &text(&self.path("attestor.toml"))].map(str::to_owned);

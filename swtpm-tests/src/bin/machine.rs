@@ -104,9 +104,10 @@ fn instructions(site: &Site) -> Result<String, AnyError> {
     Ok(format!(
         "\nIn the machine:\n  attestor inspect\n  attestor once      first denied: there is no golden set \
          yet\nIn another terminal of this host:\n  export ASSAY_STATE={} ASSAY_SERVER={}\n  {verifier} golden \
-         capture machine > linux.toml\n  {verifier} golden apply linux.toml\n",
+         capture machine > linux.toml\n  {verifier} golden apply linux.toml --key {}\n",
         site.cluster.folder().join("state").display(),
         site.cluster.running().address,
+        site.cluster.folder().join("state/admin/security.key").display(),
     ))
 }
 

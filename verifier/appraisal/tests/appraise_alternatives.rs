@@ -55,10 +55,8 @@ fn resolve(sets: &[&Arc<GoldenSet>]) -> (Option<ReferenceValues>, Vec<Unresolved
 fn judge(in_force: Option<&ReferenceValues>, staged: Option<&ReferenceValues>) -> Appraisal {
     let mut context = SITE.context();
     context.in_force = Expected { reference: in_force, ..Expected::default() };
-    context.staged = staged.map(|staged| Expected {
-        reference: Some(staged),
-        ..Expected::default()
-    });
+    context.staged =
+        staged.map(|staged| Expected { reference: Some(staged), ..Expected::default() });
     appraisal::appraise(&evidence(&SITE.answer()), SITE.activating(), &context)
 }
 

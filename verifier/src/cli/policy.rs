@@ -267,7 +267,8 @@ async fn in_force(global: &Global) -> Result<Vec<SitePolicy>, Failure> {
     let listed = answer(client.list(request).await)?.documents;
     let mut out = Vec::new();
     for known in listed.into_iter().filter(|known| known.state == "active") {
-        let named = pb::DocumentRef { kind: kind.clone(), name: known.name, version: known.version };
+        let named =
+            pb::DocumentRef { kind: kind.clone(), name: known.name, version: known.version };
         let toml = answer(client.show(named).await)?.toml;
         let policy = SitePolicy::parse(&toml)
             .map_err(|_| Failure::failed("a policy in force cannot be read by this program"))?;

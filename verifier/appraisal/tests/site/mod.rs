@@ -111,16 +111,15 @@ impl Site {
             selection: PcrSelection::new(banks.iter().copied().chain(tools)),
             expires_unix_s: NOW + 60,
         };
-        let mut site =
-            Self {
-                tpm,
-                issued,
-                node,
-                now: NOW,
-                endorsements: sha256(b"none"),
-                golden: None,
-                policies: Vec::new(),
-            };
+        let mut site = Self {
+            tpm,
+            issued,
+            node,
+            now: NOW,
+            endorsements: sha256(b"none"),
+            golden: None,
+            policies: Vec::new(),
+        };
         site.golden = Some(golden(&site.golden_text(banks)));
         site
     }

@@ -6,7 +6,10 @@ use proto::{digest::HashAlg, tool_log::ToolState};
 use serde::Serialize;
 
 use super::{
-    super::{golden_set::{GoldenProblem, problem}, rules::canonical_id},
+    super::{
+        golden_set::{GoldenProblem, problem},
+        rules::canonical_id,
+    },
     cel::did_you_mean,
     schema::{INPUT, Type},
     value::Value,
