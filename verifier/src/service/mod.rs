@@ -2,4 +2,5 @@
 
 pub mod admin;
 pub mod attest;
+mod gate;
 pub mod status;
