@@ -92,7 +92,8 @@ const CONNECTION_BUFFER_BYTES: usize = 64 * 1024;
 /// What one attestation holds besides logs: Hello and Evidence, decoded, in which a list element of
 /// two bytes takes up to 32.
 const DECODED_BYTES: usize = 128 * 1024 + 4 * MAX_EVIDENCE_BYTES;
-/// Log bytes held for all streams together before new ones are told to come later.
+/// Log bytes held for all streams together before new ones are told to come later. One peer holds at most half: more than
+/// the largest logs of one attestation.
 pub const MAX_PENDING_LOG_BYTES: usize = 256 * 1024 * 1024;
 
 /// Most bytes that callers who proved nothing can make the verifier hold at once, under limits as

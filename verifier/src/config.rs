@@ -77,7 +77,7 @@ pub struct Limits {
     pub streams: usize,
     /// Attestations under way at once from one address.
     pub streams_per_peer: usize,
-    /// Log bytes held for all of them.
+    /// Log bytes held for all of them; for those of one peer no more than is left for others.
     pub pending_log_bytes: usize,
     /// Life of a challenge.
     pub challenge_lifetime: Duration,
@@ -430,8 +430,8 @@ fn service_limits(mut table: Table<'_, '_>) -> Option<Limits> {
     let connections = count("connections", all.connections, 1);
     let streams = count("streams", all.streams, 1);
     let streams_per_peer = count("streams_per_peer", all.streams_per_peer, 1);
-    // Below one firmware log nobody could attest.
-    let least = u64::try_from(limits::MAX_UEFI_LOG_BYTES).unwrap_or(u64::MAX);
+    // Below one firmware log nobody could attest, and one peer has half.
+    let least = u64::try_from(2 * limits::MAX_UEFI_LOG_BYTES).unwrap_or(u64::MAX);
     let pending_log_bytes = count("pending_log_bytes", all.pending_log_bytes, least);
     let challenge_lifetime = table.duration(
         "challenge_lifetime",

@@ -5,16 +5,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A file of the archive.
+/// What stands at a path of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) content: Vec<u8>,
-    pub(super) is_program: bool,
+pub(super) enum Entry {
+    /// A file that is executed.
+    Program(Vec<u8>),
+    /// A file that is read.
+    File(Vec<u8>),
+    /// A symbolic link to this path.
+    Link(String),
+}
+
+impl Entry {
+    /// Its type and mode, and the bytes that are its content.
+    const fn parts(&self) -> (u32, &[u8]) {
+        match self {
+            Self::Program(content) => (PROGRAM, content.as_slice()),
+            Self::File(content) => (FILE, content.as_slice()),
+            Self::Link(target) => (LINK, target.as_bytes()),
+        }
+    }
 }
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
+const LINK: u32 = 0o120_777;
 
 /// An archive of files by path, without a leading slash, and of the directories that they need.
 ///
@@ -28,9 +44,9 @@ pub(super) fn archive(files: &BTreeMap<String, Entry>) -> Vec<u8> {
     }
     for (path, entry) in files {
         inode += 1;
-        let mode = if entry.is_program { PROGRAM } else { FILE };
-        header(&mut out, inode, mode, path, entry.content.len());
-        out.extend_from_slice(&entry.content);
+        let (mode, content) = entry.parts();
+        header(&mut out, inode, mode, path, content.len());
+        out.extend_from_slice(content);
         pad(&mut out);
     }
     header(&mut out, 0, 0, "TRAILER!!!", 0);
@@ -82,10 +98,10 @@ mod tests {
 
     #[test]
     fn cpio_reads_what_is_written() {
-        let entry = |text: &str, is_program| Entry { content: text.into(), is_program };
         let files = BTreeMap::from([
-            ("init".to_owned(), entry("#!/bin/sh\n", true)),
-            ("etc/assay/x".to_owned(), entry("12345", false)),
+            ("init".to_owned(), Entry::Program(b"#!/bin/sh\n".to_vec())),
+            ("etc/assay/x".to_owned(), Entry::File(b"12345".to_vec())),
+            ("etc/x".to_owned(), Entry::Link("assay/x".to_owned())),
         ]);
         let bytes = archive(&files);
         assert_eq!(bytes, archive(&files), "same files, same bytes");
@@ -116,6 +132,8 @@ mod tests {
                 ("drwxr-xr-x", "etc"),
                 ("drwxr-xr-x", "etc/assay"),
                 ("-rw-r--r--", "etc/assay/x"),
+                // What is listed is `etc/x -> assay/x`.
+                ("lrwxrwxrwx", "assay/x"),
                 ("-rwxr-xr-x", "init"),
             ]
         );

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     machine::{
-        MachineError, Parts,
+        InitialRamDisk, MachineError, Parts, Systemd,
         initrd::{Initrd, read},
         uki::{self, Sections},
     },
@@ -48,6 +48,24 @@ impl Image {
     pub fn new(parts: &Parts) -> Result<Self, MachineError> {
         let mut initrd = Initrd::new(parts)?;
         initrd.ima_policy(EXECUTED_FILES);
+        Self::of(parts, initrd)
+    }
+
+    /// As [`Image::new`], with systemd as the first program of the root file system and, if told so, of the initrd.
+    ///
+    /// # Errors
+    /// A part cannot be read.
+    pub fn with_systemd(
+        parts: &Parts,
+        systemd: &Systemd,
+        initial: InitialRamDisk,
+    ) -> Result<Self, MachineError> {
+        let mut initrd = systemd.initrd(parts, initial)?;
+        initrd.ima_policy(EXECUTED_FILES);
+        Self::of(parts, initrd)
+    }
+
+    fn of(parts: &Parts, initrd: Initrd) -> Result<Self, MachineError> {
         Ok(Self {
             command_line: COMMAND_LINE.into(),
             initrd,

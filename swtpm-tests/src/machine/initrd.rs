@@ -15,8 +15,13 @@ use crate::{
     swtpm::{HarnessError, io, not_installed, tail},
 };
 
-/// Mounts, loads the network card's module and the IMA policy, then runs what the host sends.
-const INIT: &str = include_str!("init.sh");
+/// Mounts, loads the network card's module and the IMA policy, then runs [`AGENT`].
+const INIT: &str = include_str!("guest_files/init.sh");
+/// Runs what the host sends.
+const AGENT: &str = include_str!("guest_files/agent.sh");
+const AGENT_PATH: &str = "/usr/lib/assay/agent.sh";
+/// Folders at the root whose files stand below `/usr` where a distribution has merged them.
+const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 /// Where `init` looks for an IMA policy.
 const IMA_POLICY: &str = "etc/ima-policy";
 /// libtss2 opens it by name at run time, so that it is in nobody's list of needed libraries.
@@ -28,21 +33,60 @@ const TCTI_LOADER: &str = "libtss2-tctildr.so";
 #[derive(Clone, Debug)]
 pub(super) struct Initrd {
     files: BTreeMap<String, Entry>,
+    /// Whether `/bin`, `/lib` and their like are links into `/usr`.
+    is_merged: bool,
 }
 
 impl Initrd {
     /// busybox, `init` and the network card's module.
     pub(super) fn new(parts: &Parts) -> Result<Self, MachineError> {
-        let mut initrd = Self { files: BTreeMap::new() };
+        let mut initrd = Self { files: BTreeMap::new(), is_merged: false };
         initrd.insert("/init", INIT.as_bytes().to_vec(), true);
-        initrd.insert("/bin/busybox", read(&parts.busybox)?, true);
-        initrd.insert("/lib/modules/e1000.ko", read(&parts.network_module)?, false);
+        initrd.basics(parts)?;
         Ok(initrd)
+    }
+
+    /// As [`Initrd::new`] with `/usr` merged, and another `init`, which may load the file system of firmware's
+    /// variables.
+    pub(super) fn merged(parts: &Parts, init: &str) -> Result<Self, MachineError> {
+        let mut initrd = Self { files: BTreeMap::new(), is_merged: true };
+        for folder in MERGED {
+            initrd.link(folder, &format!("usr/{folder}"));
+        }
+        initrd.insert("/init", init.as_bytes().to_vec(), true);
+        initrd.basics(parts)?;
+        initrd.insert("/lib/modules/efivarfs.ko", read(&parts.variables_module)?, false);
+        // The interpreter of `init`, before anything else is there.
+        initrd.link("/bin/sh", "busybox");
+        Ok(initrd)
+    }
+
+    fn basics(&mut self, parts: &Parts) -> Result<(), MachineError> {
+        self.insert(AGENT_PATH, AGENT.as_bytes().to_vec(), false);
+        self.insert("/bin/busybox", read(&parts.busybox)?, true);
+        self.insert("/lib/modules/e1000.ko", read(&parts.network_module)?, false);
+        Ok(())
     }
 
     /// Puts a file at `path`, in place of one that is there.
     pub(super) fn insert(&mut self, path: &str, content: Vec<u8>, is_program: bool) {
-        self.files.insert(path.trim_start_matches('/').to_owned(), Entry { content, is_program });
+        let entry = if is_program { Entry::Program(content) } else { Entry::File(content) };
+        self.files.insert(self.place(path), entry);
+    }
+
+    /// Puts a symbolic link at `path`.
+    pub(super) fn link(&mut self, path: &str, target: &str) {
+        self.files.insert(self.place(path), Entry::Link(target.to_owned()));
+    }
+
+    /// Where a path leads to: without the leading slash, and through the links into `/usr`.
+    fn place(&self, path: &str) -> String {
+        let path = path.trim_start_matches('/');
+        let is_moved = |(first, _): (&str, &str)| self.is_merged && MERGED.contains(&first);
+        if path.split_once('/').is_some_and(is_moved) {
+            return format!("usr/{path}");
+        }
+        path.to_owned()
     }
 
     /// The policy that `init` gives to IMA.
@@ -55,8 +99,32 @@ impl Initrd {
     pub(super) fn program(&mut self, host: &Path, path: &str) -> Result<(), MachineError> {
         self.insert(path, stripped(host)?, true);
         for library in libraries(host)? {
-            let content = read(&library)?;
-            self.insert(&library.to_string_lossy(), content, true);
+            self.library(&library, &library.to_string_lossy())?;
+        }
+        Ok(())
+    }
+
+    /// As [`Initrd::program`], for a program that was unpacked below `tree`: its libraries are taken from there, and
+    /// from this host where they are not there.
+    pub(super) fn unpacked(
+        &mut self,
+        tree: &Path,
+        program: &Path,
+        path: &str,
+    ) -> Result<(), MachineError> {
+        self.insert(path, read(program)?, true);
+        for library in libraries_within(program, &library_folders(tree))? {
+            let place = library.strip_prefix(tree).unwrap_or(&library);
+            self.library(&library, &place.to_string_lossy())?;
+        }
+        Ok(())
+    }
+
+    /// Puts a library at `path`, unless there is one: of two builds the one that came first serves all.
+    pub(super) fn library(&mut self, library: &Path, path: &str) -> Result<(), MachineError> {
+        let place = self.place(path);
+        if !self.files.contains_key(&place) {
+            self.insert(&place, read(library)?, true);
         }
         Ok(())
     }
@@ -76,9 +144,8 @@ fn stripped(program: &Path) -> Result<Vec<u8>, MachineError> {
 }
 
 /// Interpreter and libraries of a dynamic program, by the paths that the loader uses.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>, MachineError> {
-    let listed = run(Command::new("ldd").arg(program))?;
-    let mut out: Vec<PathBuf> = listed.lines().filter_map(library_path).collect();
+pub(super) fn libraries(program: &Path) -> Result<Vec<PathBuf>, MachineError> {
+    let mut out = libraries_within(program, "")?;
     let loader = out.iter().find(|path| path.to_string_lossy().contains(TCTI_LOADER));
     if let Some(loader) = loader.cloned() {
         let device = loader.with_file_name(DEVICE_TCTI);
@@ -91,6 +158,30 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>, MachineError> {
         out.push(device);
     }
     Ok(out)
+}
+
+/// As the loader finds them, which looks into `folders` first.
+fn libraries_within(program: &Path, folders: &str) -> Result<Vec<PathBuf>, MachineError> {
+    let listed = run(Command::new("ldd").env("LD_LIBRARY_PATH", folders).arg(program))?;
+    if let Some(line) = listed.lines().find(|line| line.ends_with("not found")) {
+        let what = format!("a library of {}: {}", program.display(), line.trim());
+        return Err(MachineError::Shape(what));
+    }
+    Ok(listed.lines().filter_map(library_path).collect())
+}
+
+/// Every folder below `tree` that packages put libraries into, as the loader wants them named.
+fn library_folders(tree: &Path) -> String {
+    let mut out = Vec::new();
+    for top in ["lib", "usr/lib"] {
+        let Ok(entries) = fs::read_dir(tree.join(top)) else { continue };
+        let multiarch = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        for folder in multiarch.filter(|path| path.to_string_lossy().ends_with("-linux-gnu")) {
+            out.push(folder.join("systemd").display().to_string());
+            out.push(folder.display().to_string());
+        }
+    }
+    out.join(":")
 }
 
 /// The path in a line of ldd: `libz.so.1 => /lib/libz.so.1 (0x…)`, `/lib64/ld-linux.so.2 (0x…)`.

@@ -13,7 +13,8 @@
 //!
 //! The initrd's `init` does nothing of its own after mounting: it runs scripts that the test sends over
 //! the second serial port. So what a test does in the guest is not part of what was measured, and one
-//! image serves many tests.
+//! image serves many tests. An image with [`Systemd`] boots as a worker does: the distribution's own units, and
+//! ours beside them.
 //!
 //! # Source
 //! systemd's `systemd-stub(7)` for the sections of a unified kernel image; QEMU's documentation of TPM
@@ -29,6 +30,7 @@ mod parts;
 mod power;
 mod record;
 mod site;
+mod systemd;
 mod uki;
 
 pub use error::MachineError;
@@ -38,3 +40,4 @@ pub use parts::{Parts, Requirement, require};
 pub use power::{Machine, SecureBoot, Terminal};
 pub use record::{BootRecord, PcrValues};
 pub use site::{Site, program};
+pub use systemd::{InitialRamDisk, Systemd};

@@ -36,6 +36,8 @@ pub struct Parts {
     pub(super) busybox: PathBuf,
     pub(super) kernel: PathBuf,
     pub(super) network_module: PathBuf,
+    /// Empty where the kernel has it built in.
+    pub(super) variables_module: PathBuf,
     /// Built images, by content.
     pub(super) cache: PathBuf,
 }
@@ -62,6 +64,7 @@ impl Parts {
             busybox: program("busybox", "busybox-static")?,
             kernel: kernel_file("vmlinuz")?,
             network_module: kernel_file("e1000.ko")?,
+            variables_module: kernel_file("efivarfs.ko")?,
             cache: target()?.join("machine/images"),
         };
         for (name, package) in [
@@ -132,6 +135,15 @@ fn kernel_file(name: &str) -> Result<PathBuf, MachineError> {
     }
     let what = format!("{} of a kernel", path.display());
     Err(MachineError::Missing { what, package: "linux-image-amd64" })
+}
+
+/// The folder that `cargo xtask setup` unpacked systemd's packages into.
+pub(super) fn systemd_folder() -> Result<PathBuf, MachineError> {
+    let path = target()?.join("machine/systemd");
+    if path.join("tree").is_dir() {
+        return Ok(path);
+    }
+    Err(MachineError::Missing { what: path.display().to_string(), package: "systemd" })
 }
 
 /// Cargo's target directory, which this program was built into.

@@ -8,7 +8,7 @@ use verifier::store::NodeChange;
 
 use crate::{
     cluster::{AnyError, Cluster},
-    machine::{Guest, Image, Machine, MachineError, Parts, SecureBoot},
+    machine::{Guest, Image, InitialRamDisk, Machine, MachineError, Parts, SecureBoot, Systemd},
     manufacturer::Manufacturer,
     swtpm::io,
 };
@@ -26,6 +26,17 @@ const OUTPUT: &str = "/run/assay";
 const DENIED: u8 = 3;
 /// Its node key, as it keeps it.
 const NODE_KEY: &str = "/run/assay/node-key.pem";
+/// A stop removes the status of before; the start returns when the daemon runs, which is before it has an answer.
+const RESTART_SERVICE: &str = "\
+systemctl stop assay-attestor.service
+systemctl start assay-attestor.service || { journalctl --no-pager -u assay-attestor.service; exit 1; }
+for _ in $(seq 600); do
+    [ -e /run/assay/status.json ] && exit 0
+    sleep 0.1
+done
+journalctl --no-pager -u assay-attestor.service
+exit 1
+";
 /// The build tool of these workers: the assembler, with the libraries that it needs.
 const TOOL: &str = "as";
 /// The tool list, which is not part of what was booted.
@@ -57,6 +68,21 @@ impl Site {
     pub fn image(&self) -> Result<Image, MachineError> {
         let tool = crate::swtpm::find_program(TOOL)?;
         Image::new(&self.parts)?
+            .with_program(&program("attestor")?, ATTESTOR)?
+            .with_program(&tool, &format!("/usr/bin/{TOOL}"))
+    }
+
+    /// As [`Site::image`], with systemd as what runs, and the attestor as its service.
+    ///
+    /// # Errors
+    /// As [`Site::image`], and what [`Image::with_systemd`] says.
+    pub fn image_with_systemd(
+        &self,
+        systemd: &Systemd,
+        initial: InitialRamDisk,
+    ) -> Result<Image, MachineError> {
+        let tool = crate::swtpm::find_program(TOOL)?;
+        Image::with_systemd(&self.parts, systemd, initial)?
             .with_program(&program("attestor")?, ATTESTOR)?
             .with_program(&tool, &format!("/usr/bin/{TOOL}"))
     }
@@ -138,11 +164,17 @@ impl Site {
             let (status, output) = (output.status, output.text());
             return Err(MachineError::Script { script, status, output });
         }
-        let status = guest.read(&format!("{OUTPUT}/{STATUS_FILE}")).await?;
-        serde_json::from_slice(&status)
-            .map_err(|_| MachineError::Agent(String::from_utf8_lossy(&status).into_owned()))
+        status(guest).await
     }
 
+    /// The attestor's service, started anew in a guest that systemd runs: admitted or denied.
+    ///
+    /// # Errors
+    /// There was no answer.
+    pub async fn attest_as_service(&self, guest: &mut Guest) -> Result<Status, MachineError> {
+        guest.succeed(RESTART_SERVICE).await?;
+        status(guest).await
+    }
     /// The node key of an admitted guest.
     ///
     /// # Errors
@@ -150,6 +182,13 @@ impl Site {
     pub async fn node_key(&self, guest: &mut Guest) -> Result<Vec<u8>, MachineError> {
         guest.read(NODE_KEY).await
     }
+}
+
+/// What the guest's attestor left of its last answer.
+async fn status(guest: &mut Guest) -> Result<Status, MachineError> {
+    let status = guest.read(&format!("{OUTPUT}/{STATUS_FILE}")).await?;
+    serde_json::from_slice(&status)
+        .map_err(|_| MachineError::Agent(String::from_utf8_lossy(&status).into_owned()))
 }
 
 /// A program of the workspace, built beside this one.

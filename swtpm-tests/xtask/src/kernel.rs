@@ -10,23 +10,23 @@ use std::{
 };
 
 use crate::{
-    run::{Failure, execute, is_installed, output_of, target_directory},
-    setup::apt,
+    package::{self, dependencies, files_below},
+    run::{Failure, execute, target_directory},
 };
 
 /// Whether the test machine runs on this host's architecture.
 pub(crate) const IS_SUPPORTED: bool = cfg!(target_arch = "x86_64");
 /// Packages that always name the current kernel: Debian's, Ubuntu's.
 const CURRENT: [&str; 2] = ["linux-image-amd64", "linux-image-generic"];
-/// What is taken out: the kernel, and the driver of the emulated network card.
-const MEMBERS: [&str; 2] = ["*/boot/vmlinuz-*", "*/e1000/e1000.ko*"];
+/// What is taken out: the kernel, the driver of the emulated network card, and the file system of firmware's variables.
+const MEMBERS: [&str; 3] = ["*/boot/vmlinuz-*", "*/e1000/e1000.ko*", "*/efivarfs/efivarfs.ko*"];
 /// How modules are compressed, and what undoes it.
 const COMPRESSIONS: [(&str, &str); 3] = [("xz", "xz"), ("zst", "zstd"), ("gz", "gzip")];
 
 /// Whether the kernel's files are in the target directory.
 pub(crate) fn is_there() -> bool {
     let Ok(folder) = folder() else { return false };
-    ["vmlinuz", "e1000.ko"].into_iter().all(|name| folder.join(name).is_file())
+    ["vmlinuz", "e1000.ko", "efivarfs.ko"].into_iter().all(|name| folder.join(name).is_file())
 }
 
 /// Downloads the current kernel's package and takes the kernel out.
@@ -37,21 +37,8 @@ pub(crate) fn bring() -> Result<(), Failure> {
             env::consts::ARCH
         )));
     }
-    for program in ["apt-get", "apt-cache", "dpkg-deb", "tar"] {
-        if !is_installed(program) {
-            let text =
-                format!("{program} is missing: the test machine's kernel comes from a package");
-            return Err(Failure::Missing(text));
-        }
-    }
-    let packages = match packages() {
-        Ok(packages) => packages,
-        // A fresh container has no package lists.
-        Err(_) => {
-            execute(apt()?.arg("update").arg("-qq"))?;
-            packages()?
-        }
-    };
+    package::require_programs()?;
+    let packages = package::find(packages)?;
     println!("Taking a kernel for the test machine out of {}", packages.join(" and "));
     let folder = folder()?;
     let work = folder.with_extension("new");
@@ -59,11 +46,7 @@ pub(crate) fn bring() -> Result<(), Failure> {
     let _ = fs::remove_dir_all(&work);
     let tree = work.join("tree");
     fs::create_dir_all(&tree).map_err(failed)?;
-    // The download needs no rights, and no other user has a business in our folder.
-    let mut download = Command::new("apt-get");
-    download.args(["download", "-qq", "-o", "APT::Sandbox::User=root"]).args(&packages);
-    execute(download.current_dir(&work))?;
-    for package in files_below(&work) {
+    for package in package::download(&packages, &work)? {
         extract(&package, &tree)?;
         fs::remove_file(&package).map_err(failed)?;
     }
@@ -72,6 +55,12 @@ pub(crate) fn bring() -> Result<(), Failure> {
     fs::rename(kernel, work.join("vmlinuz")).map_err(failed)?;
     let module = unpacked(named(&found, "e1000.ko", &packages)?)?;
     fs::rename(module, work.join("e1000.ko")).map_err(failed)?;
+    let variables = work.join("efivarfs.ko");
+    match named(&found, "efivarfs.ko", &packages) {
+        Ok(module) => fs::rename(unpacked(module)?, variables).map_err(failed)?,
+        // Ubuntu's kernel has it built in: nothing to load.
+        Err(_) => fs::write(variables, b"").map_err(failed)?,
+    }
     fs::write(work.join("package"), packages.join("\n") + "\n").map_err(failed)?;
     fs::remove_dir_all(&tree).map_err(failed)?;
     let _ = fs::remove_dir_all(&folder);
@@ -96,20 +85,6 @@ fn packages() -> Result<Vec<String>, Failure> {
         "neither of {} is in the package lists: the test machine has no kernel",
         CURRENT.join(", ")
     )))
-}
-
-/// What a package depends on; nothing for a package that the lists do not have.
-fn dependencies(package: &str) -> Result<Vec<String>, Failure> {
-    let mut command = Command::new("apt-cache");
-    let only = ["depends", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"];
-    let output = match output_of(command.args(only).args(["--no-replaces", package])) {
-        Ok(output) => output,
-        Err(Failure::Failed(_)) => return Ok(Vec::new()),
-        Err(failure) => return Err(failure),
-    };
-    let text = String::from_utf8_lossy(&output);
-    let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    Ok(names.map(str::to_owned).collect())
 }
 
 /// Takes [`MEMBERS`] out of a package.
@@ -153,18 +128,4 @@ fn unpacked(module: &Path) -> Result<PathBuf, Failure> {
     };
     execute(Command::new(program).args(["-d", "-q"]).arg(module))?;
     Ok(module.with_extension(""))
-}
-
-/// Every file below a folder.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut out = Vec::new();
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        if path.is_dir() && !path.is_symlink() {
-            out.extend(files_below(&path));
-        } else {
-            out.push(path);
-        }
-    }
-    out
 }

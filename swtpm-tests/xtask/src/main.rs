@@ -6,8 +6,10 @@ mod ci;
 mod fuzz;
 mod generated;
 mod kernel;
+mod package;
 mod run;
 mod setup;
+mod systemd;
 
 use std::{
     env,

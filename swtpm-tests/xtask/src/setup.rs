@@ -5,6 +5,7 @@ use std::{env, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 use crate::{
     kernel,
     run::{Failure, execute, is_installed},
+    systemd,
 };
 
 /// A Debian package, how to see that it is there, and why it is needed.
@@ -98,6 +99,34 @@ const MACHINE: [Package; 8] = [
     },
 ];
 
+/// A part of the test machine that is taken out of packages, not installed.
+struct Unpacked {
+    name: &'static str,
+    is_there: fn() -> bool,
+    bring: fn() -> Result<(), Failure>,
+    why: &'static str,
+}
+
+const UNPACKED: [Unpacked; 2] = [
+    Unpacked {
+        name: "kernel",
+        is_there: kernel::is_there,
+        bring: kernel::bring,
+        why: "a kernel for the test machine, out of its package",
+    },
+    Unpacked {
+        name: "systemd",
+        is_there: systemd::is_there,
+        bring: systemd::bring,
+        why: "systemd for the test machine, out of its packages",
+    },
+];
+
+/// What this host unpacks.
+fn unpacked() -> &'static [Unpacked] {
+    if kernel::IS_SUPPORTED { &UNPACKED } else { &[] }
+}
+
 /// What this host needs.
 fn packages() -> impl Iterator<Item = &'static Package> {
     let machine: &[Package] = if kernel::IS_SUPPORTED { &MACHINE } else { &[] };
@@ -115,12 +144,13 @@ pub(crate) fn check() -> Result<(), Failure> {
             missing.push(package.name);
         }
     }
-    if kernel::IS_SUPPORTED {
-        let mark = if kernel::is_there() { "ok     " } else { "missing" };
-        println!("{mark}  {:<16} a kernel for the test machine, out of its package", "(kernel)");
-    }
-    if kernel::IS_SUPPORTED && !kernel::is_there() {
-        missing.push("a kernel");
+    for part in unpacked() {
+        let is_there = (part.is_there)();
+        let mark = if is_there { "ok     " } else { "missing" };
+        println!("{mark}  {:<16} {}", format!("({})", part.name), part.why);
+        if !is_there {
+            missing.push(part.name);
+        }
     }
     if missing.is_empty() {
         return Ok(());
@@ -131,17 +161,16 @@ pub(crate) fn check() -> Result<(), Failure> {
 /// Installs what is missing, saying so; silent where nothing is.
 pub(crate) fn install_missing() -> Result<(), Failure> {
     install_packages()?;
-    if kernel::is_there() {
-        return Ok(());
-    }
-    match kernel::bring() {
-        // Everything else works without: the tests that need it say so, and fail where CI=true.
-        Err(Failure::Missing(why)) => {
-            eprintln!("note: no kernel for the test machine: {why}");
-            Ok(())
+    for part in unpacked().iter().filter(|part| !(part.is_there)()) {
+        match (part.bring)() {
+            // Everything else works without: the tests that need it say so, and fail where CI=true.
+            Err(Failure::Missing(why)) => {
+                eprintln!("note: no {} for the test machine: {why}", part.name);
+            }
+            other => other?,
         }
-        other => other,
     }
+    Ok(())
 }
 
 fn install_packages() -> Result<(), Failure> {

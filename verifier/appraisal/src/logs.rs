@@ -39,11 +39,14 @@ impl BootLogs {
         pcrs: &AttestedPcrs,
         context: &AppraisalContext<'_>,
     ) -> Result<Self, Denial> {
+        let required =
+            context.in_force.reference.map(ReferenceValues::log_pcrs).unwrap_or_default();
         let without = |log| Self { log, tool_pcr_start: None, boot_pcrs: quoted_boot_pcrs(pcrs) };
         if let Some(boot) = known {
             let mut out = without(boot.boot_log.clone());
             if let Some(log) = boot.boot_log.proven() {
                 log.still_leads_to(pcrs)?;
+                log.refuse_problems(required)?;
                 out.boot_pcrs.know(&log.aggregates);
             }
             return Ok(out);
@@ -51,8 +54,6 @@ impl BootLogs {
         let Some(firmware) = evidence.log(LogKind::Uefi) else {
             return Ok(without(BootLog::Absent));
         };
-        let required =
-            context.in_force.reference.map(ReferenceValues::log_pcrs).unwrap_or_default();
         let continued = PcrSet::from_iter([context.tool_pcr, IMA_PCR]);
         let systemd = evidence.log(LogKind::Systemd);
         match ProvenBootLog::read(firmware, systemd, pcrs, required, continued) {

@@ -1,11 +1,6 @@
 //! The attestation service: one stream is one attestation, bounded in time, bytes and number.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use proto::{
     evidence::{LogCollector, LogKind, LogSuffix, may_be_held},
@@ -13,83 +8,20 @@ use proto::{
     pb::{self, attest_request::Message as Incoming, attest_response::Message as Outgoing},
     reason::ReasonCode,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout_at,
-};
+use tokio::{sync::mpsc, time::timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::status;
+use super::{
+    gate::{Gate, HeldLogs},
+    status,
+};
 use crate::{
     attestation::{Begun, Outcome, Verifier, denied},
     config::Limits,
     metrics,
     server::Peer,
 };
-
-/// One permit of the pending-log budget, bytes.
-const LOG_PERMIT_BYTES: usize = 4096;
-
-/// Bounds on streams; [`Limits`] has the numbers.
-#[derive(Debug)]
-pub struct Gate {
-    streams: Arc<Semaphore>,
-    log_bytes: Arc<Semaphore>,
-    streams_per_peer: usize,
-    peers: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// A place at the gate, given back on drop.
-struct Place {
-    gate: Arc<Gate>,
-    peer: Option<IpAddr>,
-    _stream: OwnedSemaphorePermit,
-}
-
-impl Gate {
-    fn new(limits: &Limits) -> Self {
-        Self {
-            streams: Arc::new(Semaphore::new(limits.streams)),
-            log_bytes: Arc::new(Semaphore::new(limits.pending_log_bytes / LOG_PERMIT_BYTES)),
-            streams_per_peer: limits.streams_per_peer,
-            peers: Mutex::new(HashMap::new()),
-        }
-    }
-
-    fn enter(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, Status> {
-        let busy = || {
-            status::with_reason(
-                Code::ResourceExhausted,
-                ReasonCode::ServiceBusy,
-                ReasonCode::ServiceBusy.meaning(),
-            )
-        };
-        let stream = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| busy())?;
-        if let Some(peer) = peer {
-            let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = peers.entry(peer).or_insert(0);
-            if *count >= self.streams_per_peer {
-                return Err(busy());
-            }
-            *count += 1;
-        }
-        Ok(Place { gate: Arc::clone(self), peer, _stream: stream })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some(peer) = self.peer else { return };
-        let mut peers = self.gate.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = peers.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                peers.remove(&peer);
-            }
-        }
-    }
-}
 
 /// Implements `assay.attest.v1.Attestation`.
 #[derive(Debug)]
@@ -123,7 +55,8 @@ impl pb::attestation_server::Attestation for AttestationService {
         tokio::spawn(async move {
             let _place = place;
             let started = tokio::time::Instant::now();
-            let answer = converse(&verifier, &gate, incoming, &sender).await;
+            let held = gate.hold_logs(peer);
+            let answer = converse(&verifier, held, incoming, &sender).await;
             metrics::attestation(&answer, started.elapsed());
             let message = match answer {
                 Ok(outcome) => {
@@ -160,7 +93,7 @@ type Sender = mpsc::Sender<Result<pb::AttestResponse, Status>>;
 /// Hello, challenge, evidence, result.
 async fn converse(
     verifier: &Arc<Verifier>,
-    gate: &Gate,
+    mut held: HeldLogs,
     mut incoming: Streaming<pb::AttestRequest>,
     sender: &Sender,
 ) -> Result<Outcome, Status> {
@@ -183,43 +116,25 @@ async fn converse(
         other => return Err(out_of_order("evidence", &other)),
     };
     may_be_held(&evidence).map_err(|error| status::evidence(&error))?;
-    let (logs, _held) = logs(&mut incoming, gate, session.logs_wanted(), answer_by).await?;
+    let logs = logs(&mut incoming, &mut held, session.logs_wanted(), answer_by).await?;
     verifier.finish(*session, evidence, logs).await.map_err(|error| status::attest(&error))
 }
 
 /// Log chunks until End, under the budget that all streams share.
 async fn logs(
     incoming: &mut Streaming<pb::AttestRequest>,
-    gate: &Gate,
+    held: &mut HeldLogs,
     wanted: &[(LogKind, u64)],
     by: tokio::time::Instant,
-) -> Result<(Vec<LogSuffix>, Option<OwnedSemaphorePermit>), Status> {
+) -> Result<Vec<LogSuffix>, Status> {
     let mut collector = LogCollector::default();
-    let mut bytes = 0_usize;
-    let mut held: Option<OwnedSemaphorePermit> = None;
     loop {
         match next(incoming, by).await? {
             Incoming::LogChunk(chunk) => {
-                // By bytes of the whole stream: many small pieces cost what one large one does.
-                bytes += chunk.data.len();
-                let have = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-                let permits = bytes.div_ceil(LOG_PERMIT_BYTES).saturating_sub(have);
-                let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-                let permit = Arc::clone(&gate.log_bytes).try_acquire_many_owned(permits);
-                let permit = permit.map_err(|_| {
-                    status::with_reason(
-                        Code::ResourceExhausted,
-                        ReasonCode::ServiceBusy,
-                        "as many log bytes are under way as the verifier holds",
-                    )
-                })?;
-                match &mut held {
-                    Some(held) => held.merge(permit),
-                    None => held = Some(permit),
-                }
+                held.add(chunk.data.len())?;
                 collector.take(chunk, wanted).map_err(|error| status::evidence(&error))?;
             }
-            Incoming::End(_) => return Ok((collector.finish(), held)),
+            Incoming::End(_) => return Ok(collector.finish()),
             other => return Err(out_of_order("log_chunk or end", &other)),
         }
     }

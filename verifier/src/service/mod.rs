@@ -4,5 +4,6 @@ pub mod access;
 pub mod admin;
 mod answer;
 pub mod attest;
+mod gate;
 pub mod reference;
 pub mod status;

@@ -175,16 +175,20 @@ pub fn explain<'a>(
     let vouched_for: PcrSet =
         explained.iter().filter(|pcr| is_quoted(&quoted, bank, *pcr)).collect();
     let mut reading = reader::read(log, &replay, bank, vouched_for);
-    // What is odd in a required PCR counts in whichever bank it was given.
+    // What is odd in a required PCR counts in whichever bank it was given; what would be refused counts in every PCR,
+    // for rules that come later to require it.
     for other in banks.iter().filter(|other| **other != bank) {
-        let rest: PcrSet = required
+        let rest: PcrSet = explained
             .iter()
-            .filter(|pcr| explained.contains(*pcr) && !vouched_for.contains(*pcr))
-            .filter(|pcr| is_quoted(&quoted, *other, *pcr))
+            .filter(|pcr| !vouched_for.contains(*pcr) && is_quoted(&quoted, *other, *pcr))
             .collect();
         if !rest.is_empty() {
             let mut odd = reader::read(log, &replay, *other, rest).problems;
-            odd.retain(|odd| odd.pcr.and_then(PcrIndex::new).is_some_and(|pcr| rest.contains(pcr)));
+            odd.retain(|odd| {
+                let pcr = odd.pcr.and_then(PcrIndex::new).filter(|pcr| rest.contains(*pcr));
+                let is_refused = matches!(odd.code.class(), ProblemClass::Refusal(_));
+                pcr.is_some_and(|pcr| is_refused || required.contains(pcr))
+            });
             reading.problems.append(&mut odd);
         }
     }
@@ -193,7 +197,21 @@ pub fn explain<'a>(
         reading.problems.retain(|problem| problem.code != ProblemCode::ExitBootServicesMissing);
         reading.quirks.push(QuirkSeen { quirk: Quirk::ExitNotLogged, event: 0 });
     }
-    for problem in &reading.problems {
+    refuse_problems(&reading.problems, required)?;
+    let records = later.systemd.unwrap_or_default();
+    reading.facts.userspace = systemd::userspace_measurements(&replay, records, bank, vouched_for);
+    if PcrIndex::new(SECTIONS_PCR).is_some_and(|pcr| vouched_for.contains(pcr)) {
+        reading.facts.untold.extend(systemd::untold(&replay, bank));
+    }
+    Ok(ExplainedBootLog { replay, reading, explained, systemd_records })
+}
+
+/// Refuses what is more than odd in a required PCR.
+///
+/// # Errors
+/// `EVENT_LOG_SEPARATOR_INVALID`.
+pub(super) fn refuse_problems(problems: &[Problem], required: PcrSet) -> Result<(), Denial> {
+    for problem in problems {
         let pcr = problem.pcr.and_then(PcrIndex::new);
         if let (ProblemClass::Refusal(code), true) =
             (problem.code.class(), pcr.is_some_and(|pcr| required.contains(pcr)))
@@ -207,12 +225,7 @@ pub fn explain<'a>(
             .into());
         }
     }
-    let records = later.systemd.unwrap_or_default();
-    reading.facts.userspace = systemd::userspace_measurements(&replay, records, bank, vouched_for);
-    if PcrIndex::new(SECTIONS_PCR).is_some_and(|pcr| vouched_for.contains(pcr)) {
-        reading.facts.untold.extend(systemd::untold(&replay, bank));
-    }
-    Ok(ExplainedBootLog { replay, reading, explained, systemd_records })
+    Ok(())
 }
 
 /// The quoted bank with most of the required PCRs, the first of several; `None` where nothing was quoted.

@@ -11,7 +11,10 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{AttestedBootLog, BootFacts, EventSource, Later, Problem, Replay, quirks::QuirkSeen};
+use super::{
+    AttestedBootLog, BootFacts, EventSource, Later, Problem, Replay, explain::refuse_problems,
+    quirks::QuirkSeen,
+};
 use crate::{
     ima::{BootAggregate, BootPcrs},
     pcr::AttestedPcrs,
@@ -186,6 +189,14 @@ impl ProvenBootLog {
             }
         }
         Ok(())
+    }
+
+    /// Refuses what [`Self::read`] refuses of PCRs that policy reads: policy may ask for more than when it was read.
+    ///
+    /// # Errors
+    /// `EVENT_LOG_SEPARATOR_INVALID`.
+    pub fn refuse_problems(&self, required: PcrSet) -> Result<(), Denial> {
+        refuse_problems(&self.problems, required)
     }
 }
 

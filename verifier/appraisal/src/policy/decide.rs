@@ -74,6 +74,12 @@ fn by_rules(node: Judged<'_>, rules: &Rules) -> Vec<Finding> {
     let Judged { claims, measurements, ima } = node;
     let mut findings = Vec::new();
     tpm(claims, rules, &mut findings);
+    // What every alternative reads was refused before; this is for what only some of them read.
+    if let Some(Err(denial)) =
+        claims.boot_log().proven().map(|log| log.refuse_problems(rules.log_pcrs()))
+    {
+        findings.extend(denial.findings().cloned());
+    }
     if let Some(boot_rules) = &rules.boot {
         boot::boot(claims.boot_log(), boot_rules, &mut findings);
     }

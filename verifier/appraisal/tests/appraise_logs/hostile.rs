@@ -423,3 +423,32 @@ fn a_renewal_does_not_stand_on_what_was_never_proven() {
     let missing = denial.findings().find(|found| found.code == ReasonCode::PolicyBootLogMissing);
     assert_eq!(missing.expect("refused").subject, "PCR 12 (sha256)", "{denial:#?}");
 }
+
+/// Nor is a log that no rule read when the boot was proven, and that a new boot under the same rules would be refused for.
+#[test]
+fn a_renewal_refuses_the_log_that_a_new_boot_is_refused_for() {
+    let mut log = Log::after(plain().log(), &[LogAlg::Sha256, LogAlg::Sha384]);
+    log.separator(6);
+    let both = PcrSelection::new([(HashAlg::Sha256, set(&[0, 2, 4, 6, 7, 14]))]);
+    // Facts come from SHA-256: PCR 6 is read in the other bank alone.
+    let other = PcrSelection::new([
+        (HashAlg::Sha256, set(&[0, 2, 4, 7, 14])),
+        (HashAlg::Sha384, set(&[6, 14])),
+    ]);
+    for (selection, bank) in [(both, HashAlg::Sha256), (other, HashAlg::Sha384)] {
+        let mut site = booted(&log.bytes);
+        site.issued.selection = selection;
+        judge_by(&mut site, "");
+        let proven = admit(&site, &log.bytes);
+        // Rules about events, none about the boot: these would tell of every oddity.
+        let separator = hex::encode(bank.hash(&[&[0; 4]]).as_bytes());
+        let accept = format!("accept = [{{ digest = \"{separator}\" }}]");
+        judge_by(&mut site, &format!("[[events]]\nbank = \"{bank}\"\nindex = 6\n{accept}\n"));
+        let afresh = deny_log(&site, &log.bytes);
+        assert_code(&afresh, ReasonCode::EventLogSeparatorInvalid);
+        let renewed = site.deny_renewal(&proven.boot, |_| ());
+        let findings =
+            |denial: &appraisal::verdict::Denial| denial.findings().cloned().collect::<Vec<_>>();
+        assert_eq!(findings(&renewed), findings(&afresh), "{bank}");
+    }
+}
