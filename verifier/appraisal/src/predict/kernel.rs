@@ -2,7 +2,7 @@
 //!
 //! # Source
 //! Linux, `drivers/firmware/efi/libstub/efi-stub-helper.c` (`EV_EVENT_TAG` in PCR 9: the initrd from 5.17 on, LoadOptions
-//! from 6.1 on); Linux, "The Linux/x86 Boot Protocol"; systemd-boot(7) for PCR 12.
+//! from 6.1 on); Linux, "The Linux/x86 Boot Protocol"; systemd, `src/boot/efi/measure.c` (`tpm_log_load_options`), PCR 12.
 
 use proto::digest::HashAlg;
 
@@ -36,23 +36,19 @@ impl Kernel<'_> {
         limit("the command line", self.command_line.len(), MAX_COMMAND_LINE_BYTES)?;
         limit("the initrd", self.initrd.map_or(0, <[u8]>::len), MAX_IMAGE_BYTES)?;
         let image = Image::parse(self.image)?;
-        let place = |role| (INITRD_PCR, role);
         let mut out = vec![application(&image, Role::Application(0), "boot application", banks)];
-        // systemd-boot measures the text without its terminator, in UCS-2.
+        // With its terminator, here and there: systemd-boot measures all that it allocated, whatever its documentation
+        // says of terminators.
         let mut text = ucs2(self.command_line);
+        text.extend([0, 0]);
         let words = format!("kernel command line {:?}", self.command_line);
-        out.push(Measured::new((OPTIONS_PCR, Role::Options), words, banks, |bank| {
-            bank.hash(&[&text])
-        }));
-        out.push(Measured::new(
-            place(Role::KernelFile),
-            "file read by the boot loader",
-            banks,
-            |bank| bank.hash(&[self.image]),
-        ));
+        let place = (OPTIONS_PCR, Role::Options);
+        out.push(Measured::new(place, words, banks, |bank| bank.hash(&[&text])));
+        let place = (INITRD_PCR, Role::KernelFile);
+        let words = "file read by the boot loader";
+        out.push(Measured::new(place, words, banks, |bank| bank.hash(&[self.image])));
         let version = Version::of(self.image);
         if version.measures_options() {
-            text.extend([0, 0]);
             out.push(options(&text, banks));
         }
         if let Some(bytes) = self.initrd.filter(|_| version.measures_initrd()) {

@@ -24,7 +24,11 @@ mod measured;
 pub mod pe;
 mod replace;
 mod rules;
+#[cfg(test)]
+mod sample;
 mod stub;
+#[cfg(test)]
+mod tests;
 mod uki;
 
 use std::{collections::BTreeSet, fmt};

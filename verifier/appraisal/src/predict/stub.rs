@@ -9,9 +9,16 @@ use super::{artifact::ArtifactError, pe::Image};
 /// First version that measures each section by name and content into PCR 11.
 pub(super) const FIRST: u16 = 252;
 /// First version that also hands `.osrel` and `.profile` to the kernel, as archives.
+///
+/// # Source
+/// systemd pull request 34338.
 const HANDS_OVER_MORE: u16 = 257;
-/// First version of which it is not known here whether it has firmware load the kernel.
-const OTHER_KERNEL_LOADER: u16 = 257;
+/// First version that starts the kernel itself, unless shim is there to load it; what firmware measures then was not
+/// seen here.
+///
+/// # Source
+/// systemd pull request 37372.
+const OTHER_KERNEL_LOADER: u16 = 258;
 /// The newest version that this was written against.
 pub(super) const NEWEST: u16 = 258;
 
