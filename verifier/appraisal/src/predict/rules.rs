@@ -68,14 +68,13 @@ fn applications(
             continue;
         }
         let Some(digest) = of(std::slice::from_ref(event), event.role) else { continue };
-        let replaced = old.and_then(|old| of(old, event.role)).map(LogDigest::from);
-        let replaced = base.iter().find(|accepted| match replaced {
-            Some(replaced) => accepted.digest == replaced,
-            None => {
-                let is_payload = |what: &String| what.contains(STUB_PAYLOAD);
-                event.role == Role::InnerKernel && accepted.what.as_ref().is_some_and(is_payload)
+        let replaced = match old {
+            Some(old) => {
+                let digest = of(old, event.role).map(LogDigest::from);
+                base.iter().find(|accepted| Some(accepted.digest) == digest)
             }
-        });
+            None => only(base, event.role == Role::InnerKernel),
+        };
         // The kernel inside is measured on some machines only: those where the old one was.
         if event.role == Role::InnerKernel && replaced.is_none() {
             continue;
@@ -87,6 +86,15 @@ fn applications(
         }
     }
     out
+}
+
+/// The one entry that is the kernel inside of an image, or the one that is not.
+fn only(base: &[AcceptedDigest], is_inner: bool) -> Option<&AcceptedDigest> {
+    let is_payload = |what: &String| what.contains(STUB_PAYLOAD);
+    let mut found =
+        base.iter().filter(|accepted| accepted.what.as_ref().is_some_and(is_payload) == is_inner);
+    let first = found.next();
+    first.filter(|_| found.next().is_none())
 }
 
 fn command_lines(base: &[AcceptedCommandLine], new: &Subject) -> Vec<AcceptedCommandLine> {
