@@ -8,7 +8,7 @@ mod predicted;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use appraisal::ima::Manifest;
+use appraisal::{ima::Manifest, policy::document::GoldenDocument};
 use attestor::output::Status;
 use proto::eventlog::{EventLog, EventType};
 use swtpm_tests::{
@@ -241,7 +241,7 @@ async fn a_golden_set_admits_what_it_was_captured_from_and_denies_every_other_bo
     let Requirement::Met(parts) = require() else { return };
     let site = Arc::new(Site::start(&parts).await.expect("verifier"));
     let (first, golden) = captured(&site).await.expect("a golden set");
-    let golden: Arc<str> = golden.into();
+    let golden = Arc::new(golden);
     let mut running = Running::default();
     running.add("the same machine again", same_machine(Arc::clone(&site), first));
     running.add("its twin", twin(Arc::clone(&site)));
@@ -254,7 +254,7 @@ async fn a_golden_set_admits_what_it_was_captured_from_and_denies_every_other_bo
 }
 
 /// Boots `w1`, which is denied for want of reference values, and makes what it proved the golden set.
-async fn captured(site: &Site) -> Result<((Machine, Vec<u8>), String), AnyError> {
+async fn captured(site: &Site) -> Result<((Machine, Vec<u8>), GoldenDocument), AnyError> {
     let mut machine = site.worker("w1", POOL, SecureBoot::On).await?;
     let mut guest = machine.boot(&site.image()?).await?;
     site.configure(&mut guest).await?;
@@ -267,6 +267,7 @@ async fn captured(site: &Site) -> Result<((Machine, Vec<u8>), String), AnyError>
     }
     judged(site, &mut guest, ADMITTED).await?;
     let node_key = site.node_key(&mut guest).await?;
+    let golden = predicted::captured(site, "w1", &mut guest).await?;
     guest.power_off().await?;
     Ok(((machine, node_key), golden))
 }
@@ -393,7 +394,11 @@ async fn refused_by_firmware(site: Arc<Site>) -> Result<(), AnyError> {
 }
 
 /// A worker of the pool whose boot differs.
-async fn other_boot(site: Arc<Site>, golden: Arc<str>, boot: OtherBoot) -> Result<(), AnyError> {
+async fn other_boot(
+    site: Arc<Site>,
+    golden: Arc<GoldenDocument>,
+    boot: OtherBoot,
+) -> Result<(), AnyError> {
     let mut machine = site.worker(boot.name, POOL, boot.secure_boot).await?;
     let image = (boot.image)(site.image()?)?;
     let mut guest = machine.boot(&image).await?;
@@ -405,7 +410,7 @@ async fn other_boot(site: Arc<Site>, golden: Arc<str>, boot: OtherBoot) -> Resul
         return Ok(guest.power_off().await?);
     }
     // Another mode is no update of the first machine, but a machine to update.
-    let golden = predicted::captured(&site, boot.name).await?;
+    let golden = predicted::captured(&site, boot.name, &mut guest).await?;
     guest.power_off().await?;
     let update = predicted::everything_new(site.image()?)?.unsigned();
     let mut guest = machine.boot(&update).await?;
