@@ -3,9 +3,12 @@
 //! Each boot costs some 20 s of a processor, so that one site, one golden set and few boots serve every
 //! assertion. `cargo xtask machine` starts such a machine for a person.
 
+#[path = "machine/predicted.rs"]
+mod predicted;
+
 use std::{collections::BTreeSet, sync::Arc};
 
-use appraisal::ima::Manifest;
+use appraisal::{ima::Manifest, policy::document::GoldenDocument};
 use attestor::output::Status;
 use proto::eventlog::{EventLog, EventType};
 use swtpm_tests::{
@@ -237,20 +240,21 @@ grep -q '^0*$' /sys/class/tpm/tpm0/pcr-sha256/16
 async fn a_golden_set_admits_what_it_was_captured_from_and_denies_every_other_boot() {
     let Requirement::Met(parts) = require() else { return };
     let site = Arc::new(Site::start(&parts).await.expect("verifier"));
-    let first = captured(&site).await.expect("a golden set");
+    let (first, golden) = captured(&site).await.expect("a golden set");
+    let golden = Arc::new(golden);
     let mut running = Running::default();
     running.add("the same machine again", same_machine(Arc::clone(&site), first));
     running.add("its twin", twin(Arc::clone(&site)));
     running.add("an image that nobody signed", refused_by_firmware(Arc::clone(&site)));
     for boot in OTHER_BOOTS {
-        running.add(boot.name, other_boot(Arc::clone(&site), boot));
+        running.add(boot.name, other_boot(Arc::clone(&site), Arc::clone(&golden), boot));
     }
     let wrong = running.ended().await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Boots `w1`, which is denied for want of reference values, and makes what it proved the golden set.
-async fn captured(site: &Site) -> Result<(Machine, Vec<u8>), AnyError> {
+async fn captured(site: &Site) -> Result<((Machine, Vec<u8>), GoldenDocument), AnyError> {
     let mut machine = site.worker("w1", POOL, SecureBoot::On).await?;
     let mut guest = machine.boot(&site.image()?).await?;
     site.configure(&mut guest).await?;
@@ -263,8 +267,9 @@ async fn captured(site: &Site) -> Result<(Machine, Vec<u8>), AnyError> {
     }
     judged(site, &mut guest, ADMITTED).await?;
     let node_key = site.node_key(&mut guest).await?;
+    let golden = predicted::captured(site, "w1", &mut guest).await?;
     guest.power_off().await?;
-    Ok((machine, node_key))
+    Ok(((machine, node_key), golden))
 }
 
 /// Powered on again, and reset from within: each boot is admitted with keys of its own.
@@ -389,12 +394,27 @@ async fn refused_by_firmware(site: Arc<Site>) -> Result<(), AnyError> {
 }
 
 /// A worker of the pool whose boot differs.
-async fn other_boot(site: Arc<Site>, boot: OtherBoot) -> Result<(), AnyError> {
+async fn other_boot(
+    site: Arc<Site>,
+    golden: Arc<GoldenDocument>,
+    boot: OtherBoot,
+) -> Result<(), AnyError> {
     let mut machine = site.worker(boot.name, POOL, boot.secure_boot).await?;
-    let mut guest = machine.boot(&(boot.image)(site.image()?)?).await?;
+    let image = (boot.image)(site.image()?)?;
+    let mut guest = machine.boot(&image).await?;
     guest.succeed(boot.is_there).await?;
     site.configure(&mut guest).await?;
     judged(&site, &mut guest, boot.expected).await?;
+    if boot.secure_boot == SecureBoot::On {
+        predicted::agrees(&golden, (&site.image()?, &image), &mut guest).await?;
+        return Ok(guest.power_off().await?);
+    }
+    // Another mode is no update of the first machine, but a machine to update.
+    let golden = predicted::captured(&site, boot.name, &mut guest).await?;
+    guest.power_off().await?;
+    let update = predicted::everything_new(site.image()?)?.unsigned();
+    let mut guest = machine.boot(&update).await?;
+    predicted::agrees(&golden, (&image, &update), &mut guest).await?;
     Ok(guest.power_off().await?)
 }
 

@@ -37,6 +37,7 @@ pub struct Image {
     command_line: String,
     initrd: Initrd,
     kernel: Vec<u8>,
+    others: Vec<(&'static str, Vec<u8>)>,
     is_signed: bool,
 }
 
@@ -70,6 +71,7 @@ impl Image {
             command_line: COMMAND_LINE.into(),
             initrd,
             kernel: read(&parts.kernel)?,
+            others: Vec::new(),
             is_signed: true,
             parts: parts.clone(),
         })
@@ -96,6 +98,13 @@ impl Image {
     #[must_use]
     pub fn with_file(mut self, path: &str, content: &[u8]) -> Self {
         self.initrd.insert(path, content.to_vec(), false);
+        self
+    }
+
+    /// Adds a section that the stub knows, `.pcrpkey` for one.
+    #[must_use]
+    pub fn with_section(mut self, name: &'static str, content: &[u8]) -> Self {
+        self.others.push((name, content.to_vec()));
         self
     }
 
@@ -144,6 +153,11 @@ impl Image {
             hash.update(part.len().to_be_bytes());
             hash.update(part);
         }
+        for (name, content) in &self.others {
+            hash.update(name);
+            hash.update(content.len().to_be_bytes());
+            hash.update(content);
+        }
         hash.update([u8::from(self.is_signed)]);
         let path = self.parts.cache.join(format!("{}.efi", hex::encode(hash.finalize())));
         if path.is_file() {
@@ -153,6 +167,7 @@ impl Image {
             command_line: self.command_line.clone(),
             initrd: compressed(&archive)?,
             kernel: self.kernel.clone(),
+            others: self.others.clone(),
         };
         // Written beside and renamed, so that another process sees a whole image or none.
         let folder = io("creating a folder", || tempfile::tempdir_in(&self.parts.cache))?;

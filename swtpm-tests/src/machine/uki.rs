@@ -24,6 +24,8 @@ pub(super) struct Sections {
     pub(super) command_line: String,
     pub(super) initrd: Vec<u8>,
     pub(super) kernel: Vec<u8>,
+    /// Further sections, by name.
+    pub(super) others: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// Writes the image to `out`.
@@ -40,13 +42,17 @@ pub(super) fn assemble(
     let mut command = Command::new("objcopy");
     // The stub's symbols would stand behind the last section, in nobody's hash.
     command.arg("--strip-all");
+    let others = sections.others.iter().map(|(name, content)| (*name, content.as_slice()));
     // The kernel last: it may unpack itself beyond its own end.
     for (name, content) in [
         (".osrel", OS_RELEASE.as_bytes()),
         (".cmdline", sections.command_line.as_bytes()),
         (".initrd", &sections.initrd),
-        (".linux", &sections.kernel),
-    ] {
+    ]
+    .into_iter()
+    .chain(others)
+    .chain([(".linux", sections.kernel.as_slice())])
+    {
         let file = at(name);
         io("writing a section", || fs::write(&file, content))?;
         command.arg("--add-section").arg(format!("{name}={}", file.display()));

@@ -36,6 +36,7 @@ pub mod measurement;
 pub mod node_key;
 pub mod pcr;
 pub mod policy;
+pub mod predict;
 pub mod quote;
 pub mod verdict;
 pub mod verification_key;

@@ -4,7 +4,7 @@ use proto::eventlog::{LogAlg, LogDigest};
 
 /// An event whose content is fixed by a specification. Its digest proves it, whatever type and data the log claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Constant {
+pub(crate) enum Constant {
     /// The end of a PCR's pre-boot part.
     Separator([u8; 4]),
     /// `EV_SEPARATOR` that reports an error.
@@ -57,7 +57,7 @@ const SECTIONS: [&str; 14] = [
 
 /// Digests of all constants in one bank.
 #[derive(Debug)]
-pub(super) struct Constants {
+pub(crate) struct Constants {
     alg: LogAlg,
     known: Vec<(LogDigest, Constant)>,
 }
@@ -70,7 +70,7 @@ impl Constant {
 }
 
 impl Constants {
-    pub(super) fn new(alg: LogAlg) -> Self {
+    pub(crate) fn new(alg: LogAlg) -> Self {
         let mut known = Vec::with_capacity(2 * TEXTS.len() + 3);
         let mut add = |parts: &[&[u8]], constant| {
             known.extend(alg.hash(parts).map(|digest| (digest, constant)));
@@ -87,14 +87,14 @@ impl Constants {
     }
 
     /// Also the names of sections, which only PCR 11 needs.
-    pub(super) fn add_sections(&mut self) {
+    pub(crate) fn add_sections(&mut self) {
         for name in SECTIONS {
             let digest = self.alg.hash(&[name.as_bytes(), &[0]]);
             self.known.extend(digest.map(|digest| (digest, Constant::Section(name))));
         }
     }
 
-    pub(super) fn of(&self, digest: &LogDigest) -> Option<Constant> {
+    pub(crate) fn of(&self, digest: &LogDigest) -> Option<Constant> {
         self.known.iter().find(|(known, _)| known == digest).map(|(_, constant)| *constant)
     }
 }

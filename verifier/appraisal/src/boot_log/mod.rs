@@ -37,6 +37,7 @@ mod systemd;
 mod vouch;
 mod words;
 
+pub(crate) use constants::{Constant, Constants};
 pub use explain::{AttestedBootLog, ExplainedBootLog, Later, explain};
 pub use facts::{
     Application, Authority, BootFacts, BootVariable, CommandLine, Driver, ExitBootServices,
