@@ -34,10 +34,7 @@ pub(super) async fn captured(
     node: &str,
     guest: &mut Guest,
 ) -> Result<GoldenDocument, AnyError> {
-    let store = site.cluster.store();
-    let node = store.node(node).await?.ok_or("no such node")?;
-    let pcr = site.cluster.verifier().settings().tool_pcr;
-    let golden = verifier::capture::capture(store, &node, "", pcr).await?;
+    let golden = site.cluster.captured(node).await?;
     in_all_banks(&golden, &guest.read(super::FIRMWARE_LOG).await?)
 }
 

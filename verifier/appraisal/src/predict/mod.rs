@@ -416,7 +416,7 @@ impl Work<'_> {
             what: event.what,
         });
         let from = Some(format!("predicted: {}", self.new.label));
-        Some(AcceptedValue { value, from, events: events.collect() })
+        Some(AcceptedValue { value, from, events: events.collect(), ..AcceptedValue::default() })
     }
 
     fn events(&mut self, rule: &EventRule) -> Result<Option<EventRule>, PredictError> {

@@ -30,7 +30,7 @@ fn alg(digest: &LogDigest) -> Option<HashAlg> {
 const fn digest_of_line(line: &AcceptedCommandLine) -> Option<&AcceptedDigest> {
     match line {
         AcceptedCommandLine::Digest(accepted) => Some(accepted),
-        AcceptedCommandLine::Text { .. } => None,
+        AcceptedCommandLine::Text { .. } | AcceptedCommandLine::Pattern { .. } => None,
     }
 }
 

@@ -95,7 +95,11 @@ fn accepted(bank: HashAlg, events: &[Event]) -> AcceptedValue {
         digest: hex::encode(digest(bank).as_bytes()),
         what: what.clone(),
     });
-    AcceptedValue { value: value(bank, events), from: None, events: recorded.collect() }
+    AcceptedValue {
+        value: value(bank, events),
+        events: recorded.collect(),
+        ..AcceptedValue::default()
+    }
 }
 
 fn rules(index: u8, alternatives: &[Vec<Event>]) -> Vec<PcrRule> {

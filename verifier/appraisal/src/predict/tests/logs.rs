@@ -25,8 +25,7 @@ fn base(log: &[u8], banks: &[super::HashAlg], indexes: &[u8]) -> Base {
             digest: hex::encode(event.digest(LogAlg::from(bank)).expect("a digest").as_bytes()),
             what: describe(event.pcr, event.untrusted_type, event.untrusted_data),
         });
-        let accept =
-            vec![AcceptedValue { value: String::new(), from: None, events: events.collect() }];
+        let accept = vec![AcceptedValue { events: events.collect(), ..AcceptedValue::default() }];
         base.pcr.push(PcrRule { bank, index, accept });
     }
     base
