@@ -1,5 +1,8 @@
 //! `verifier golden`: reference values.
 
+mod diff;
+mod predict;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,6 +13,7 @@ use clap::Subcommand;
 use proto::{digest::PcrIndex, pb};
 use serde_json::json;
 
+use self::{diff::DiffArgs, predict::PredictArgs};
 use super::{
     Done, Failure, Global, block_on,
     client::{answer, connect_reference},
@@ -61,6 +65,8 @@ pub(super) enum GoldenCommand {
         #[arg(long = "manifest", value_name = "FILE")]
         manifests: Vec<PathBuf>,
     },
+    Predict(PredictArgs),
+    Diff(DiffArgs),
     DryRun(DryRunArgs),
     Apply(ApplyArgs),
     #[command(flatten)]
@@ -79,6 +85,8 @@ pub(super) fn run(global: &Global, command: GoldenCommand) -> Done {
             let toml = answer(connect_reference(global).await?.capture(request).await)?.toml;
             print_toml(output, &toml)
         }),
+        GoldenCommand::Predict(args) => predict::predict(global, &args),
+        GoldenCommand::Diff(args) => diff::run(global, &args),
         GoldenCommand::DryRun(args) => block_on(documents::dry_run(global, args)),
         GoldenCommand::Apply(args) => block_on(documents::apply(global, args)),
         GoldenCommand::Document(command) => {

@@ -8,6 +8,7 @@
 //! when they come, when it is staged or activated, and each time it is read to be put in force.
 
 mod dry_run;
+mod edit;
 mod error;
 mod life;
 mod read;
@@ -15,6 +16,7 @@ mod ring;
 
 pub use self::{
     dry_run::{Change, DryRun, Judged, NodeChange, Summary, Told, UNDECIDED_CODES, What},
+    edit::with_comments_of,
     error::DocumentError,
     life::{Activated, Proposal},
     read::{Content, ReadDocument, kind_of, name_and_version, payload_of},

@@ -30,6 +30,7 @@ mod stub;
 #[cfg(test)]
 mod tests;
 mod uki;
+mod update;
 
 use std::{collections::BTreeSet, fmt};
 
@@ -40,6 +41,7 @@ pub use self::{
     kernel::{Kernel, MAX_COMMAND_LINE_BYTES},
     measured::Unknown,
     replace::GapReason,
+    update::{Before, GroupName, UpdateError, Updated, updated},
 };
 use self::{
     artifact::application,
