@@ -8,6 +8,7 @@
 
 mod boot;
 pub mod decide;
+pub mod diff;
 pub mod document;
 mod golden_set;
 mod pattern;
