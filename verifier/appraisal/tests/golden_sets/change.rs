@@ -31,6 +31,26 @@ pub fn change() -> impl Strategy<Value = Change> {
     (0..KINDS, 0..12_usize)
 }
 
+/// Kinds of changes that meet each other: where one decides what another does.
+const THEMES: [&[usize]; 6] = [
+    &[4, 5, 17, 18, 19],
+    &[2, 3],
+    &[0, 1, 2],
+    &[6, 7, 8, 9, 10, 11, 12, 13],
+    &[14, 15, 16],
+    &[20, 21, 22],
+];
+
+/// Changes of one theme: some to begin with, then some more.
+pub fn of_one_theme() -> impl Strategy<Value = (Vec<Change>, Vec<Change>)> {
+    prop::sample::select(THEMES.to_vec()).prop_flat_map(|kinds| {
+        let changes = |most| {
+            prop::collection::vec((prop::sample::select(kinds.to_vec()), 0..12_usize), 0..most)
+        };
+        (changes(5), changes(4))
+    })
+}
+
 /// What captures of the machines have: values to turn over.
 pub struct World {
     pub captures: Vec<GoldenDocument>,

@@ -10,7 +10,7 @@ use appraisal::policy::{
 use proptest::prelude::*;
 
 use crate::{
-    change::{Change, World, change, other_ld},
+    change::{Change, World, change, of_one_theme, other_ld},
     log_support::Boot,
     machine::{Machine, plain, reference},
     site::{cc, ld, tool},
@@ -103,12 +103,11 @@ proptest! {
         }
     }
 
-    /// The same of sets that share little, beginning with what a machine has.
+    /// The same of several that meet each other, beginning with what a machine has.
     #[test]
     fn several_changes_do_what_they_say(
         machine in 0..MACHINES.len(),
-        first in changes(3),
-        then in changes(4),
+        (first, then) in of_one_theme(),
     ) {
         let mut before = WORLD.captures[machine].clone();
         for change in first {

@@ -2,14 +2,17 @@
 
 use appraisal::policy::{
     diff::{Difference, Effect, diff, diff_with_node, to_markdown, to_text},
-    document::{AcceptedCommandLine, AcceptedDigest, GoldenDocument, Group},
+    document::{
+        AcceptedCommandLine, AcceptedDigest, AcceptedEvent, EventRule, GoldenDocument, Group,
+    },
 };
+use proto::digest::HashAlg;
 
 use crate::{
     change::{accepted, other_ld},
     log_support::Boot,
     machine::{Machine, empty, plain, tool_rule},
-    site::{cc, ld},
+    site::{cc, ld, sha256},
 };
 
 fn kernel(release: &str, more: &str) -> Boot {
@@ -62,6 +65,18 @@ fn no_difference_is_said() {
     assert_eq!(told(&found), [(Effect::Neither, words.to_owned())]);
 }
 
+/// A rule that lists one event, and requires these too.
+fn events(required: &[&str]) -> EventRule {
+    let event = |of: &str, required| AcceptedEvent {
+        digest: hex::encode(sha256(of.as_bytes()).as_bytes()),
+        what: None,
+        required,
+    };
+    let required = required.iter().map(|of| event(of, true));
+    let accept = required.chain([event("any", false)]).collect();
+    EventRule { bank: HashAlg::Sha256, index: 5, why: None, accept }
+}
+
 /// One change each, and its effect.
 #[test]
 fn effects_kind_by_kind() {
@@ -71,7 +86,14 @@ fn effects_kind_by_kind() {
         tool: vec![tool_rule(&cc(), "w")],
         ..Group::default()
     };
-    let rows: [(&str, Make, Make, Effect, Effect); 16] = [
+    let rows: [(&str, Make, Make, Effect, Effect); 17] = [
+        (
+            "required event",
+            |d| d.events.push(events(&[])),
+            |d| d.events.push(events(&["a"])),
+            Effect::Both,
+            Effect::Both,
+        ),
         (
             "first application",
             |_| {},

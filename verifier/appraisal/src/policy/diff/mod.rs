@@ -25,15 +25,14 @@ mod words;
 
 use serde::Serialize;
 
-use self::scope::Scope;
 pub use self::{
     effect::Effect,
     kind::Kind,
     node::diff_with_node,
     render::{to_markdown, to_text},
-    sides::Sides,
     words::Words,
 };
+use self::{scope::Scope, sides::Sides};
 use super::document::{GoldenDocument, RulesOf};
 
 /// One thing that differs.
@@ -60,26 +59,21 @@ pub struct Difference {
 }
 
 /// What differs, the most important first; empty if and only if the documents are equal.
+///
+/// Meant for documents that [`super::GoldenSet::parse`] takes: of rules that stand twice, one is compared.
 #[must_use]
 pub fn diff(before: &GoldenDocument, after: &GoldenDocument) -> Vec<Difference> {
-    diff_as(before, after, Sides::Sets)
-}
-
-/// As [`diff`], with the two called as `sides` says.
-pub(super) fn diff_as(
-    before: &GoldenDocument,
-    after: &GoldenDocument,
-    sides: Sides,
-) -> Vec<Difference> {
     let mut found = Vec::new();
-    let mut scope = Scope { sides, group: None, found: &mut found };
+    if before == after {
+        return found;
+    }
+    let mut scope = Scope { sides: Sides::Sets, group: None, found: &mut found };
     let has_parts = [before, after].into_iter().any(is_judged_with_others);
     rules(&mut scope, before.rules(), after.rules(), has_parts);
     groups::compare(&mut scope, &before.group, &after.group);
     head::compare(&mut scope, before, after);
-    if found.is_empty() && before != after {
+    if scope.found.is_empty() {
         let words = "only order, repetition or spelling differs; the rules are the same";
-        let mut scope = Scope { sides, group: None, found: &mut found };
         let none = (Vec::new(), Vec::new());
         scope.add(Kind::Form, "", Effect::Neither, Words::new(words), none);
     }

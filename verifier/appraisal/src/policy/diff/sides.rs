@@ -1,10 +1,9 @@
 //! How the two documents are called.
 
 /// What is compared with what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sides {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sides {
     /// A set and what shall take its place.
-    #[default]
     Sets,
     /// A set and what a node proved.
     SetAndNode,
