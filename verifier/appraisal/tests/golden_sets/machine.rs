@@ -86,6 +86,17 @@ impl Machine {
         Self { name: name.to_owned(), site, evidence, tools }
     }
 
+    /// The same, but it shows no log of its firmware.
+    pub fn without_log(mut self) -> Self {
+        self.evidence.logs.retain(|log| log.kind != LogKind::Uefi);
+        self
+    }
+
+    /// What a PCR holds.
+    pub fn value(&self, pcr: u8) -> Digest {
+        self.site.tpm.pcrs[&(HashAlg::Sha256, index(pcr))]
+    }
+
     /// Whether a set admits it.
     pub fn is_admitted_by(&self, reference: &ReferenceValues) -> bool {
         self.findings(reference).is_empty()
@@ -179,6 +190,7 @@ fn boot_rules(log: &ProvenBootLog) -> BootRules {
     let untold = facts.untold.iter().filter(|it| [11, 12].contains(&it.source.pcr));
     let untold = untold
         .map(|it| AcceptedCommandLine::Digest(AcceptedDigest { digest: it.digest, what: None }));
+    let is_proven = [11, 12].into_iter().all(|pcr| log.explained().contains(index(pcr)));
     BootRules {
         secure_boot: facts.secure_boot,
         tolerate: log.problems.iter().map(|problem| problem.code).collect(),
@@ -187,7 +199,7 @@ fn boot_rules(log: &ProvenBootLog) -> BootRules {
             .iter()
             .map(|it| AcceptedDigest { digest: it.digest, what: it.untrusted_path.clone() })
             .collect(),
-        command_lines: lines.chain(untold).collect(),
+        command_lines: lines.chain(untold).filter(|_| is_proven).collect(),
         keys: KeyRules {
             pk: keys(facts.pk.as_ref()),
             kek: keys(facts.kek.as_ref()),

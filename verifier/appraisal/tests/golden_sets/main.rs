@@ -10,3 +10,4 @@ mod change;
 mod diff_effect;
 mod diff_words;
 mod machine;
+mod merge;

@@ -40,7 +40,7 @@ fn whole(scope: &mut Scope<'_>, group: &Group, is_added: bool, is_alone: bool) {
     let effect = Effect::of(is_added != is_alone, is_added == is_alone);
     let verb = if is_added { "added" } else { "removed" };
     let words = Words::new("group ").quote(&group.name).say(format!(" {verb}: "));
-    let words = words.then(Words::joined(summary(group.rules()), ", ", MAX_NAMED));
+    let words = words.then(about(group.rules()));
     let words = match (is_alone, is_added) {
         (false, _) => words,
         (true, true) => words.say("; until now the set accepted nodes of no group"),
@@ -65,8 +65,16 @@ fn described(scope: &mut Scope<'_>, old: &Group, new: &Group) {
     }
 }
 
-/// What a group's rules are about.
-fn summary(rules: RulesOf<'_>) -> Vec<Words> {
+/// What a group's rules are about, one line.
+pub(in crate::policy) fn summary(rules: RulesOf<'_>) -> String {
+    about(rules).to_string()
+}
+
+fn about(rules: RulesOf<'_>) -> Words {
+    Words::joined(subjects(rules), ", ", MAX_NAMED)
+}
+
+fn subjects(rules: RulesOf<'_>) -> Vec<Words> {
     let mut out = Vec::new();
     for application in &rules.boot.applications {
         out.push(Words::new("boot application ").then(super::list::named(application)));

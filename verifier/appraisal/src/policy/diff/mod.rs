@@ -32,6 +32,7 @@ pub use self::{
     render::{to_markdown, to_text},
     words::Words,
 };
+pub(super) use self::{groups::summary, pcr::title};
 use self::{scope::Scope, sides::Sides};
 use super::document::{GoldenDocument, RulesOf};
 

@@ -18,7 +18,7 @@ type Key = (HashAlg, u8);
 type Accepted<'d> = BTreeMap<String, &'d AcceptedValue>;
 
 /// `PCR 4`, and its bank where that is not the usual one.
-pub(super) fn title((bank, index): Key) -> String {
+pub(in crate::policy) fn title((bank, index): Key) -> String {
     if bank == HashAlg::Sha256 { format!("PCR {index}") } else { format!("PCR {index} ({bank})") }
 }
 
