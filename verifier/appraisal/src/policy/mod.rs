@@ -5,9 +5,11 @@
 //!               rules, groups, includes ├─resolve─▶ ReferenceValues (reference) ─▶ judge (decide)
 //! text ─parse─▶ parts ──────────────────┘           alternatives of one pool
 //! ```
+//! For those who write sets: what differs between two ([`diff`]), and one set from the captures of many nodes ([`merge`]).
 
 mod boot;
 pub mod decide;
+pub mod diff;
 pub mod document;
 mod golden_set;
 pub mod merge;
