@@ -14,7 +14,7 @@ use appraisal::{
     policy::{
         decide::entry_text,
         document::{AcceptedTool, GoldenDocument, SCHEMA, ToolRule, ToolSetRules, TpmRules},
-        merge::merge,
+        merge::{MergeError, merge},
         path_key,
     },
     x509::format_utc,
@@ -64,6 +64,9 @@ pub enum CaptureError {
     /// Every quoted PCR stands at its reset value.
     #[error("every PCR of node {0} stands at its reset value: its firmware measures nothing")]
     NothingMeasured(String),
+    /// The captures make no set.
+    #[error("the captures of these nodes make no set")]
+    Merge(#[from] MergeError),
     /// The set could not be written as TOML.
     #[error("the golden set could not be written: {0}")]
     Write(String),
@@ -123,7 +126,7 @@ pub async fn capture(
             }
         }
     }
-    let merged = merge(captures);
+    let merged = merge(captures)?;
     notes.extend(merged.notes);
     let text = toml::to_string_pretty(&merged.document)
         .map_err(|error| CaptureError::Write(error.to_string()))?;

@@ -119,7 +119,14 @@ index = 4
 accept = [{ value = \"cc\" }]
 ";
         let edited = with_comments_of(old, new).expect("TOML");
-        for comment in ["platform team", "# always", "Firmware of the rack", "# code", "# since May", "# Kernel."] {
+        for comment in [
+            "platform team",
+            "# always",
+            "Firmware of the rack",
+            "# code",
+            "# since May",
+            "# Kernel.",
+        ] {
             assert!(edited.contains(comment), "{comment}: {edited}");
         }
         let meaning = |text: &str| toml::from_str::<serde_json::Value>(text).expect("TOML");

@@ -174,7 +174,8 @@ fn take<T>(rules: &mut Vec<T>, is_taken: impl Fn(&T) -> bool) -> Vec<T> {
 
 fn put_pcr(rules: &mut [PcrRule], prediction: &Prediction) {
     for rule in rules {
-        let new = prediction.pcr.iter().find(|new| (new.bank, new.index) == (rule.bank, rule.index));
+        let new =
+            prediction.pcr.iter().find(|new| (new.bank, new.index) == (rule.bank, rule.index));
         if let Some(new) = new {
             rule.accept.clone_from(&new.accept);
         }

@@ -55,7 +55,13 @@ pub(in crate::cli) struct PredictArgs {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
     /// Its command line.
-    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "kernel",
+        default_value = "",
+        hide_default_value = true
+    )]
     cmdline: String,
     /// The kernel that it replaces.
     #[arg(long, value_name = "FILE", requires = "kernel")]
@@ -64,7 +70,13 @@ pub(in crate::cli) struct PredictArgs {
     #[arg(long, value_name = "FILE", requires = "old_kernel")]
     old_initrd: Option<PathBuf>,
     /// The command line of the old kernel.
-    #[arg(long, value_name = "TEXT", requires = "old_kernel", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "old_kernel",
+        default_value = "",
+        hide_default_value = true
+    )]
     old_cmdline: String,
     /// A new boot application (shim, GRUB, systemd-boot); repeated in the order in which each starts the next.
     #[arg(long = "application", value_name = "FILE")]
