@@ -46,7 +46,7 @@ pub enum DocumentError {
         id: DocumentId,
         /// Why.
         #[source]
-        why: ApprovalError,
+        why: Box<ApprovalError>,
     },
     /// A ring does not follow the one in force.
     #[error("{id} cannot take the place of the ring in force")]
@@ -55,7 +55,7 @@ pub enum DocumentError {
         id: DocumentId,
         /// Why.
         #[source]
-        why: SuccessorError,
+        why: Box<SuccessorError>,
     },
     /// In force it would judge nobody.
     #[error("{id} would judge nobody: {what}")]

@@ -57,10 +57,10 @@ pub(super) fn approval(
         let next = parse(document)?;
         return ring
             .approves_successor(&next, &envelope)
-            .map_err(|why| DocumentError::NoSuccessor { id: id(), why });
+            .map_err(|why| DocumentError::NoSuccessor { id: id(), why: Box::new(why) });
     }
     ring.verify(&envelope, payload_type(document.id.kind), &payload(document)?)
-        .map_err(|why| DocumentError::NotApproved { id: id(), why })
+        .map_err(|why| DocumentError::NotApproved { id: id(), why: Box::new(why) })
 }
 
 /// Which key of the ring made this one signature over a document; `None`: none of them.
@@ -78,9 +78,13 @@ pub(super) fn signer(
     let signers = match ring.verify(&envelope, kind, &payload) {
         Ok(approval) => approval.signers().to_vec(),
         Err(ApprovalError::BelowThreshold { signers, .. }) => signers,
-        Err(why) => return Err(DocumentError::NotApproved { id: document.id.clone(), why }),
+        Err(why) => return Err(not_approved(document, why)),
     };
     Ok(signers.first().map(|signer| *signer.id()))
+}
+
+fn not_approved(document: &Document, why: ApprovalError) -> DocumentError {
+    DocumentError::NotApproved { id: document.id.clone(), why: Box::new(why) }
 }
 
 /// Refuses an envelope of another document or of another kind.
@@ -91,7 +95,7 @@ pub(super) fn matches(
 ) -> Result<(), DocumentError> {
     match ring.verify(envelope, payload_type(document.id.kind), &payload(document)?) {
         Err(why @ (ApprovalError::PayloadType { .. } | ApprovalError::Payload { .. })) => {
-            Err(DocumentError::NotApproved { id: document.id.clone(), why })
+            Err(not_approved(document, why))
         }
         _ => Ok(()),
     }
