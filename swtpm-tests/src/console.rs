@@ -58,7 +58,9 @@ fn read_line(out: &mut Vec<Expected>, heading: &str, line_number: usize, line: &
     }
     let Some(last) = out.last_mut() else { return };
     let exit = line.strip_prefix("[exit ").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
-    match (line.strip_prefix("> "), exit) {
+    // An empty line of a command has no space behind its mark, as editors leave it.
+    let more = line.strip_prefix("> ").or_else(|| (line == ">").then_some(""));
+    match (more, exit) {
         // A command goes on only before its output.
         (Some(more), _) if last.output.is_empty() => {
             last.command.push('\n');
