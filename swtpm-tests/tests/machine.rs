@@ -5,6 +5,8 @@
 
 #[path = "machine/predicted.rs"]
 mod predicted;
+#[path = "machine/update.rs"]
+mod update;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -243,6 +245,7 @@ async fn a_golden_set_admits_what_it_was_captured_from_and_denies_every_other_bo
     let (first, golden) = captured(&site).await.expect("a golden set");
     let golden = Arc::new(golden);
     let mut running = Running::default();
+    running.add("kernel updates", update::followed_by_its_golden_set(Arc::clone(&site)));
     running.add("the same machine again", same_machine(Arc::clone(&site), first));
     running.add("its twin", twin(Arc::clone(&site)));
     running.add("an image that nobody signed", refused_by_firmware(Arc::clone(&site)));

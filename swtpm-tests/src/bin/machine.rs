@@ -6,7 +6,8 @@ use std::{env, path::Path, process::ExitCode};
 use swtpm_tests::{
     cluster::AnyError,
     machine::{
-        BootRecord, EXECUTED_FILES, Guest, Machine, Parts, SecureBoot, Site, Terminal, program,
+        BootRecord, EXECUTED_FILES, Guest, InitialRamDisk, Machine, Parts, SecureBoot, Site,
+        Systemd, Terminal, program,
     },
 };
 
@@ -129,6 +130,20 @@ async fn vectors() -> Result<(), AnyError> {
         if secure_boot == SecureBoot::Off {
             record(&mut guest, VIOLATES, &folder, "ima-violations").await?;
         }
+        guest.power_off().await?;
+    }
+    systemd_vectors(&site, &folder).await
+}
+
+/// Two boots of the distribution's systemd, with an initrd that is a script and with one that runs systemd too.
+async fn systemd_vectors(site: &Site, folder: &Path) -> Result<(), AnyError> {
+    let systemd = Systemd::find()?;
+    for (suffix, initial) in [("", InitialRamDisk::Script), ("-initrd", InitialRamDisk::Systemd)] {
+        let mut machine = site.machine(SecureBoot::On).await?;
+        let mut guest = machine.boot(&site.image_with_systemd(&systemd, initial)?).await?;
+        let name = format!("systemd-{}{suffix}", systemd.version());
+        // What starts later than the agent would go on into PCR 10.
+        record(&mut guest, "systemctl is-system-running --wait", folder, &name).await?;
         guest.power_off().await?;
     }
     Ok(())

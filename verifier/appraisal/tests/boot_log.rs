@@ -622,9 +622,15 @@ fn phases_explain_pcr_11_where_systemd_keeps_no_log() {
         let told: Vec<_> = explained.facts().userspace.iter().map(|m| m.text.as_deref()).collect();
         assert_eq!(told, phases.iter().map(|phase| Some(*phase)).collect::<Vec<_>>());
     }
-    for wrong in
-        [&["sysinit", "sysinit"][..], &["leave-initrd"], &["ready"], &["enter-initrd", "ready"]]
-    {
+    let wrong = [
+        &["sysinit", "sysinit"][..],
+        &["leave-initrd"],
+        &["ready"],
+        &["enter-initrd", "ready"],
+        // A root file system that takes itself for an initrd: it was seen to, and is another boot.
+        &["enter-initrd", "leave-initrd", "enter-initrd", "leave-initrd", "sysinit"],
+    ];
+    for wrong in wrong {
         let texts: Vec<&[u8]> = wrong.iter().map(|phase| phase.as_bytes()).collect();
         let values = extended(&good_values(), 11, &texts);
         let expected = Some(ReasonCode::EventLogReplayMismatch);

@@ -20,10 +20,11 @@ use super::{AttestError, Verifier, boots::Boots, denials::Denials};
 use crate::{
     ca::{Issuer, TrustDomain},
     clock::Clock,
+    documents::Rings,
     endorsements::{EkRules, EndorsementSet},
     expectations::{self, Compiled, Expectations},
     objects::StoredObject,
-    store::{Seen, Store},
+    store::{DocumentKind, Seen, Store},
 };
 
 /// What stays the same while the verifier runs.
@@ -149,8 +150,19 @@ impl Verifier {
     pub async fn compile_in_force(&self) -> Result<Vec<Compiled>, AttestError> {
         let mut compiled = Vec::new();
         let mut named = Manifests::new();
+        let rings = Rings::of(&self.store).await?;
         for document in self.store.documents_in_force().await? {
             let Some(is_staged) = expectations::judges(document.state) else { continue };
+            if document.id.kind == DocumentKind::Keys {
+                continue;
+            }
+            let signatures = self.store.document_signatures(&document.id).await?;
+            let under = document.approved_under.unwrap_or(0);
+            if let Err(error) = rings.approve(&document, &signatures, under) {
+                let error = crate::service::status::chain(&error);
+                tracing::error!(id = %document.id, error, "a document in force is not approved");
+                continue;
+            }
             let text = String::from_utf8_lossy(&document.document);
             let manifests = self.manifests_of(&text).await?;
             let parsed = Compiled::parse(
@@ -288,5 +300,44 @@ mod tests {
         let after = verifier.endorsements.load_full();
         assert_ne!(after.set.digest(), before.set.digest());
         assert_eq!(after.seen, store.seen());
+    }
+
+    const GOLDEN: &str = "schema = \"assay.golden/v1\"\nname = \"linux\"\npool = \"linux\"\nversion = 1\n[[pcr]]\n\
+         bank = \"sha256\"\nindex = 0\naccept = [{ value = \"1111111111111111111111111111111111111111111111111111111111111111\" }]\n";
+
+    /// Who writes the database alone puts nothing in force: what judges is checked against the ring that put it there.
+    #[tokio::test]
+    async fn what_nobody_signed_judges_nobody_whatever_the_database_says() {
+        use crate::{documents::ReadDocument, signatures::*};
+        let (folder, store) = testing::store().await;
+        let verifier = verifier(store.clone(), &folder.path().join("ca")).await;
+        let key = SecurityPrivateKey::create(&folder.path().join("a.key"), Algorithm::P256);
+        let public = key.expect("a key").expect("new");
+        let ring = ring_document("security", 1, 1, &[("a".parse().expect("a name"), public)]);
+        let read = |text: &str| {
+            ReadDocument::read(text, verifier.settings().tool_pcr, &Manifests::new())
+                .expect("sound")
+        };
+        let by = testing::by;
+        store.adopt_keys(read(&ring).into_new(false, "test"), by()).await.expect("adopted");
+        let set = read(GOLDEN);
+        let id = set.id().clone();
+        store.propose_document(set.into_new(false, "test"), by()).await.expect("proposed");
+        let judges = async || {
+            verifier.reload().await.expect("reloaded");
+            verifier.expectations.load().of("linux").in_force.reference.is_some()
+        };
+        // The state says that it is in force; a signature is there, of nobody.
+        let key_id = testing::digest("nobody");
+        store.sign_document(id.clone(), key_id, vec![1], true, by()).await.expect("kept");
+        store.activate_document(id.clone(), false, 1, by()).await.expect("active");
+        assert!(!judges().await, "nobody signed it");
+        // The key's own signature makes it what it says that it is.
+        let key = SecurityPrivateKey::read(&folder.path().join("a.key")).expect("a key");
+        let document = verifier.document(&id).await.expect("there");
+        let mut envelope = Envelope::new(PayloadType::Golden, document.payload).expect("small");
+        envelope.add(key.sign(&envelope.pae()).expect("signed")).expect("one");
+        verifier.sign(&id, envelope.to_json().as_bytes(), by()).await.expect("good");
+        assert!(judges().await, "signed");
     }
 }

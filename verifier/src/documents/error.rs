@@ -42,7 +42,7 @@ pub enum DocumentError {
         id: DocumentId,
         /// Why.
         #[source]
-        why: ApprovalError,
+        why: Box<ApprovalError>,
     },
     /// A ring does not follow the one in force.
     #[error("{id} cannot take the place of the ring in force")]
@@ -51,7 +51,7 @@ pub enum DocumentError {
         id: DocumentId,
         /// Why.
         #[source]
-        why: SuccessorError,
+        why: Box<SuccessorError>,
     },
     /// In force it would judge nobody.
     #[error("{id} would judge nobody: {what}")]

@@ -20,4 +20,5 @@ pub use self::{
     error::DocumentError,
     life::{Activated, Proposal},
     read::{Content, ReadDocument, kind_of, name_and_version, payload_of},
+    ring::Rings,
 };

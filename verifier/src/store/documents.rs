@@ -132,6 +132,26 @@ async fn from(
     })
 }
 
+/// Refuses a step whose approval is by a ring that is not the one in force any more.
+async fn approved_by_ring_in_force(tx: &mut Tx, under: u64) -> Result<(), StoreError> {
+    let in_force: Option<i64> = sqlx::query_scalar(
+        "SELECT version FROM reference_documents WHERE kind = 'keys' AND state = 'active'",
+    )
+    .fetch_optional(&mut tx.conn)
+    .await
+    .map_err(StoreError::database("read the ring of keys"))?;
+    let found = in_force.map(i64::unsigned_abs);
+    if found == Some(under) {
+        return Ok(());
+    }
+    Err(StoreError::Conflict {
+        what: "ring of keys",
+        key: "security".to_owned(),
+        expected: Some(under),
+        found,
+    })
+}
+
 async fn insert(
     tx: &mut Tx,
     new: &NewDocument,
@@ -310,6 +330,7 @@ impl Store {
             Box::pin(async move {
                 let to = DocumentState::Staged;
                 from(tx, &id, &[DocumentState::Signed], to).await?;
+                approved_by_ring_in_force(tx, under).await?;
                 set_state(tx, &id, to, Some(under)).await?;
                 let body = serde_json::json!({ "change": "stage", "under": under });
                 audit(tx, &id, &by, body).await
@@ -334,6 +355,7 @@ impl Store {
             Box::pin(async move {
                 let to = DocumentState::Active;
                 from(tx, &id, &[DocumentState::Signed, DocumentState::Staged], to).await?;
+                approved_by_ring_in_force(tx, under).await?;
                 let retired =
                     if alongside { Vec::new() } else { retire_others(tx, &id).await? };
                 set_state(tx, &id, to, Some(under)).await?;

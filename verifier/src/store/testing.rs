@@ -119,8 +119,16 @@ pub(crate) fn golden(name: &str, version: u64, text: &str) -> NewDocument {
     }
 }
 
+/// A ring of keys in force, of this version; nothing happens where there is one.
+pub(crate) async fn with_ring(store: &Store, version: u64) {
+    let id = DocumentId { kind: DocumentKind::Keys, name: "security".to_owned(), version };
+    let ring = NewDocument { id, pool: None, ..golden("security", version, "a ring") };
+    store.adopt_keys(ring, by()).await.expect("adopted");
+}
+
 /// Takes a set through its life, until it is in force.
 pub(crate) async fn activated(store: &Store, name: &str, version: u64) {
+    with_ring(store, 1).await;
     let id = golden_id(name, version);
     store.propose_document(golden(name, version, "a set"), by()).await.expect("proposed");
     let key = digest("a key");

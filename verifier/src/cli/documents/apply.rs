@@ -133,7 +133,8 @@ pub(in crate::cli) async fn apply(global: &Global, args: ApplyArgs) -> Done {
         return Ok(());
     }
     let change = change(&steps, &wanted);
-    if !(change.texts.is_empty() && change.retire.is_empty()) && !output.is_json() {
+    let judges_otherwise = !change.texts.is_empty() || !change.retire.is_empty();
+    if judges_otherwise && !output.is_json() {
         let found = run_change(&mut client, change).await?;
         print_summary(output, &found)?;
     }

@@ -59,7 +59,8 @@ enum Format {
 pub(in crate::cli) fn run(global: &Global, args: &DiffArgs) -> Done {
     let output = global.output();
     let before = set(global, &args.before)?;
-    let differences: Vec<Difference> = match args.after.strip_prefix("node:") {
+    let node = args.after.strip_prefix("node:");
+    let differences: Vec<Difference> = match node {
         Some(node) => diff_with_node(&before, &captured(global, node)?),
         None => diff(&before, &set(global, &args.after)?),
     };
@@ -70,6 +71,14 @@ pub(in crate::cli) fn run(global: &Global, args: &DiffArgs) -> Done {
     let text = match args.format {
         Format::Markdown => to_markdown(&differences, args.hex),
         _ => to_text(&differences, args.hex),
+    };
+    let text = match (node, text.split_once('\n')) {
+        // Between a set and a node nothing is widened yet: the headline would speak of a change that nobody made.
+        (Some(node), Some((_, rest))) if !differences.is_empty() => {
+            let count = differences.len();
+            format!("The set does not accept {count} things of {node}:\n{rest}")
+        }
+        _ => text,
     };
     output.line(text.trim_end())
 }
