@@ -9,7 +9,10 @@
 //! UEFI Specification (`EFI_SIGNATURE_LIST`, device paths); Linux EFI stub and systemd-stub for PCR
 //! 9 and 11.
 
+mod unified;
+
 use crate::{
+    efi::Program,
     raw::{Bank, RawError, RawTpm},
     swtpm::Swtpm,
 };
@@ -82,6 +85,9 @@ pub struct Firmware {
     pub initrd: Vec<u8>,
     /// Kernel command line (PCR 9 and 11).
     pub command_line: String,
+    /// A unified kernel image, booted in the place of boot application, kernel, initrd and command line (PCR 4, 9 and
+    /// 11), and measured as it is.
+    pub unified: Option<Program>,
     /// Keys of the machine's owner, which shim measures into PCR 14; `None` where shim is not used.
     pub machine_owner_keys: Option<Vec<u8>>,
 }
@@ -101,6 +107,7 @@ impl Default for Firmware {
             kernel: b"linux 6.1.0 image".to_vec(),
             initrd: b"initrd of worker image A".to_vec(),
             command_line: "root=/dev/vda2 ro quiet lockdown=integrity".into(),
+            unified: None,
             machine_owner_keys: None,
         }
     }
@@ -283,11 +290,17 @@ impl Firmware {
         }
         out.push(Event::of_data(5, event_type::EFI_GPT_EVENT, self.partition_table()));
         let kind = event_type::EFI_BOOT_SERVICES_APPLICATION;
-        out.push(image_load(4, kind, &self.boot_application));
+        match &self.unified {
+            Some(image) => out.push(image_load(4, kind, &image.hashed())),
+            None => out.push(image_load(4, kind, &self.boot_application)),
+        }
         out
     }
 
     fn kernel_events(&self) -> Vec<Event> {
+        if let Some(image) = &self.unified {
+            return unified::events(image, self.secure_boot);
+        }
         let mut out = Vec::new();
         let command_line = utf16_terminated(&self.command_line);
         let sections: [(&str, &[u8]); 3] = [
@@ -295,30 +308,8 @@ impl Firmware {
             (".cmdline", self.command_line.as_bytes()),
             (".initrd", &self.initrd),
         ];
-        for (name, content) in sections {
-            let mut name = Vec::from(name);
-            name.push(0);
-            out.push(Event::of_data(11, event_type::IPL, name.clone()));
-            out.push(Event {
-                pcr: 11,
-                kind: event_type::IPL,
-                measured: Some(content.to_vec()),
-                data: name,
-            });
-        }
-        // The stub's tagged events: the digest is over what the tag describes.
-        out.push(Event {
-            pcr: 9,
-            kind: event_type::EVENT_TAG,
-            measured: Some(command_line.clone()),
-            data: tagged(TAG_LOAD_OPTIONS, &command_line),
-        });
-        out.push(Event {
-            pcr: 9,
-            kind: event_type::EVENT_TAG,
-            measured: Some(self.initrd.clone()),
-            data: tagged(TAG_INITRD, b"Linux initrd\0"),
-        });
+        out.extend(sections.into_iter().flat_map(|(name, content)| section(name, content)));
+        out.extend(handed_over(&command_line, &self.initrd));
         out
     }
 
@@ -402,6 +393,33 @@ fn image_load(pcr: u8, kind: u32, image: &[u8]) -> Event {
     data.extend_from_slice(&len64(path.len()));
     data.extend_from_slice(&path);
     Event { pcr, kind, measured: Some(image.to_vec()), data }
+}
+
+/// What systemd-stub measures of a section: its name with a zero byte, then its content.
+fn section(name: &str, content: &[u8]) -> [Event; 2] {
+    let mut name = Vec::from(name);
+    name.push(0);
+    let of_content = Event {
+        pcr: 11,
+        kind: event_type::IPL,
+        measured: Some(content.to_vec()),
+        data: name.clone(),
+    };
+    [Event::of_data(11, event_type::IPL, name), of_content]
+}
+
+/// What the kernel's EFI stub measures. The digest of a tagged event is over what the tag describes.
+fn handed_over(load_options: &[u8], initrd: &[u8]) -> [Event; 2] {
+    let event = |measured: &[u8], data| Event {
+        pcr: 9,
+        kind: event_type::EVENT_TAG,
+        measured: Some(measured.to_vec()),
+        data,
+    };
+    [
+        event(load_options, tagged(TAG_LOAD_OPTIONS, load_options)),
+        event(initrd, tagged(TAG_INITRD, b"Linux initrd\0")),
+    ]
 }
 
 fn end_of_device_path() -> Vec<u8> {

@@ -10,9 +10,12 @@
 pub mod attacker;
 pub mod case;
 pub mod cluster;
+pub mod console;
+pub mod efi;
 pub mod firmware;
 pub mod machine;
 pub mod manufacturer;
+pub mod practice;
 pub mod proxy;
 pub mod raw;
 pub mod swtpm;

@@ -271,9 +271,7 @@ impl Swtpm {
     /// # Errors
     /// The TPM refuses.
     pub fn reset(&self) -> Result<(), HarnessError> {
-        self.raw().shutdown(SU_CLEAR)?;
-        self.power_cycle()?;
-        Ok(self.raw().startup(SU_CLEAR)?)
+        reset_at(self.ports.data)
     }
 
     /// A power cut: no shutdown command, then `Startup(CLEAR)`. Like [`Self::reset`], but not
@@ -406,23 +404,8 @@ impl Swtpm {
         self.child.as_ref().map(Child::id)
     }
 
-    /// `CMD_INIT` on the control port: the power goes off and on; the TPM awaits `TPM2_Startup`.
     fn power_cycle(&self) -> Result<(), HarnessError> {
-        const CMD_INIT: u32 = 2;
-        let answer = io("power cycle over the control port", || {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports.control()))?;
-            stream.set_read_timeout(Some(START_TIMEOUT))?;
-            let mut command = Vec::from(CMD_INIT.to_be_bytes());
-            command.extend_from_slice(&0u32.to_be_bytes());
-            stream.write_all(&command)?;
-            let mut answer = [0; 4];
-            stream.read_exact(&mut answer)?;
-            Ok(u32::from_be_bytes(answer))
-        })?;
-        if answer == 0 {
-            return Ok(());
-        }
-        Err(RawError::Response { command: CommandCode::STARTUP, code: answer }.into())
+        power_cycle(self.ports.control())
     }
 
     fn state(&self) -> PathBuf {
@@ -463,6 +446,36 @@ impl Snapshot {
             Ok(())
         })
     }
+}
+
+/// [`Swtpm::reset`] of the TPM whose data port is `port`, which another process holds.
+///
+/// # Errors
+/// The TPM refuses, or nobody listens.
+pub fn reset_at(port: u16) -> Result<(), HarnessError> {
+    let tpm = RawTpm::at(port);
+    tpm.shutdown(SU_CLEAR)?;
+    power_cycle(port + 1)?;
+    Ok(tpm.startup(SU_CLEAR)?)
+}
+
+/// `CMD_INIT` on the control port: the power goes off and on; the TPM awaits `TPM2_Startup`.
+fn power_cycle(control_port: u16) -> Result<(), HarnessError> {
+    const CMD_INIT: u32 = 2;
+    let answer = io("power cycle over the control port", || {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, control_port))?;
+        stream.set_read_timeout(Some(START_TIMEOUT))?;
+        let mut command = Vec::from(CMD_INIT.to_be_bytes());
+        command.extend_from_slice(&0u32.to_be_bytes());
+        stream.write_all(&command)?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer)?;
+        Ok(u32::from_be_bytes(answer))
+    })?;
+    if answer == 0 {
+        return Ok(());
+    }
+    Err(RawError::Response { command: CommandCode::STARTUP, code: answer }.into())
 }
 
 /// The TCTI string of a TPM whose data port is `port`.

@@ -16,7 +16,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use run::{Failure, cargo, execute, target_directory, workspace_root};
+use run::{Failure, cargo, execute, target_directory};
 
 const HELP: &str = "\
 Usage: cargo xtask COMMAND [ARGUMENTS]
@@ -24,6 +24,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
 Start here
   demo            install what is missing, then show the main path on software TPMs:
                   enrolment, a certificate, renewal, and two attacks that are denied
+  demo --practice a shell with a verifier and three workers, to follow docs/GOLDEN-SETS.md
   test [ARGS]     install what is missing, then run every test; ARGS go to the test
                   runner, e.g. `cargo xtask test -p proto` or `cargo xtask test renewal`
 
@@ -122,21 +123,19 @@ fn test(rest: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Not under cargo: a shell in it is alone on the terminal.
 fn demo(rest: &[String]) -> Result<(), Failure> {
     setup::install_missing()?;
     let is_release = rest.iter().any(|argument| argument == "--release");
     let profile: &[&str] = if is_release { &["--release"] } else { &[] };
     let packages = ["-p", "verifier", "-p", "attestor", "-p", "swtpm-tests", "--bins"];
     execute(cargo(["build", "--locked"]).args(packages).args(profile))?;
-    let is_example = workspace_root()?.join("swtpm-tests/examples/demo.rs").is_file();
-    let kind = if is_example { "--example" } else { "--bin" };
-    let arguments = rest.iter().filter(|argument| *argument != "--release");
-    execute(
-        cargo(["run", "--quiet", "--locked", "-p", "swtpm-tests", kind, "demo"])
-            .args(profile)
-            .arg("--")
-            .args(arguments),
-    )
+    let folder = target_directory()?.join(if is_release { "release" } else { "debug" });
+    let is_practice = rest.iter().any(|argument| argument == "--practice");
+    let program = if is_practice { "practice" } else { "demo" };
+    let is_ours = |argument: &&String| ["--release", "--practice"].contains(&argument.as_str());
+    let arguments = rest.iter().filter(|argument| !is_ours(argument));
+    execute(Command::new(folder.join(program)).args(arguments))
 }
 
 /// Not under cargo: the program's own folder tells it where its parts are, and the console is its alone.

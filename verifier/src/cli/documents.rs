@@ -4,7 +4,10 @@ mod apply;
 mod dry_run;
 mod signing;
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use proto::pb;
@@ -26,7 +29,8 @@ use super::{
 };
 use crate::{
     documents::kind_of,
-    signatures::PayloadType,
+    init::RING_NAME,
+    signatures::{KeyRing, PayloadType},
     store::{DocumentId, DocumentKind},
 };
 
@@ -262,12 +266,17 @@ pub(super) async fn run(global: &Global, kind: DocumentKind, command: DocumentCo
     match command {
         DocumentCommand::Propose { file, keys, envelope } => {
             let text = read_text(&file)?;
-            of_kind(&text, kind)?;
+            of_kind(&text, kind, &file)?;
             let envelope = envelope_of(&text, kind, &keys, envelope.as_deref())?;
             let mut client = connect_reference(global).await?;
             let origin = format!("file {}", file.display());
             let proposed = propose(&mut client, text, envelope, origin).await?;
-            said(output, "proposed", &proposed)
+            match proposed.state.as_str() {
+                "retired" => Err(retired(&proposed)),
+                // The same text once more: nothing was done to it.
+                "staged" | "active" => said(output, "known already", &proposed),
+                _ => said(output, "proposed", &proposed),
+            }
         }
         DocumentCommand::Sign(args) => sign(global, kind, args).await,
         DocumentCommand::Stage { document } => {
@@ -297,11 +306,7 @@ pub(super) async fn run(global: &Global, kind: DocumentKind, command: DocumentCo
             let rows: Vec<_> = known.into_iter().map(row).collect();
             let heads =
                 ["NAME", "VERSION", "POOL", "STATE", "SIGNED BY", "PROPOSED", "BY", "DIGEST"];
-            output.table(
-                &heads,
-                &rows,
-                "There is none yet: every pool without a golden set denies.",
-            )
+            output.table(&heads, &rows, none_yet(kind))
         }
         DocumentCommand::Show { document, envelope, payload } => {
             let mut client = connect_reference(global).await?;
@@ -311,20 +316,37 @@ pub(super) async fn run(global: &Global, kind: DocumentKind, command: DocumentCo
         DocumentCommand::History { document } => {
             let mut client = connect_reference(global).await?;
             let named = document.newest(&mut client, kind).await?;
-            history(output, answer(client.show(named).await)?)
+            let detail = answer(client.show(named).await)?;
+            let names = key_names(&mut client).await;
+            history(output, detail, &names)
         }
     }
 }
 
+const fn none_yet(kind: DocumentKind) -> &'static str {
+    match kind {
+        DocumentKind::Golden => "There is none yet: every pool without a golden set denies.",
+        DocumentKind::Policy => "There is none: golden sets alone say what is accepted.",
+        DocumentKind::Keys => "There is none: nothing can be approved. `verifier init` makes one.",
+    }
+}
+
 /// Refuses a document of another kind than the command's.
-fn of_kind(text: &str, kind: DocumentKind) -> Done {
-    let found = kind_of(text).map_err(|problem| Failure::refused(problem.to_string()))?;
+fn of_kind(text: &str, kind: DocumentKind, file: &Path) -> Done {
+    let found = kind_of(text)
+        .map_err(|problem| Failure::refused(format!("{}: {problem}", file.display())))?;
     if found == kind {
         return Ok(());
     }
     Err(Failure::usage(format!(
         "this is a document of the kind {found}: use `verifier {found} …` for it"
     )))
+}
+
+fn retired(document: &pb::Document) -> Failure {
+    let pb::Document { kind, name, version, .. } = document;
+    Failure::refused(format!("{kind} {name}@{version} is retired"))
+        .with_help(format!("`verifier {kind} revert {name}@{version}` brings its content back"))
 }
 
 async fn propose(
@@ -344,7 +366,13 @@ async fn activate(
     dare: Dare,
 ) -> Done {
     let what = id(&named);
-    if named.kind != DocumentKind::Keys.as_str() {
+    let known = answer(client.show(named.clone()).await)?.document.unwrap_or_default();
+    // Nobody is asked for what cannot be done.
+    if known.state == "retired" {
+        return Err(retired(&known));
+    }
+    let is_approved = matches!(known.state.as_str(), "signed" | "staged");
+    if is_approved && named.kind != DocumentKind::Keys.as_str() {
         let change =
             pb::DryRunRequest { documents: vec![named.clone()], alongside, ..Default::default() };
         if !(dare.yes && output.is_json()) {
@@ -352,7 +380,9 @@ async fn activate(
             print_summary(output, &found)?;
         }
     }
-    confirm(&format!("Put {what} in force?"), dare.yes)?;
+    if is_approved {
+        confirm(&format!("Put {what} in force?"), dare.yes)?;
+    }
     let request = pb::ActivateRequest {
         document: Some(named),
         alongside,
@@ -368,7 +398,8 @@ async fn activate(
         retired.iter().map(|version| format!("{}@{version}", document.name)).collect();
     let gone =
         if gone.is_empty() { String::new() } else { format!("; retired: {}", gone.join(", ")) };
-    output.line(format!("in force: {what} ({}){gone}", document.sha256))
+    let beside = if alongside { ", beside what was" } else { "" };
+    output.line(format!("in force: {what}{beside} ({}){gone}", document.sha256))
 }
 
 async fn retire(
@@ -447,7 +478,18 @@ fn show(output: Output, detail: pb::DocumentDetail, envelope: bool, payload: boo
     output.text(&detail.toml)
 }
 
-fn history(output: Output, detail: pb::DocumentDetail) -> Done {
+/// Names of the keys of the ring in force, by identifier; none where the ring cannot be had.
+async fn key_names(client: &mut ReferenceClient) -> BTreeMap<String, String> {
+    let ring = Reference { name: RING_NAME.to_owned(), version: 0 };
+    let shown = client.show(ring.message(DocumentKind::Keys)).await;
+    let ring = shown.ok().and_then(|shown| KeyRing::parse(&shown.into_inner().toml).ok());
+    ring.iter()
+        .flat_map(KeyRing::keys)
+        .map(|key| (key.id().to_string(), key.name().to_string()))
+        .collect()
+}
+
+fn history(output: Output, detail: pb::DocumentDetail, names: &BTreeMap<String, String>) -> Done {
     if output.is_json() {
         let steps: Vec<Value> = detail
             .steps
@@ -462,20 +504,22 @@ fn history(output: Output, detail: pb::DocumentDetail) -> Done {
     let rows: Vec<_> = detail
         .steps
         .into_iter()
-        .map(|step| vec![time(step.at_unix_s), step.by, in_words(&step.what)])
+        .map(|step| vec![time(step.at_unix_s), step.by, in_words(&step.what, names)])
         .collect();
     output.table(&["AT", "BY", "WHAT"], &rows, "Nothing was done to it yet.")
 }
 
 /// A step's JSON in words.
-fn in_words(what: &str) -> String {
+fn in_words(what: &str, names: &BTreeMap<String, String>) -> String {
     let value: Value = serde_json::from_str(what).unwrap_or_default();
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let yes = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or(false);
     match text("change").as_str() {
         "sign" => {
             let enough = if yes("approved") { ", approved by that" } else { "" };
-            format!("signed by {}{enough}", text("key"))
+            let key = text("key");
+            // A key that left the ring has only its identifier.
+            format!("signed by {}{enough}", names.get(&key).unwrap_or(&key))
         }
         "activate" if yes("alongside") => "put in force, beside what was".to_owned(),
         "activate" => "put in force".to_owned(),
@@ -520,16 +564,21 @@ fn missing(document: &pb::Document) -> String {
 }
 
 fn said(output: Output, verb: &str, document: &pb::Document) -> Done {
-    let signed = if document.signed_by.is_empty() {
-        missing(document)
-    } else {
-        format!("{} ({})", missing(document), document.signed_by.join(", "))
-    };
+    // The verb alone where it tells the state: "staged: …, staged" would not say more.
+    let state =
+        if verb == document.state { String::new() } else { format!(", {}", document.state) };
+    let mut signed = missing(document);
+    if !document.signed_by.is_empty() {
+        signed.push_str(&format!(" ({})", document.signed_by.join(", ")));
+    }
+    if document.kind == DocumentKind::Keys.as_str() && document.state == "proposed" {
+        signed.push_str(" of the ring in force; enough of its own keys must sign too");
+    }
     output.either(
         &document_json(document),
         format!(
-            "{verb}: {} {}@{}, {}, {signed}",
-            document.kind, document.name, document.version, document.state
+            "{verb}: {} {}@{}{state}, {signed}",
+            document.kind, document.name, document.version
         ),
     )
 }

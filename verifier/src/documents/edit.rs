@@ -15,7 +15,22 @@ pub fn with_comments_of(old: &str, new: &str) -> Result<String, toml_edit::TomlE
     keep(old.as_table(), new.as_table_mut());
     let trailing = old.trailing().clone();
     new.set_trailing(trailing);
+    in_order(new.as_table_mut(), &mut 0);
     Ok(new.to_string())
+}
+
+/// Gives every table its place anew, what belongs to it right behind it: tables that were taken over would stand where
+/// they stood in the old text, between the tables of others.
+fn in_order(table: &mut Table, next: &mut isize) {
+    table.set_position(Some(*next));
+    *next = next.saturating_add(1);
+    for (_, item) in table.iter_mut() {
+        match item {
+            Item::Table(inner) => in_order(inner, next),
+            Item::ArrayOfTables(list) => list.iter_mut().for_each(|inner| in_order(inner, next)),
+            Item::None | Item::Value(_) => {}
+        }
+    }
 }
 
 fn keep(old: &Table, new: &mut Table) {
@@ -44,10 +59,7 @@ fn keep_list(old: &ArrayOfTables, new: &mut ArrayOfTables) {
             same(&a, &b)
         });
         if let Some(old) = same_whole {
-            // Its place in the file is the new one's.
-            let mut kept = old.clone();
-            kept.set_position(table.position());
-            *table = kept;
+            *table = old.clone();
         } else if let Some(old) = old.iter().find(|old| is_same_entry(old, table)) {
             keep(old, table);
         }
@@ -131,6 +143,24 @@ accept = [{ value = \"cc\" }]
         }
         let meaning = |text: &str| toml::from_str::<serde_json::Value>(text).expect("TOML");
         assert_eq!(meaning(&edited), meaning(new), "{edited}");
+    }
+
+    /// A rule that moves into a group leaves its neighbours' tables where they belong.
+    #[test]
+    fn tables_in_tables_stay_with_their_own() {
+        let rule = |index: u8| {
+            format!(
+                "[[pcr]]\nindex = {index}\n\n[[pcr.accept]]\nvalue = \"{index}\"\n\n[[pcr.accept.events]]\ndigest = \"{index}\"\n\n"
+            )
+        };
+        let (two, four, six) = (rule(2), rule(4), rule(6));
+        let old = format!("# why\nversion = 1\n\n{two}{four}{six}[[tool]]\nname = \"cc\"\n");
+        let group = format!("[[group]]\nname = \"new\"\n\n{}", four.replace("[[", "[[group."));
+        let new = format!("version = 2\n\n{two}{six}[[tool]]\nname = \"cc\"\n\n{group}");
+        let edited = with_comments_of(&old, &new).expect("TOML");
+        let meaning = |text: &str| toml::from_str::<serde_json::Value>(text).expect("TOML");
+        assert_eq!(meaning(&edited), meaning(&new), "{edited}");
+        assert!(edited.starts_with("# why\nversion = 2\n"), "{edited}");
     }
 
     #[test]

@@ -21,23 +21,19 @@ pub enum DocumentError {
     NotFound(DocumentId),
     /// Nobody can approve anything.
     #[error(
-        "there is no ring of security keys; `verifier keys init` makes one on the verifier's machine"
+        "there is no ring of security keys; `verifier init`, run again on the verifier's machine, makes one"
     )]
     NoRing,
     /// The envelope cannot be read.
     #[error("the envelope cannot be used")]
     Envelope(#[from] EnvelopeError),
     /// A signature of no key that counts.
-    #[error(
-        "signature {position} is of no key of the ring {ring}@{version}, or is not over this document"
-    )]
+    #[error("signature {position} is of no key of the ring {ring}, or is not over this document")]
     UnknownSigner {
         /// Place in the envelope.
         position: usize,
-        /// Ring in force.
+        /// Ring in force, with the names of its keys.
         ring: String,
-        /// Its version.
-        version: u64,
     },
     /// Signatures do not suffice, or are false.
     #[error("{id} is not approved")]
@@ -67,8 +63,7 @@ pub enum DocumentError {
     },
     /// Too many nodes would be turned away.
     #[error(
-        "{id}: {} of {} admitted nodes would be denied or cannot be told, more than {limit_percent} %; \
-         see `verifier golden dry-run`, stage it first, or say that this is meant (--accept-denials)",
+        "{id}: {} of {} admitted nodes would be denied or cannot be told, more than {limit_percent} %",
         summary.newly_denied.saturating_add(summary.undecided), summary.admitted_now()
     )]
     DeniesTooMany {

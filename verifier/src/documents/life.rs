@@ -9,7 +9,7 @@ use super::{
 use crate::{
     attestation::Verifier,
     expectations::{Compiled, PoolExpectations},
-    signatures::Envelope,
+    signatures::{Envelope, KeyRing},
     store::{By, Document, DocumentId, DocumentKind, DocumentSignature, DocumentState, StoreError},
 };
 
@@ -103,11 +103,8 @@ impl Verifier {
             if let (None, Some(next)) = (key_id, &next) {
                 key_id = signer(next, &document, signature)?;
             }
-            let key_id = key_id.ok_or_else(|| DocumentError::UnknownSigner {
-                position,
-                ring: ring.name().to_string(),
-                version: ring.version(),
-            })?;
+            let key_id = key_id
+                .ok_or_else(|| DocumentError::UnknownSigner { position, ring: in_words(&ring) })?;
             if known.iter().any(|known| known.key_id == key_id) {
                 continue;
             }
@@ -213,7 +210,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`DocumentError::NoRing`].
-    pub async fn ring(&self) -> Result<crate::signatures::KeyRing, DocumentError> {
+    pub async fn ring(&self) -> Result<KeyRing, DocumentError> {
         ring::in_force(self.store()).await
     }
 
@@ -293,4 +290,10 @@ impl Verifier {
         }
         Ok(summary)
     }
+}
+
+/// A ring with the names of its keys: whose signature would have counted.
+fn in_words(ring: &KeyRing) -> String {
+    let names: Vec<&str> = ring.keys().iter().map(|key| key.name().as_str()).collect();
+    format!("{}@{} ({})", ring.name(), ring.version(), names.join(", "))
 }

@@ -151,17 +151,7 @@ pub(super) fn print_summary(output: Output, found: &Found) -> Done {
 
 fn print(output: Output, found: &Found, shown: usize) -> Done {
     let summary = &found.summary;
-    output.line(format!(
-        "Against the last evidence of {} nodes: {} still admitted, {} newly denied, {} newly admitted, \
-         {} still denied, {} undecided, {} without evidence.",
-        summary.nodes,
-        summary.still_admitted,
-        summary.newly_denied,
-        summary.newly_admitted,
-        summary.still_denied,
-        summary.undecided,
-        summary.without_evidence
-    ))?;
+    output.line(in_one_line(summary))?;
     for node in found.nodes.iter().take(shown) {
         let head = match node.change.as_str() {
             "denied" => "WOULD BE DENIED",
@@ -185,8 +175,9 @@ fn print(output: Output, found: &Found, shown: usize) -> Done {
                 printable(&finding.observed)
             ))?;
         }
-        if node.findings.len() > 3 {
-            output.line(format!("    and {} more findings", node.findings.len() - 3))?;
+        if let Some(more @ 1..) = node.findings.len().checked_sub(3) {
+            let findings = if more == 1 { "finding" } else { "findings" };
+            output.line(format!("    and {more} more {findings}"))?;
         }
     }
     if found.nodes.len() > shown {
@@ -200,6 +191,26 @@ fn print(output: Output, found: &Found, shown: usize) -> Done {
         )?;
     }
     Ok(())
+}
+
+/// Only what there is: a row of zeros hides the number that counts.
+fn in_one_line(summary: &pb::DryRunSummary) -> String {
+    let counts = [
+        (summary.still_admitted, "still admitted"),
+        (summary.newly_denied, "newly denied"),
+        (summary.newly_admitted, "newly admitted"),
+        (summary.still_denied, "still denied"),
+        (summary.undecided, "undecided"),
+        (summary.without_evidence, "without evidence"),
+    ];
+    let told: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    let nodes = if summary.nodes == 1 { "node" } else { "nodes" };
+    let told = if told.is_empty() { "nothing to judge".to_owned() } else { told.join(", ") };
+    format!("Against the last evidence of {} {nodes}: {told}.", summary.nodes)
 }
 
 fn found_json(found: &Found) -> Value {
@@ -231,4 +242,23 @@ fn found_json(found: &Found) -> Value {
         "newly_admitted": summary.newly_admitted, "undecided": summary.undecided,
         "without_evidence": summary.without_evidence, "changes": nodes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_says_only_what_there_is() {
+        let summary =
+            pb::DryRunSummary { nodes: 3, newly_denied: 2, undecided: 1, ..Default::default() };
+        assert_eq!(
+            in_one_line(&summary),
+            "Against the last evidence of 3 nodes: 2 newly denied, 1 undecided."
+        );
+        assert_eq!(
+            in_one_line(&pb::DryRunSummary::default()),
+            "Against the last evidence of 0 nodes: nothing to judge."
+        );
+    }
 }

@@ -63,7 +63,7 @@ pub(super) async fn sign(global: &Global, kind: DocumentKind, args: SignArgs) ->
 
 fn sign_file(global: &Global, kind: DocumentKind, path: &Path, args: &SignArgs) -> Done {
     let text = read_text(path)?;
-    of_kind(&text, kind)?;
+    of_kind(&text, kind, path)?;
     let payload = payload_of(&text, kind)?;
     let out = args.out.clone().unwrap_or_else(|| beside(path));
     let mut envelope = signed(kind, payload.clone(), &args.keys)?;

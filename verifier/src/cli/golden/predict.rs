@@ -7,7 +7,7 @@ use std::{
 
 use appraisal::{
     policy::GoldenSet,
-    predict::{Before, Kernel, Update, Updated, What, updated},
+    predict::{Before, Kernel, Update, UpdateError, Updated, What, updated},
 };
 use clap::Args;
 use serde_json::json;
@@ -162,7 +162,16 @@ fn from_files(
     } else {
         Before::Replaced
     };
-    Ok(updated(document, args.group.as_deref(), &Update { what, label }, before)?)
+    updated(document, args.group.as_deref(), &Update { what, label }, before).map_err(|error| {
+        match error {
+            UpdateError::WhichGroup(_) => Failure::usage(error.to_string())
+                .with_help("--group NAME: a prediction starts from one state"),
+            UpdateError::GroupExists(_) => {
+                Failure::usage(error.to_string()).with_help("--new-name NAME gives it another")
+            }
+            other => Failure::of(&other),
+        }
+    })
 }
 
 fn named(args: &PredictArgs) -> String {
