@@ -168,15 +168,13 @@ impl Verifier {
             }
             let text = String::from_utf8_lossy(&document.document);
             let manifests = self.manifests_of(&text).await?;
-            let parsed = Compiled::parse(
-                document.id.kind,
-                &text,
-                is_staged,
-                document.sha256,
-                self.settings.tool_pcr,
-                &manifests,
-            );
-            named.extend(manifests);
+            let (kind, sha256) = (document.id.kind, document.sha256);
+            let tool_pcr = self.settings.tool_pcr;
+            named.extend(manifests.clone());
+            let text = text.into_owned();
+            let parse =
+                move || Compiled::parse(kind, &text, is_staged, sha256, tool_pcr, &manifests);
+            let parsed = tokio::task::spawn_blocking(parse).await.map_err(|_| AttestError::Task)?;
             match parsed {
                 Ok(rules) => compiled.extend(rules),
                 Err(problems) => {

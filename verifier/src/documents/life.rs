@@ -8,7 +8,7 @@ use super::{
     ring::{self, Rings, approval, signer},
 };
 use crate::{
-    attestation::Verifier,
+    attestation::{AttestError, Verifier},
     expectations::{Compiled, Expectations},
     signatures::{Envelope, KeyRing},
     store::{By, Document, DocumentId, DocumentKind, DocumentSignature, DocumentState, StoreError},
@@ -44,7 +44,11 @@ impl Verifier {
     pub async fn read_document(&self, text: &str) -> Result<ReadDocument, DocumentError> {
         let manifests = self.manifests_of(text).await?;
         let tool_pcr = self.settings().tool_pcr;
-        ReadDocument::read(text, tool_pcr, &manifests).map_err(DocumentError::Problems)
+        let text = text.to_owned();
+        // Some megabytes of TOML take longer than a reactor thread may be held.
+        let read = move || ReadDocument::read(&text, tool_pcr, &manifests);
+        let read = tokio::task::spawn_blocking(read).await.map_err(|_| AttestError::Task)?;
+        read.map_err(DocumentError::Problems)
     }
 
     /// Keeps a document for review and signature.
@@ -248,16 +252,13 @@ impl Verifier {
     ///
     /// # Errors
     /// A store that cannot be read.
-    pub async fn signed_by(
-        &self,
-        document: &Document,
-    ) -> Result<(Vec<String>, usize), DocumentError> {
+    pub async fn signed_by(&self, id: &DocumentId) -> Result<(Vec<String>, usize), DocumentError> {
         let ring = match self.ring().await {
             Ok(ring) => ring,
             Err(DocumentError::NoRing) => return Ok((Vec::new(), 0)),
             Err(other) => return Err(other),
         };
-        let signatures = self.store().document_signatures(&document.id).await?;
+        let signatures = self.store().document_signatures(id).await?;
         let signed = |id: &Digest| signatures.iter().any(|signature| signature.key_id == *id);
         let names = ring.keys().iter().filter(|key| signed(key.id()));
         Ok((names.map(|key| key.name().to_string()).collect(), ring.threshold()))

@@ -18,8 +18,8 @@ use crate::{
     documents::{self, Change, DocumentError, DryRun, NodeChange, Proposal, Summary, Told},
     expectations::Compiled,
     store::{
-        By, Document, DocumentId, DocumentKind, DocumentState, NewManifest, Node, NodeStatus, Role,
-        StoreError,
+        By, DocumentHead, DocumentId, DocumentKind, DocumentState, NewManifest, Node, NodeStatus,
+        Role, StoreError,
     },
 };
 
@@ -54,8 +54,9 @@ impl ReferenceService {
         if version > 0 {
             return Ok(DocumentId { kind, name, version });
         }
-        let known = self.verifier.store().documents(kind).await.map_err(|error| store(&error))?;
+        let known = self.verifier.store().document_heads(kind).await;
         let active = known
+            .map_err(|error| store(&error))?
             .into_iter()
             .find(|known| known.id.name == name && known.state == DocumentState::Active);
         active
@@ -63,9 +64,9 @@ impl ReferenceService {
             .ok_or_else(|| not_found(format!("active version of {kind} {name:?}; give a version")))
     }
 
-    async fn message(&self, known: &Document) -> Result<pb::Document, Status> {
+    async fn message(&self, known: &DocumentHead) -> Result<pb::Document, Status> {
         let (signed_by, threshold) =
-            self.verifier.signed_by(known).await.map_err(|error| document(&error))?;
+            self.verifier.signed_by(&known.id).await.map_err(|error| document(&error))?;
         Ok(pb::Document {
             kind: known.id.kind.to_string(),
             name: known.id.name.clone(),
@@ -246,7 +247,7 @@ impl pb::reference_server::Reference for ReferenceService {
         };
         let mut documents = Vec::new();
         for kind in kinds {
-            let known = self.verifier.store().documents(kind).await.map_err(|e| store(&e))?;
+            let known = self.verifier.store().document_heads(kind).await.map_err(|e| store(&e))?;
             for one in known {
                 if message.name.is_empty() || one.id.name == message.name {
                     documents.push(self.message(&one).await?);

@@ -11,8 +11,8 @@ use super::{
     changes::Ground,
     row,
     types::{
-        By, Document, DocumentId, DocumentKind, DocumentSignature, DocumentState, DocumentStep,
-        NewDocument,
+        By, Document, DocumentHead, DocumentId, DocumentKind, DocumentSignature, DocumentState,
+        DocumentStep, NewDocument,
     },
     writer::{Event, Touched, Tx},
 };
@@ -48,18 +48,16 @@ async fn audit(
     tx.append(Event { kind, at: by.at, actor: &by.actor, subject: &subject, body }).await
 }
 
-fn decode(found: &SqliteRow) -> Result<Document, StoreError> {
+fn decode_head(found: &SqliteRow) -> Result<DocumentHead, StoreError> {
     let approved_under: Option<i64> = row::get(found, "approved_under")?;
-    let document = Document {
+    Ok(DocumentHead {
         id: DocumentId {
             kind: row::parse(found, "kind")?,
             name: row::get(found, "name")?,
             version: row::get_u64(found, "version")?,
         },
         pool: row::get(found, "pool")?,
-        document: row::get(found, "document")?,
         sha256: row::parse(found, "sha256")?,
-        payload: row::get(found, "payload")?,
         state: row::parse(found, "state")?,
         origin: row::get(found, "origin")?,
         proposed: By {
@@ -67,6 +65,14 @@ fn decode(found: &SqliteRow) -> Result<Document, StoreError> {
             at: row::get(found, "proposed_at")?,
         },
         approved_under: approved_under.map(i64::unsigned_abs),
+    })
+}
+
+fn decode(found: &SqliteRow) -> Result<Document, StoreError> {
+    let document = Document {
+        head: decode_head(found)?,
+        document: row::get(found, "document")?,
+        payload: row::get(found, "payload")?,
     };
     let observed = HashAlg::Sha256.hash(&[&document.document]);
     if observed != document.sha256 {
@@ -504,6 +510,25 @@ impl Store {
         .await
         .map_err(StoreError::database("list reference documents"))?;
         rows.iter().map(decode).collect()
+    }
+
+    /// As [`Store::documents`], without what they say.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn document_heads(
+        &self,
+        kind: DocumentKind,
+    ) -> Result<Vec<DocumentHead>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT kind, name, version, pool, sha256, state, origin, proposed_by, proposed_at, \
+             approved_under FROM reference_documents WHERE kind = $1 ORDER BY name, version DESC",
+        )
+        .bind(kind.as_str())
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .map_err(StoreError::database("list reference documents"))?;
+        rows.iter().map(decode_head).collect()
     }
 
     /// What is judged by: every staged and every active document.

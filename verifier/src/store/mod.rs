@@ -68,11 +68,11 @@ pub use self::{
     reference::EndorsementSet,
     types::{
         ALLOW_LISTED, Admin, AdmissionRule, Appraisal, Boot, By, Certificate, CertificateIntent,
-        CertificateStatus, Counters, Decision, DecisionFilter, Document, DocumentId, DocumentKind,
-        DocumentSignature, DocumentState, DocumentStep, Endorsement, EndorsementKind, KnownBoot,
-        ManifestSummary, NewDecision, NewDocument, NewManifest, NewNode, Node, NodeChange,
-        NodeStatus, Outcome, PutBoot, Recorded, RecordedDecision, RecordedEvidence, Retention,
-        RetentionReport, Role,
+        CertificateStatus, Counters, Decision, DecisionFilter, Document, DocumentHead, DocumentId,
+        DocumentKind, DocumentSignature, DocumentState, DocumentStep, Endorsement, EndorsementKind,
+        KnownBoot, ManifestSummary, NewDecision, NewDocument, NewManifest, NewNode, Node,
+        NodeChange, NodeStatus, Outcome, PutBoot, Recorded, RecordedDecision, RecordedEvidence,
+        Retention, RetentionReport, Role,
     },
 };
 pub use crate::audit::{AuditEntry, AuditKind, ChainBreak, ChainHead, ChainReport};

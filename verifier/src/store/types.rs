@@ -506,21 +506,15 @@ pub struct NewDocument {
     pub origin: String,
 }
 
-/// A reference document as it is kept.
+/// What is known of a reference document besides what it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Document {
+pub struct DocumentHead {
     /// Which.
     pub id: DocumentId,
     /// Pool that a golden set judges; `None` for a part and for other kinds.
     pub pool: Option<String>,
-    /// TOML, byte for byte.
-    #[serde(skip)]
-    pub document: Vec<u8>,
-    /// Its SHA-256.
+    /// SHA-256 of the TOML.
     pub sha256: Digest,
-    /// Canonical JSON of it: what is signed.
-    #[serde(skip)]
-    pub payload: Vec<u8>,
     /// State.
     pub state: DocumentState,
     /// Where it comes from, in words.
@@ -529,6 +523,25 @@ pub struct Document {
     pub proposed: By,
     /// Version of the ring of keys that staged or activated it.
     pub approved_under: Option<u64>,
+}
+
+/// A reference document as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// What is known of it.
+    pub head: DocumentHead,
+    /// TOML, byte for byte.
+    pub document: Vec<u8>,
+    /// Canonical JSON of it: what is signed.
+    pub payload: Vec<u8>,
+}
+
+impl std::ops::Deref for Document {
+    type Target = DocumentHead;
+
+    fn deref(&self) -> &DocumentHead {
+        &self.head
+    }
 }
 
 /// A signature over a document's payload.
