@@ -31,13 +31,13 @@ use appraisal::{
     context::{AppraisalContext, IssuedChallenge, Signer, Standing},
     ek::{AllowListed, ek_digest},
     ima::{IMA_PCR, ImaPolicy},
-    policy::Manifests,
+    policy::{Manifests, ReferenceValues},
     verdict::{Admission, Denial, Verdict},
 };
 use arc_swap::ArcSwap;
 use proto::{
     binding::Challenge,
-    digest::{Digest, HashAlg, PcrSelection, PcrSet},
+    digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{Evidence, EvidenceError, Hello, LogKind, LogSuffix},
     pb,
 };
@@ -546,22 +546,36 @@ impl Verifier {
         now_unix_s: i64,
         expected: &PoolExpectations,
     ) -> Result<IssuedChallenge, AttestError> {
-        let mut banks: Vec<_> = self.settings.selection.banks().to_vec();
-        for reference in expected.references() {
-            banks.extend_from_slice(reference.selection().banks());
-        }
-        let tool = PcrSet::from_iter([self.settings.tool_pcr]);
-        let ima = expected.ima_policies().next().map(|_| IMA_PCR);
-        let tool: PcrSet = tool.iter().chain(ima).collect();
-        let with_tool: Vec<_> = banks.iter().map(|(alg, _)| (*alg, tool)).collect();
-        banks.extend(with_tool);
+        let base = self.settings.selection.banks().iter().copied();
+        let in_force = expected.in_force.reference.as_ref();
+        let everything = expected.references().map(ReferenceValues::selection);
+        let everything = everything.flat_map(|read| read.banks().to_vec());
+        let needed = in_force.map(ReferenceValues::required_selection);
+        let needed = needed.iter().flat_map(|read| read.banks().to_vec());
+        let ima = |is_read: bool| is_read.then_some(IMA_PCR);
+        let has_ima = expected.ima_policies().next().is_some();
+        let needs_ima = in_force.is_some_and(ReferenceValues::needs_ima);
+        // Asked for is what any rule reads, also a staged one; a quote has to cover what every alternative reads.
+        let selection = self.with_tools(base.clone().chain(everything), ima(has_ima));
+        let required = self.with_tools(base.chain(needed), ima(needs_ima));
         let lifetime = i64::try_from(self.settings.challenge_lifetime.as_secs()).unwrap_or(60);
         Ok(IssuedChallenge {
             challenge: Challenge::new(random_bytes()?),
             verifier_id: self.settings.verifier_id,
-            selection: PcrSelection::new(banks),
+            selection,
+            required,
             expires_unix_s: now_unix_s.saturating_add(lifetime),
         })
+    }
+
+    /// The banks with the PCRs that other logs continue, in each of them.
+    fn with_tools(
+        &self,
+        banks: impl Iterator<Item = (HashAlg, PcrSet)>,
+        ima: Option<PcrIndex>,
+    ) -> PcrSelection {
+        let continued: PcrSet = std::iter::once(self.settings.tool_pcr).chain(ima).collect();
+        PcrSelection::new(banks.flat_map(|(alg, set)| [(alg, set), (alg, continued)]))
     }
 
     /// From the one-shot admission to a linted certificate and its recorded intent.

@@ -73,6 +73,7 @@ pub fn encode(inputs: &CaseInputs<'_>) -> Vec<u8> {
         challenge: inputs.issued.challenge.as_bytes().to_vec(),
         verifier_id: inputs.issued.verifier_id.as_bytes().to_vec(),
         pcr_selection: selection_to_pb(&inputs.issued.selection),
+        required_selection: selection_to_pb(&inputs.issued.required),
         expires_unix_s: inputs.issued.expires_unix_s,
         tool_pcr: u32::from(inputs.tool_pcr.get()),
         node: serde_json::to_vec(inputs.node).unwrap_or_default(),
@@ -203,6 +204,14 @@ pub enum ReplayError {
     /// The case's bytes are damaged.
     #[error("the recorded case is damaged: {0}")]
     Damaged(String),
+    /// It was recorded by another version of this program.
+    #[error(
+        "the case has format {found}, this program judges format {FORMAT}: judge it with the version that recorded it"
+    )]
+    Format {
+        /// Format of the case.
+        found: u32,
+    },
     /// Something it refers to is gone.
     #[error(
         "{what} {digest} is not there any more: retention dropped it, or the store is incomplete"
@@ -249,7 +258,7 @@ impl RecordedCase {
     pub fn read(bytes: &[u8]) -> Result<Self, ReplayError> {
         let message = pb::Case::decode(bytes).map_err(|e| damaged(e.to_string()))?;
         if message.format != FORMAT {
-            return Err(damaged(format!("format {}, expected {FORMAT}", message.format)));
+            return Err(ReplayError::Format { found: message.format });
         }
         let tool_pcr = u8::try_from(message.tool_pcr)
             .ok()
@@ -261,6 +270,7 @@ impl RecordedCase {
             challenge: Challenge::new(array("challenge", &message.challenge)?),
             verifier_id: VerifierId::new(array("verifier_id", &message.verifier_id)?),
             selection: selection(&message.pcr_selection)?,
+            required: selection(&message.required_selection)?,
             expires_unix_s: message.expires_unix_s,
         };
         let hello: Hello = message

@@ -74,6 +74,12 @@ impl Compiled {
         }
     }
 
+    /// As a case names it.
+    #[must_use]
+    pub const fn named(&self) -> Named {
+        Named { kind: self.kind(), is_staged: self.is_staged, sha256: self.sha256 }
+    }
+
     /// Name of the document.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -170,7 +176,16 @@ impl PoolExpectations {
             .filter(|one| !replaced(one))
             .chain(staged.iter().copied())
             .collect();
-        let (after, more_unresolved, used_then) = expected(pool, &next);
+        let (after, more_unresolved, mut used_then) = expected(pool, &next);
+        // A staged version may be about another pool, and yet take away what judges this one.
+        let takes_away = |next: &&Compiled| {
+            active.iter().any(|one| {
+                next.kind() == one.kind()
+                    && next.name() == one.name()
+                    && used.contains(&one.named())
+            })
+        };
+        used_then.extend(staged.iter().copied().filter(takes_away).map(Compiled::named));
         let is_about_it = used_then.iter().any(|named| named.is_staged);
         if is_about_it {
             unresolved.extend(more_unresolved);
@@ -221,7 +236,7 @@ fn expected(pool: &str, documents: &[&Compiled]) -> (Expected, Vec<Unresolved>, 
             },
             CompiledRules::Policy(policy) => policy.applies_to(pool),
         })
-        .map(|one| Named { kind: one.kind(), is_staged: one.is_staged, sha256: one.sha256 })
+        .map(|one| one.named())
         .collect();
     let (reference, unresolved) = ReferenceValues::resolve(pool, &sets, &parts);
     let mut site: Vec<Arc<SitePolicy>> = documents

@@ -38,6 +38,7 @@ use crate::{
     config::{Config, EkProfile, Limits, Revocation},
     documents::ReadDocument,
     endorsements::EkRules,
+    init::RING_FILE,
     metrics,
     server::{self, Peer},
     service::{
@@ -319,7 +320,24 @@ fn settings(config: &Config) -> Settings {
         certificate_lifetime: config.certificate_lifetime,
         allow_pending: config.allow_pending,
         max_denied_percent: config.max_denied_percent,
+        first_ring: first_ring(config),
         challenge_lifetime: config.limits.challenge_lifetime,
+    }
+}
+
+/// Digest of the ring that init wrote; without it nothing is approved, and every pool denies.
+fn first_ring(config: &Config) -> Option<Digest> {
+    let path = config.state_dir.join(RING_FILE);
+    match crate::ca::files::read_text(&path) {
+        Ok(text) => Some(HashAlg::Sha256.hash(&[text.as_bytes()])),
+        Err(error) => {
+            tracing::error!(
+                "no golden set can be in force without the first ring of security keys; `verifier init` \
+                 writes it: {}",
+                crate::service::status::chain(&error)
+            );
+            None
+        }
     }
 }
 

@@ -269,13 +269,10 @@ impl Site {
                 "needs-secure-boot" => "boot.secure_boot",
                 other => return Err(format!("policy:{other}").into()),
             };
-            self.version += 1;
-            let text = format!(
-                "schema = \"assay.policy/v1\"\nname = \"site\"\nversion = {}\n[[rule]]\nname = \"{verb}\"\n\
-                 message = \"As the site wants it.\"\nexpr = \"{rule}\"\n",
-                self.version
+            let rules = format!(
+                "[[rule]]\nname = \"{verb}\"\nmessage = \"As the site wants it.\"\nexpr = \"{rule}\"\n"
             );
-            self.policy = Some(self.cluster.put_in_force(&text).await?);
+            self.policy = Some(self.put_policy(&rules).await?);
         }
         match m.arg("node") {
             Some("revoked") => self.revoke("w1").await?,
@@ -337,9 +334,9 @@ impl Site {
             self.worker.shown.clear();
             self.apply(self.golden.clone()).await?;
         }
-        if let Some(policy) = self.policy.take() {
-            let by = self.cluster.by();
-            self.cluster.verifier().retire(&policy, "end of the attack", true, by).await?;
+        // A policy ends by a successor without rules.
+        if self.policy.take().is_some() {
+            self.put_policy("").await?;
         }
         if let Some(crl) = self.crl.take() {
             let (kind, digest) = (EndorsementKind::Crl, HashAlg::Sha256.hash(&[&crl]));
@@ -547,6 +544,16 @@ impl Site {
     /// A new version of the honest golden set: the one before retires.
     pub(super) async fn apply_again(&mut self) -> Result<(), AnyError> {
         self.apply(self.golden.clone()).await
+    }
+
+    /// The site's policy, its next version with these rules.
+    async fn put_policy(&mut self, rules: &str) -> Result<DocumentId, AnyError> {
+        self.version += 1;
+        let text = format!(
+            "schema = \"assay.policy/v1\"\nname = \"site\"\nversion = {}\n{rules}",
+            self.version
+        );
+        self.cluster.put_in_force(&text).await
     }
 
     /// A changed golden set as the next version.

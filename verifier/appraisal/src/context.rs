@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::{
     binding::{Challenge, VerifierId},
-    digest::{Digest, PcrIndex, PcrSelection},
+    digest::{Digest, PcrIndex, PcrSelection, PcrSet},
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,8 @@ pub struct IssuedChallenge {
     pub verifier_id: VerifierId,
     /// PCRs asked for.
     pub selection: PcrSelection,
+    /// Those among them that a quote must cover: the others are for rules that may be met otherwise, or are staged.
+    pub required: PcrSelection,
     /// After this second the answer is refused.
     pub expires_unix_s: i64,
 }
@@ -105,6 +107,15 @@ pub struct AppraisalContext<'a> {
 }
 
 impl AppraisalContext<'_> {
+    /// PCRs that any rule reads from firmware's log, in force or staged.
+    pub(crate) fn every_log_pcr(&self) -> PcrSet {
+        let staged = self.staged.and_then(|staged| staged.reference);
+        let references = self.in_force.reference.into_iter().chain(staged);
+        references
+            .flat_map(|reference| reference.every_log_pcr().iter().collect::<Vec<_>>())
+            .collect()
+    }
+
     /// How the kernel's list is judged by what is in force and by what is staged: each policy once.
     pub(crate) fn ima_policies(&self) -> Vec<&Arc<ImaPolicy>> {
         let mut out: Vec<&Arc<ImaPolicy>> = Vec::new();

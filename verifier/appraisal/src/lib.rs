@@ -168,7 +168,7 @@ fn prove(
         origin.tool_log(),
         evidence.log(LogKind::Tools),
         context.tool_pcr,
-        &issued.selection,
+        &issued.required,
     )?;
     let key = match (&origin, &evidence.node_key) {
         (Origin::Known(boot), _) => KeySource::Stored(boot.node_key.clone()),
@@ -202,7 +202,7 @@ fn prove(
         )?,
         KeySource::Stored(key) => key,
     };
-    let pcrs = AttestedPcrs::verify(&ak, &quote, &issued.selection, &evidence.pcr_values)?;
+    let pcrs = AttestedPcrs::verify(&ak, &quote, &issued.required, &evidence.pcr_values)?;
     let logs = BootLogs::read(origin.boot(), evidence, &pcrs, context)?;
     let log = match &logs.tool_pcr_start {
         Some(start) => log.starting_at(start, evidence.log(LogKind::Tools))?,

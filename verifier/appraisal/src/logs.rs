@@ -56,7 +56,8 @@ impl BootLogs {
         };
         let continued = PcrSet::from_iter([context.tool_pcr, IMA_PCR]);
         let systemd = evidence.log(LogKind::Systemd);
-        match ProvenBootLog::read(firmware, systemd, pcrs, required, continued) {
+        let kept = context.every_log_pcr();
+        match ProvenBootLog::read(firmware, systemd, pcrs, required, kept, continued) {
             Ok(reading) => Ok(Self {
                 tool_pcr_start: reading.start_of(context.tool_pcr).map(<[Digest]>::to_vec),
                 boot_pcrs: reading.boot_pcrs,

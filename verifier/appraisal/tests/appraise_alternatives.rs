@@ -198,6 +198,30 @@ fn alternatives_are_bounded() {
     assert!(values.is_none() && unresolved[0].what.contains("256 alternatives"), "{unresolved:?}");
 }
 
+/// A bank that only one set reads, which a TPM may not have: everybody is asked for it, and only that set misses it.
+#[test]
+fn a_set_asks_for_a_bank_and_turns_nobody_away_who_meets_another() {
+    let mine = set(&(pool_head("a", 1, "") + &rule("pcr", 4, &[&good(4)])));
+    let zeros = "ab".repeat(48);
+    let other = set(&(pool_head("b", 1, "")
+        + &format!(
+            "[[pcr]]\nbank = \"sha384\"\nindex = 4\naccept = [{{ value = \"{zeros}\" }}]\n"
+        )));
+    let (both, _) = resolve(&[&mine, &other]);
+    let both = both.expect("values");
+    assert_eq!(both.selection().iter().count(), 2);
+    assert_eq!(both.required_selection().iter().count(), 0);
+    let alone = resolve(&[&other]).0.expect("values");
+    assert_eq!(alone.required_selection(), alone.selection());
+    // This TPM quotes SHA-256 alone.
+    assert!(matches!(judge(Some(&both), None).verdict, Verdict::Admit(_)));
+    let missed = codes(&judge(Some(&alone), None));
+    assert_eq!(missed, [(ReasonCode::PcrSelectionIncomplete, "PCR 4 (sha384)".into())]);
+    // Staged, it says so and takes nothing away.
+    let staged = judge(resolve(&[&mine]).0.as_ref(), Some(&both));
+    assert!(matches!(staged.verdict, Verdict::Admit(_)));
+}
+
 #[test]
 fn what_is_staged_is_judged_and_never_enforced() {
     let bad = set(&(pool_head("linux", 1, "") + &rule("pcr", 4, &[BAD])));

@@ -699,6 +699,7 @@ fn the_tool_log_replays_to_its_pcr() {
 fn the_tool_pcr_is_quoted_in_banks_that_the_log_has() {
     let mut site = Site::new();
     site.issued.selection = PcrSelection::new([(HashAlg::Sha256, set(&PCRS))]);
+    site.issued.required = site.issued.selection.clone();
     assert_code(&site.deny(|_| ()), ReasonCode::ToolLogWrongPcr);
     // A log of SHA-256 alone under a quote over both banks.
     let both = BANKS.map(|alg| (alg, set(&PCRS)));

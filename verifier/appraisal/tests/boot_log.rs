@@ -698,7 +698,7 @@ fn other_logs_may_continue_a_pcr() {
     let bytes = good();
     let log = EventLog::parse(&bytes).expect("well-formed");
     let values = extended(&good_values(), 14, &[b"a tool"]);
-    let later = Later { systemd: None, continued: pcrs(&[14]) };
+    let later = Later { systemd: None, continued: pcrs(&[14]), ..Later::default() };
     let explained = explain(&log, later, &values, required()).expect("PCR 14 goes on");
     let start = explained.replay().value(SHA256, pcr(14)).and_then(|value| value.to_digest());
     assert_eq!(start, Some(good_values()[14].value));

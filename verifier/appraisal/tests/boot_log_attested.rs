@@ -46,7 +46,7 @@ fn quoted(booted: &[u8]) -> AttestedPcrs {
 fn a_log_of_the_quoted_boot_is_attested() {
     let booted = Boot::default().log();
     let log = EventLog::parse(&booted).expect("well-formed");
-    let later = Later { systemd: None, continued: pcrs(&[14]) };
+    let later = Later { systemd: None, continued: pcrs(&[14]), ..Later::default() };
     let attested = AttestedBootLog::verify(&log, later, &quoted(&booted), pcrs(&FIRMWARE))
         .expect("the log of this boot");
     assert_eq!(attested.facts().secure_boot, Some(true));

@@ -12,7 +12,7 @@ use appraisal::{
 use arc_swap::ArcSwap;
 use proto::{
     binding::VerifierId,
-    digest::{PcrIndex, PcrSelection},
+    digest::{Digest, PcrIndex, PcrSelection},
 };
 use tokio::sync::MutexGuard;
 
@@ -45,6 +45,9 @@ pub struct Settings {
     /// Share of the admitted nodes, percent, that a golden set or policy may turn away without somebody saying that it is
     /// meant.
     pub max_denied_percent: u8,
+    /// Digest of the first ring of security keys, as `init` wrote it: what approvals go back to. `None`: nothing is
+    /// approved.
+    pub first_ring: Option<Digest>,
     /// Life of a challenge; at most [`proto::limits::CHALLENGE_LIFETIME`].
     pub challenge_lifetime: Duration,
 }
@@ -150,7 +153,7 @@ impl Verifier {
     pub async fn compile_in_force(&self) -> Result<Vec<Compiled>, AttestError> {
         let mut compiled = Vec::new();
         let mut named = Manifests::new();
-        let rings = Rings::of(&self.store).await?;
+        let rings = Rings::of(&self.store, self.settings.first_ring.as_ref()).await?;
         for document in self.store.documents_in_force().await? {
             let Some(is_staged) = expectations::judges(document.state) else { continue };
             if document.id.kind == DocumentKind::Keys {
@@ -228,7 +231,7 @@ impl Verifier {
 
 #[cfg(test)]
 mod tests {
-    use proto::digest::PcrSet;
+    use proto::digest::{HashAlg, PcrSet};
 
     use super::*;
     use crate::{
@@ -238,18 +241,24 @@ mod tests {
     };
 
     async fn verifier(store: Store, folder: &std::path::Path) -> Arc<Verifier> {
+        verifier_after(store, folder, None).await
+    }
+
+    async fn verifier_after(
+        store: Store,
+        folder: &std::path::Path,
+        first_ring: Option<Digest>,
+    ) -> Arc<Verifier> {
         let tool_pcr = PcrIndex::new(14).expect("a PCR");
         let settings = Settings {
             trust_domain: ca::trust_domain(),
             verifier_id: VerifierId::new([1; 32]),
-            selection: PcrSelection::new([(
-                proto::digest::HashAlg::Sha256,
-                PcrSet::from_iter([tool_pcr]),
-            )]),
+            selection: PcrSelection::new([(HashAlg::Sha256, PcrSet::from_iter([tool_pcr]))]),
             tool_pcr,
             certificate_lifetime: Duration::from_secs(3600),
             allow_pending: true,
             max_denied_percent: 10,
+            first_ring,
             challenge_lifetime: Duration::from_secs(60),
         };
         let now = testing::NOW;
@@ -310,10 +319,11 @@ mod tests {
     async fn what_nobody_signed_judges_nobody_whatever_the_database_says() {
         use crate::{documents::ReadDocument, signatures::*};
         let (folder, store) = testing::store().await;
-        let verifier = verifier(store.clone(), &folder.path().join("ca")).await;
         let key = SecurityPrivateKey::create(&folder.path().join("a.key"), Algorithm::P256);
         let public = key.expect("a key").expect("new");
         let ring = ring_document("security", 1, 1, &[("a".parse().expect("a name"), public)]);
+        let first = HashAlg::Sha256.hash(&[ring.as_bytes()]);
+        let verifier = verifier_after(store.clone(), &folder.path().join("ca"), Some(first)).await;
         let read = |text: &str| {
             ReadDocument::read(text, verifier.settings().tool_pcr, &Manifests::new())
                 .expect("sound")
@@ -339,5 +349,10 @@ mod tests {
         envelope.add(key.sign(&envelope.pae()).expect("signed")).expect("one");
         verifier.sign(&id, envelope.to_json().as_bytes(), by()).await.expect("good");
         assert!(judges().await, "signed");
+        // Another first ring than the one that init wrote approves nothing.
+        let other = Some(testing::digest("another ring"));
+        let misled = verifier_after(store.clone(), &folder.path().join("ca2"), other).await;
+        assert!(misled.expectations.load().of("linux").in_force.reference.is_none());
+        assert!(matches!(misled.ring().await, Err(crate::documents::DocumentError::NoRing)));
     }
 }

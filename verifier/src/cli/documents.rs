@@ -19,7 +19,7 @@ pub(super) use self::{
 };
 use self::{
     dry_run::{print_summary, run_change},
-    signing::{SignArgs, envelope_of, sign},
+    signing::{SignArgs, envelope_of, in_force, is_what_was_asked_for, show_before_signing, sign},
 };
 use super::{
     Done, Failure, Global,
@@ -433,9 +433,13 @@ async fn revert(
         return Err(Failure::usage("say which version comes back: NAME@VERSION"));
     }
     let old = answer(client.show(document.message(kind)).await)?;
+    is_what_was_asked_for(&old.toml, kind, &document.message(kind))?;
     let known = list(client, kind, &document.name).await?;
     let newest = known.iter().map(|known| known.version).max().unwrap_or(document.version);
     let text = with_version(&old.toml, newest.saturating_add(1))?;
+    let before = in_force(client, kind, &document.message(kind)).await?;
+    show_before_signing(output, kind, before.as_deref(), &text)?;
+    confirm(&format!("Sign the content of {}@{}?", document.name, document.version), dare.yes)?;
     let envelope = envelope_of(&text, kind, keys, None)?;
     let origin = format!("the content of {}@{}", document.name, document.version);
     let proposed = propose(client, text, envelope, origin).await?;

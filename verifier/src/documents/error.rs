@@ -53,8 +53,8 @@ pub enum DocumentError {
         #[source]
         why: Box<SuccessorError>,
     },
-    /// In force it would judge nobody.
-    #[error("{id} would judge nobody: {what}")]
+    /// With it, a set would judge nobody.
+    #[error("with {id} in force a set would judge nobody: {what}")]
     Unresolved {
         /// Document.
         id: DocumentId,

@@ -1,14 +1,15 @@
 //! The steps of a document's life, each checked and audited.
 
+use appraisal::policy::Unresolved;
 use proto::digest::Digest;
 
 use super::{
-    Change, Content, DocumentError, DryRun, ReadDocument, Summary,
-    ring::{self, approval, signer},
+    Change, DocumentError, DryRun, ReadDocument, Summary,
+    ring::{self, Rings, approval, signer},
 };
 use crate::{
     attestation::Verifier,
-    expectations::{Compiled, PoolExpectations},
+    expectations::{Compiled, Expectations},
     signatures::{Envelope, KeyRing},
     store::{By, Document, DocumentId, DocumentKind, DocumentSignature, DocumentState, StoreError},
 };
@@ -98,6 +99,7 @@ impl Verifier {
             _ => None,
         };
         let mut known = self.store().document_signatures(id).await?;
+        let mut newest = None;
         for (position, signature) in envelope.signatures().iter().enumerate() {
             let mut key_id = signer(&ring, &document, signature)?;
             if let (None, Some(next)) = (key_id, &next) {
@@ -111,8 +113,17 @@ impl Verifier {
             let bytes = signature.as_bytes().to_vec();
             known.push(DocumentSignature { key_id, signature: bytes.clone(), added: by.clone() });
             let is_approved = approval(&ring, &document, &known).is_ok();
+            newest = Some(is_approved);
             let (id, by) = (id.clone(), by.clone());
             self.store().sign_document(id, key_id, bytes, is_approved, by).await?;
+        }
+        // All were there already, and suffice now: the ring asks for fewer than it did.
+        if newest.is_none()
+            && let Some(one) = known.first()
+            && approval(&ring, &document, &known).is_ok()
+        {
+            let (key_id, bytes) = (one.key_id, one.signature.clone());
+            self.store().sign_document(id.clone(), key_id, bytes, true, by).await?;
         }
         Ok(())
     }
@@ -185,8 +196,17 @@ impl Verifier {
     ) -> Result<(), DocumentError> {
         let document = self.document(id).await?;
         if document.state == DocumentState::Active {
-            if id.kind == DocumentKind::Keys {
-                let why = "the ring in force retires when its successor is activated";
+            // Without a golden set nobody is admitted; without a policy more are, and that needs signatures.
+            let why = match id.kind {
+                DocumentKind::Golden => None,
+                DocumentKind::Policy => Some(
+                    "a policy in force retires when its successor is activated; one without rules lifts it",
+                ),
+                DocumentKind::Keys => {
+                    Some("the ring in force retires when its successor is activated")
+                }
+            };
+            if let Some(why) = why {
                 return Err(DocumentError::Invalid(why.to_owned()));
             }
             let change = Change { put: Vec::new(), retire: vec![id.clone()], alongside: true };
@@ -211,7 +231,8 @@ impl Verifier {
     /// # Errors
     /// [`DocumentError::NoRing`].
     pub async fn ring(&self) -> Result<KeyRing, DocumentError> {
-        ring::in_force(self.store()).await
+        let first = self.settings().first_ring.as_ref();
+        Ok(Rings::of(self.store(), first).await?.in_force()?.clone())
     }
 
     /// The signatures over a document so far, as an envelope.
@@ -249,7 +270,7 @@ impl Verifier {
         Ok(approval(&ring, document, &signatures)?.ring_version())
     }
 
-    /// The document as it would judge, if what it needs is there.
+    /// The document as it would judge, if what it needs is there, and if no other set loses what it needs.
     async fn judges_somebody(
         &self,
         document: &Document,
@@ -260,18 +281,11 @@ impl Verifier {
         let put: Vec<Compiled> = read.compiled(false).into_iter().collect();
         let now = self.compile_in_force().await?;
         let change = Change { put: put.clone(), retire: Vec::new(), alongside };
-        let then = change.applied_to(&now);
-        if let Content::Golden(set) = read.content()
-            && let Some(pool) = set.pool()
-        {
-            let label = format!("{}@{}", set.name(), set.version());
-            let expected = PoolExpectations::compile(pool, &then);
-            if let Some(found) = expected.unresolved.into_iter().find(|found| found.set == label) {
-                return Err(DocumentError::Unresolved {
-                    id: document.id.clone(),
-                    what: found.what,
-                });
-            }
+        let before = unresolved(&Change::default().applied_to(&now));
+        let after = unresolved(&change.applied_to(&now));
+        if let Some(found) = after.into_iter().find(|found| !before.contains(found)) {
+            let what = found.to_string();
+            return Err(DocumentError::Unresolved { id: document.id.clone(), what });
         }
         Ok(put)
     }
@@ -296,4 +310,10 @@ impl Verifier {
 fn in_words(ring: &KeyRing) -> String {
     let names: Vec<&str> = ring.keys().iter().map(|key| key.name().as_str()).collect();
     format!("{}@{} ({})", ring.name(), ring.version(), names.join(", "))
+}
+
+/// Sets of any pool that cannot judge anybody.
+fn unresolved(documents: &[Compiled]) -> Vec<Unresolved> {
+    let expectations = Expectations::compile(documents);
+    expectations.pools().flat_map(|(_, expected)| expected.unresolved.clone()).collect()
 }

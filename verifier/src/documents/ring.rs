@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use proto::digest::Digest;
+
 use crate::{
     signatures::{Approval, ApprovalError, Envelope, KeyRing, Signature},
     store::{Document, DocumentKind, DocumentSignature, DocumentState, Store, StoreError},
@@ -9,16 +11,8 @@ use crate::{
 
 use super::{
     DocumentError,
-    read::{payload_of, payload_type},
+    read::{name_and_version, payload_of, payload_type},
 };
-
-/// The ring in force.
-pub(super) async fn in_force(store: &Store) -> Result<KeyRing, DocumentError> {
-    let rings = store.documents(DocumentKind::Keys).await?;
-    let active = rings.into_iter().find(|ring| ring.state == DocumentState::Active);
-    let active = active.ok_or(DocumentError::NoRing)?;
-    parse(&active)
-}
 
 /// The ring in a document.
 pub(super) fn parse(document: &Document) -> Result<KeyRing, DocumentError> {
@@ -28,7 +22,13 @@ pub(super) fn parse(document: &Document) -> Result<KeyRing, DocumentError> {
 /// What is signed of a document: computed from its text, whatever the store keeps beside it.
 fn payload(document: &Document) -> Result<Vec<u8>, DocumentError> {
     let text = String::from_utf8_lossy(&document.document);
-    payload_of(&text, document.id.kind).map_err(DocumentError::Problems)
+    let payload = payload_of(&text, document.id.kind).map_err(DocumentError::Problems)?;
+    let says = name_and_version(&text).map_err(|problem| DocumentError::Problems(vec![problem]))?;
+    if (says.0.as_str(), says.1) != (document.id.name.as_str(), document.id.version) {
+        let what = format!("{}@{} is kept as {}", says.0, says.1, document.id);
+        return Err(DocumentError::Invalid(what));
+    }
+    Ok(payload)
 }
 
 /// The envelope of a document with these signatures.
@@ -71,7 +71,7 @@ pub(super) fn signer(
     ring: &KeyRing,
     document: &Document,
     signature: &Signature,
-) -> Result<Option<proto::digest::Digest>, DocumentError> {
+) -> Result<Option<Digest>, DocumentError> {
     let (kind, payload) = (payload_type(document.id.kind), payload(document)?);
     let mut envelope = Envelope::new(kind, payload.clone())?;
     envelope.add(signature.clone())?;
@@ -103,43 +103,58 @@ pub(super) fn matches(
 
 /// Every ring that is or was in force, by version: each follows the one that approved it, back to the first.
 ///
-/// What is in force is checked against the ring that put it there, so that whoever can write the database alone puts
-/// nothing in force.
+/// What is in force is checked against the ring that put it there: whoever can write the database alone puts nothing in
+/// force that these rings never approved.
 #[derive(Debug, Default)]
-pub struct Rings(BTreeMap<u64, KeyRing>);
+pub struct Rings {
+    by_version: BTreeMap<u64, KeyRing>,
+    in_force: Option<u64>,
+}
 
 impl Rings {
-    /// Reads and verifies the rings of a store. A ring that does not follow is left out, with all that it approved.
+    /// Reads and verifies the rings of a store, back to the first one: the one with this digest, which `init` wrote
+    /// beside the database. A ring that does not follow is left out, with all that it approved.
     ///
     /// # Errors
     /// A store that cannot be read.
-    pub async fn of(store: &Store) -> Result<Self, StoreError> {
+    pub async fn of(store: &Store, first: Option<&Digest>) -> Result<Self, StoreError> {
         let mut documents = store.documents(DocumentKind::Keys).await?;
         documents.sort_by_key(|document| document.id.version);
         let mut rings = Self::default();
-        for (place, document) in documents.iter().enumerate() {
-            let followed = match (place, document.approved_under) {
-                // The first ring is what everything stands on: `init` took it.
-                (0, None) => true,
-                (_, Some(under)) => {
+        for document in &documents {
+            let follows = match document.approved_under {
+                None => first == Some(&document.sha256),
+                Some(under) => {
                     let signatures = store.document_signatures(&document.id).await?;
                     rings.approve(document, &signatures, under).is_ok()
                 }
-                // Proposed, and never in force.
-                (_, None) => false,
             };
-            match (followed, parse(document)) {
-                (true, Ok(ring)) => {
-                    rings.0.insert(ring.version(), ring);
+            let was_in_force = matches!(document.state, DocumentState::Active)
+                || document.approved_under.is_some();
+            match parse(document) {
+                Ok(ring) if follows => {
+                    if document.state == DocumentState::Active {
+                        rings.in_force = Some(ring.version());
+                    }
+                    rings.by_version.insert(ring.version(), ring);
                 }
-                (true, Err(error)) => tracing::error!(id = %document.id, %error, "not usable"),
-                (false, _) if document.approved_under.is_some() => {
-                    tracing::error!(id = %document.id, "this ring of keys does not follow the one before it");
+                _ if was_in_force => {
+                    tracing::error!(id = %document.id, "this ring of keys does not follow the one that init wrote");
                 }
-                (false, _) => {}
+                // Proposed, and never in force.
+                _ => {}
             }
         }
         Ok(rings)
+    }
+
+    /// The ring in force.
+    ///
+    /// # Errors
+    /// [`DocumentError::NoRing`].
+    pub fn in_force(&self) -> Result<&KeyRing, DocumentError> {
+        let version = self.in_force.ok_or(DocumentError::NoRing)?;
+        self.by_version.get(&version).ok_or(DocumentError::NoRing)
     }
 
     /// Whether the ring of this version approves a document by its signatures.
@@ -152,7 +167,7 @@ impl Rings {
         signatures: &[DocumentSignature],
         under: u64,
     ) -> Result<Approval, DocumentError> {
-        let ring = self.0.get(&under).ok_or(DocumentError::NoRing)?;
+        let ring = self.by_version.get(&under).ok_or(DocumentError::NoRing)?;
         approval(ring, document, signatures)
     }
 }

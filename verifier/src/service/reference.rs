@@ -15,7 +15,7 @@ use super::{
 use crate::{
     attestation::Verifier,
     capture,
-    documents::{Change, DocumentError, DryRun, NodeChange, Proposal, Summary, Told},
+    documents::{self, Change, DocumentError, DryRun, NodeChange, Proposal, Summary, Told},
     expectations::Compiled,
     store::{
         By, Document, DocumentId, DocumentKind, DocumentState, NewManifest, Node, NodeStatus, Role,
@@ -182,7 +182,10 @@ impl pb::reference_server::Reference for ReferenceService {
     }
 
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Answer<pb::Document> {
-        let by = self.authorize(&request, Role::Operator).await?;
+        // Who may sign is decided by the ring: whoever proposes another one has to be of the security team.
+        let is_ring = documents::kind_of(&request.get_ref().toml) == Ok(DocumentKind::Keys);
+        let needed = if is_ring { Role::Security } else { Role::Operator };
+        let by = self.authorize(&request, needed).await?;
         let pb::ProposeRequest { toml, envelope, origin } = request.into_inner();
         let proposal = Proposal { text: toml, envelope, origin, is_observed: false };
         let id = self.verifier.propose(proposal, by).await.map_err(|error| document(&error))?;

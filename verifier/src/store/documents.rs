@@ -20,6 +20,8 @@ use crate::audit::AuditKind;
 
 /// Largest document.
 const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
+/// How far a version may be above the newest: enough for dates as versions.
+const MAX_VERSION_STEP: u64 = 100_000_000;
 /// Steps of a history that are read.
 const MAX_STEPS: i64 = 200;
 
@@ -170,6 +172,14 @@ async fn insert(
     if new.id.version <= newest {
         return Err(StoreError::VersionNotNewer { id: new.id.clone(), newest });
     }
+    // Nobody uses up the versions of a name, after which nothing could follow.
+    let highest = newest.saturating_add(MAX_VERSION_STEP);
+    if new.id.version > highest {
+        return Err(StoreError::Invalid {
+            what: "version",
+            why: format!("{} is far above {newest}, the newest; at most {highest}", new.id),
+        });
+    }
     sqlx::query(
         "INSERT INTO reference_documents (kind, name, version, pool, document, sha256, payload, \
          state, origin, proposed_by, proposed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
@@ -267,6 +277,21 @@ async fn sign(
     Ok(())
 }
 
+/// Retires every lower version of the name that never came into force: versions only rise, also those that judge.
+async fn retire_left_behind(tx: &mut Tx, id: &DocumentId) -> Result<Vec<u64>, StoreError> {
+    let left: Vec<i64> = sqlx::query_scalar(
+        "UPDATE reference_documents SET state = 'retired' WHERE kind = $1 AND name = $2 AND \
+         version < $3 AND state IN ('observed', 'proposed', 'signed', 'staged') RETURNING version",
+    )
+    .bind(id.kind.as_str())
+    .bind(&id.name)
+    .bind(row::to_i64("version", id.version)?)
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(StoreError::database("retire reference documents"))?;
+    Ok(left.into_iter().map(i64::unsigned_abs).collect())
+}
+
 /// Retires every active version of the name but this one; says which.
 async fn retire_others(tx: &mut Tx, id: &DocumentId) -> Result<Vec<u64>, StoreError> {
     let others: Vec<i64> = sqlx::query_scalar(
@@ -356,8 +381,11 @@ impl Store {
                 let to = DocumentState::Active;
                 from(tx, &id, &[DocumentState::Signed, DocumentState::Staged], to).await?;
                 approved_by_ring_in_force(tx, under).await?;
-                let retired =
-                    if alongside { Vec::new() } else { retire_others(tx, &id).await? };
+                let mut retired = retire_left_behind(tx, &id).await?;
+                if !alongside {
+                    retired.extend(retire_others(tx, &id).await?);
+                }
+                retired.sort_unstable();
                 set_state(tx, &id, to, Some(under)).await?;
                 let body = serde_json::json!({
                     "change": "activate", "alongside": alongside, "under": under, "retired": retired,

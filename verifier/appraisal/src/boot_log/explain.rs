@@ -35,6 +35,8 @@ pub struct Later<'a> {
     pub systemd: Option<&'a [SystemdRecord]>,
     /// PCRs that other logs continue (tool log, IMA): not compared here. Their start is [`Replay::value`].
     pub continued: PcrSet,
+    /// PCRs beside the required ones that rules may read: what is odd in them is kept in whichever bank it was given.
+    pub kept: PcrSet,
 }
 
 /// A firmware log that explains quoted PCR values.
@@ -187,7 +189,9 @@ pub fn explain<'a>(
             odd.retain(|odd| {
                 let pcr = odd.pcr.and_then(PcrIndex::new).filter(|pcr| rest.contains(*pcr));
                 let is_refused = matches!(odd.code.class(), ProblemClass::Refusal(_));
-                pcr.is_some_and(|pcr| is_refused || required.contains(pcr))
+                pcr.is_some_and(|pcr| {
+                    is_refused || required.contains(pcr) || later.kept.contains(pcr)
+                })
             });
             reading.problems.append(&mut odd);
         }

@@ -104,7 +104,8 @@ impl BootLogReading {
 impl ProvenBootLog {
     /// Reads whole logs against quoted values.
     ///
-    /// `required` are the PCRs that policy reads from logs; `continued` those that other logs (tools, IMA) go on with.
+    /// `required` are the PCRs that policy reads from logs, whatever a node is; `kept` those that some rules read;
+    /// `continued` those that other logs (tools, IMA) go on with.
     ///
     /// # Errors
     /// Those of [`EventLog::parse`], [`systemd::parse`] and [`super::explain()`].
@@ -113,6 +114,7 @@ impl ProvenBootLog {
         systemd_log: Option<&LogSuffix>,
         pcrs: &AttestedPcrs,
         required: PcrSet,
+        kept: PcrSet,
         continued: PcrSet,
     ) -> Result<BootLogReading, Denial> {
         let log = EventLog::parse(&firmware.bytes).map_err(|error| {
@@ -122,7 +124,7 @@ impl ProvenBootLog {
             .map(|suffix| systemd::parse(whole_records(&suffix.bytes)))
             .transpose()
             .map_err(|error| deny("systemd's log", error.code(), "a log", error.to_string()))?;
-        let later = Later { systemd: records.as_deref(), continued };
+        let later = Later { systemd: records.as_deref(), continued, kept };
         let attested = AttestedBootLog::verify(&log, later, pcrs, required)?;
         let explained: PcrSet =
             attested.explained().iter().filter(|pcr| !continued.contains(*pcr)).collect();

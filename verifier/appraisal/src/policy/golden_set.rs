@@ -13,8 +13,8 @@ use super::{
 };
 use crate::ima::Manifest;
 
-/// Largest golden set, bytes: 100 tools with 2 000 files of 150 bytes each fit ten times over.
-pub const MAX_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;
+/// Largest golden set, bytes: 100 tools with 2 000 files of 150 bytes each fit five times over.
+pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// Groups of one set: more kernels than a fleet runs at once.
 pub const MAX_GROUPS: usize = 64;
 /// Parts that one set includes: platform, operating system, tools, and as many again.

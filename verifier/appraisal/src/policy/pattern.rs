@@ -1,7 +1,12 @@
 //! Shapes of command lines: a pattern language of one character, anchored at both ends.
 //!
-//! `*` stands for any run of characters that has no space, also none; everything else stands for itself. So
-//! `root=UUID=* ro quiet` accepts any root file system and no further word.
+//! `*` stands for any run of characters that belong to one word whatever reads the line: visible ASCII, but no quote;
+//! also for none. Everything else stands for itself. So `root=UUID=* ro quiet` accepts any root file system and no
+//! further word.
+//!
+//! # Source
+//! Linux `next_arg()` ends a word at any byte that `isspace()` says is one, of Latin-1 too, and lets a quote run over
+//! spaces; the EFI stub ends the line at a line feed.
 
 /// Longest pattern, bytes: the kernel's COMMAND_LINE_SIZE on x86.
 pub(super) const MAX_PATTERN_BYTES: usize = 2048;
@@ -20,8 +25,8 @@ impl Pattern {
         if text.is_empty() || text.len() > MAX_PATTERN_BYTES {
             return Err(format!("{} bytes, a pattern has 1 to {MAX_PATTERN_BYTES}", text.len()));
         }
-        if text.chars().any(char::is_control) {
-            return Err("a control character".to_owned());
+        if let Some(other) = text.bytes().find(|byte| *byte != b' ' && !is_of_a_word(*byte)) {
+            return Err(format!("byte {other:#04x}: visible ASCII without quotes, and spaces"));
         }
         if text.contains("**") {
             return Err("two wildcards in a row say what one says".to_owned());
@@ -66,9 +71,11 @@ impl Pattern {
                     read += 1;
                 }
                 (_, _) => match back {
-                    // It eats one more, but never a space: an earlier wildcard cannot help then either, because the
-                    // literal text between the two was met as early as it can be.
-                    Some((star, eaten)) if line.get(eaten) != Some(&b' ') => {
+                    // It eats one more, but nothing that could end a word: an earlier wildcard cannot help then
+                    // either, because the literal text between the two was met as early as it can be.
+                    Some((star, eaten))
+                        if line.get(eaten).is_some_and(|byte| is_of_a_word(*byte)) =>
+                    {
                         back = Some((star, eaten + 1));
                         at = star + 1;
                         read = eaten + 1;
@@ -79,6 +86,11 @@ impl Pattern {
         }
         pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
     }
+}
+
+/// Whether the kernel takes a byte for part of a word, wherever it stands.
+const fn is_of_a_word(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'"'
 }
 
 #[cfg(test)]
@@ -104,6 +116,16 @@ mod tests {
             ("a=*bc", "a=bbbc", true),
             ("a=*", "b=", false),
             ("*=on", "quiet=on", true),
+            // What the kernel takes for the end of a word, or for the begin of a longer one.
+            ("root=UUID=* ro quiet", "root=UUID=1\tinit=/bin/sh ro quiet", false),
+            ("root=* ro lockdown=integrity", "root=UUID=1\n ro lockdown=integrity", false),
+            (
+                "host=* lockdown=integrity module.sig_enforce=1",
+                "host=\"x lockdown=integrity module.sig_enforce=1",
+                false,
+            ),
+            ("root=* ro", "root=x\u{a0}init=/bin/sh ro", false),
+            ("root=* ro", "root=\u{e0} ro", false),
         ] {
             assert_eq!(matches(pattern, line), is_match, "{pattern:?} {line:?}");
         }
@@ -111,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_accepts_any_word_is_refused() {
-        for text in ["", "*", "ro * quiet", "a=**", "plain", "a=*\n"] {
+        for text in ["", "*", "ro * quiet", "a=**", "plain", "a=*\n", "a=* b=\"c\"", "a=* \u{e0}"] {
             assert!(Pattern::compile(text).is_err(), "{text:?}");
         }
         assert!(Pattern::compile(&"a=* ".repeat(33)).is_err());

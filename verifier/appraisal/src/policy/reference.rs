@@ -1,6 +1,9 @@
 //! What judges the nodes of one pool: every combination of sets, groups and parts that is accepted.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proto::digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet};
 
@@ -163,21 +166,45 @@ impl ReferenceValues {
     }
 
     /// PCRs that they read by value, by event, or for what booted: these in the first of the alternative's banks.
+    ///
+    /// All of them are asked for; what must be answered is [`Self::required_selection`].
     #[must_use]
     pub fn selection(&self) -> PcrSelection {
-        let mut wanted: Vec<(HashAlg, PcrIndex)> = Vec::new();
-        for alternative in &self.alternatives {
-            let first = wanted.len();
-            for rules in self.rules_of(alternative) {
-                wanted.extend(rules.measured());
-            }
-            let bank = wanted.iter().skip(first).map(|(bank, _)| *bank).min();
-            let boot = self.rules_of(alternative).flat_map(Rules::boot_pcrs);
-            wanted.extend(boot.filter_map(|index| Some((bank?, index))));
+        selection(self.alternatives.iter().flat_map(|alternative| self.read_by(alternative)))
+    }
+
+    /// PCRs that every alternative reads. A node without one of them meets none, whatever it is.
+    ///
+    /// What only some read is missed by these alone, so that one set never turns away what another accepts.
+    #[must_use]
+    pub fn required_selection(&self) -> PcrSelection {
+        let mut of_each = self.alternatives.iter().map(|alternative| self.read_by(alternative));
+        let mut common = of_each.next().unwrap_or_default();
+        for read in of_each {
+            common.retain(|wanted| read.contains(wanted));
         }
-        PcrSelection::new(
-            wanted.into_iter().map(|(bank, index)| (bank, PcrSet::from_iter([index]))),
-        )
+        selection(common)
+    }
+
+    fn read_by(&self, alternative: &Alternative) -> BTreeSet<(HashAlg, PcrIndex)> {
+        let mut read: BTreeSet<_> = self
+            .rules_of(alternative)
+            .flat_map(|rules| rules.measured().collect::<Vec<_>>())
+            .collect();
+        if let Some((bank, _)) = read.first().copied() {
+            let boot: Vec<PcrIndex> = self
+                .rules_of(alternative)
+                .flat_map(|rules| rules.boot_pcrs().collect::<Vec<_>>())
+                .collect();
+            read.extend(boot.into_iter().map(|index| (bank, index)));
+        }
+        read
+    }
+
+    /// PCRs that any alternative reads from firmware's log.
+    #[must_use]
+    pub fn every_log_pcr(&self) -> PcrSet {
+        self.rules.iter().flat_map(|rules| rules.log_pcrs().iter().collect::<Vec<_>>()).collect()
     }
 
     /// PCRs that firmware's log must lead to, whichever alternative a node is.
@@ -214,6 +241,10 @@ impl ReferenceValues {
             .iter()
             .all(|alternative| self.rules_of(alternative).any(|rules| rules.ima.is_some()))
     }
+}
+
+fn selection(wanted: impl IntoIterator<Item = (HashAlg, PcrIndex)>) -> PcrSelection {
+    PcrSelection::new(wanted.into_iter().map(|(bank, index)| (bank, PcrSet::from_iter([index]))))
 }
 
 fn identity(set: &GoldenSet) -> String {

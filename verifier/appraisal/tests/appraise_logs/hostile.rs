@@ -240,6 +240,7 @@ fn digests_of_a_bank_that_is_not_quoted_for_their_pcr_are_never_believed() {
         (HashAlg::Sha256, set(&[0, 2, 4, 14])),
         (HashAlg::Sha384, set(&[7, 14])),
     ]);
+    site.issued.required = site.issued.selection.clone();
     // SHA-384 digests of what booted, SHA-256 digests and data of what should have.
     let (theirs, ours) = (pieces(&off), pieces(&on));
     let mut forged = theirs.clone();
@@ -307,6 +308,7 @@ fn a_separator_that_stands_twice_is_refused_in_whichever_bank_its_pcr_is_read() 
         (HashAlg::Sha256, set(&[0, 2, 4, 7, 14])),
         (HashAlg::Sha384, set(&[6, 14])),
     ]);
+    site.issued.required = site.issued.selection.clone();
     let separator = hex::encode(HashAlg::Sha384.hash(&[&[0; 4]]).as_bytes());
     let events = format!(
         "[[events]]\nbank = \"sha384\"\nindex = 6\naccept = [{{ digest = \"{separator}\" }}]\n"
@@ -438,6 +440,7 @@ fn a_renewal_refuses_the_log_that_a_new_boot_is_refused_for() {
     for (selection, bank) in [(both, HashAlg::Sha256), (other, HashAlg::Sha384)] {
         let mut site = booted(&log.bytes);
         site.issued.selection = selection;
+        site.issued.required = site.issued.selection.clone();
         judge_by(&mut site, "");
         let proven = admit(&site, &log.bytes);
         // Rules about events, none about the boot: these would tell of every oddity.

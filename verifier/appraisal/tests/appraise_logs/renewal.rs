@@ -99,6 +99,7 @@ fn a_pcr_that_is_no_longer_asked_for_makes_the_log_stale() {
     let selection = crate::site::set(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14]);
     site.issued.selection =
         proto::digest::PcrSelection::new([(proto::digest::HashAlg::Sha256, selection)]);
+    site.issued.required = site.issued.selection.clone();
     let denial = denied(
         site.judge(&evidence(&site.renewal(&proven.boot)), Signer::Known(proven.boot.clone())),
     );

@@ -32,6 +32,7 @@ pub fn plain() -> Boot {
 pub fn booted(log: &[u8]) -> Site {
     let mut site = Site::with(EkKind::P256, Algorithm::EcdsaP256, &[(HashAlg::Sha256, set(&[0]))]);
     site.issued.selection = PcrSelection::new([(HashAlg::Sha256, set(&QUOTED))]);
+    site.issued.required = site.issued.selection.clone();
     boot(&mut site, log);
     site
 }

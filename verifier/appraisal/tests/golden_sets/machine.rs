@@ -62,6 +62,7 @@ impl Machine {
         let mut site = Site::with(EkKind::P256, Algorithm::EcdsaP256, &banks);
         name.clone_into(&mut site.node.name);
         site.issued.selection = PcrSelection::new([(HashAlg::Sha256, set(&QUOTED))]);
+        site.issued.required = site.issued.selection.clone();
         let log = boot.map(Boot::log);
         for value in log.iter().flat_map(|log| values_of(log, HashAlg::Sha256, LOCALITY)) {
             site.tpm.pcrs.insert((HashAlg::Sha256, value.index), value.value);

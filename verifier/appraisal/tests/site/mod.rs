@@ -108,7 +108,8 @@ impl Site {
         let issued = IssuedChallenge {
             challenge: Challenge::new([0xc4; 32]),
             verifier_id: VerifierId::new([0x1d; 32]),
-            selection: PcrSelection::new(banks.iter().copied().chain(tools)),
+            selection: PcrSelection::new(banks.iter().copied().chain(tools.clone())),
+            required: PcrSelection::new(banks.iter().copied().chain(tools)),
             expires_unix_s: NOW + 60,
         };
         let mut site = Self {

@@ -111,6 +111,11 @@ impl Step {
 /// Runs it.
 pub(in crate::cli) async fn apply(global: &Global, args: ApplyArgs) -> Done {
     let output = global.output();
+    if args.prune && !args.path.is_dir() {
+        return Err(Failure::usage(
+            "--prune goes with a directory: one file would retire all the rest",
+        ));
+    }
     let wanted = wanted(&args.path)?;
     let mut client = connect_reference(global).await?;
     let request = pb::ListDocumentsRequest::default();
@@ -251,6 +256,14 @@ fn plan(wanted: &[Wanted], known: &[pb::Document], args: &ApplyArgs) -> Result<V
                 identity(id)
             )));
         }
+        if one.goal < Goal::Active && state == "active" {
+            return Err(Failure::refused(format!(
+                "{}: {} is in force, which does not go back; `verifier {} retire` ends it",
+                one.path.display(),
+                identity(id),
+                id.kind
+            )));
+        }
         if matches!(state, "" | "observed") {
             steps.push(Step::Propose { id: id.clone(), file });
         }
@@ -284,12 +297,18 @@ fn plan(wanted: &[Wanted], known: &[pb::Document], args: &ApplyArgs) -> Result<V
             _ => {}
         }
     }
-    steps.extend(leftovers(wanted, known, args.prune)?);
+    let left = leftovers(wanted, known, &steps, args.prune)?;
+    steps.extend(left);
     Ok(steps)
 }
 
 /// What no file has any more, and what no activation retires by itself.
-fn leftovers(wanted: &[Wanted], known: &[pb::Document], prune: bool) -> Result<Vec<Step>, Failure> {
+fn leftovers(
+    wanted: &[Wanted],
+    known: &[pb::Document],
+    steps: &[Step],
+    prune: bool,
+) -> Result<Vec<Step>, Failure> {
     let names: BTreeSet<(&str, &str)> =
         wanted.iter().map(|one| (one.id.kind.as_str(), one.id.name.as_str())).collect();
     let mut out = Vec::new();
@@ -302,19 +321,25 @@ fn leftovers(wanted: &[Wanted], known: &[pb::Document], prune: bool) -> Result<V
         if !is_named && !prune {
             continue;
         }
-        let activated: Vec<&Wanted> = wanted
-            .iter()
-            .filter(|one| {
-                one.goal == Goal::Active
-                    && one.id.kind.as_str() == known.kind
-                    && one.id.name == known.name
-            })
-            .collect();
-        // One new active version retires the old ones by itself.
-        if known.state == "active" && activated.len() == 1 {
+        // A version that comes into force alone retires the others by itself, and the lower ones in any case.
+        let is_retired_by = |step: &Step| match step {
+            Step::Activate { id, alongside } => {
+                let is_lower = known.state == "staged" && known.version < id.version;
+                id.kind.as_str() == known.kind
+                    && id.name == known.name
+                    && (is_lower || (known.state == "active" && !alongside))
+            }
+            _ => false,
+        };
+        if steps.iter().any(is_retired_by) {
             continue;
         }
-        if known.state == "active" && is_named && activated.is_empty() {
+        let becomes_active = |one: &Wanted| {
+            one.goal == Goal::Active
+                && one.id.kind.as_str() == known.kind
+                && one.id.name == known.name
+        };
+        if known.state == "active" && is_named && !wanted.iter().any(becomes_active) {
             // Only a staged or proposed successor: the active one stays until that is active.
             continue;
         }

@@ -5,20 +5,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use appraisal::policy::{
+    GoldenSet,
+    diff::{diff, to_text},
+};
 use clap::Args;
-use proto::pb;
+use proto::{digest::HashAlg, pb};
 use serde_json::json;
 
-use super::{Reference, answer, connect_reference, of_kind, payload_type, said};
+use super::{Reference, answer, confirm, connect_reference, list, of_kind, payload_type, said};
 use crate::{
     cli::{
         Done, Failure, Global,
+        client::ReferenceClient,
         files::{read_bytes, read_text},
+        output::{Output, printable},
     },
-    documents::kind_of,
+    documents::{kind_of, name_and_version},
     signatures::{Envelope, SecurityPrivateKey},
     store::DocumentKind,
 };
+
+/// Lines of a document that are shown before it is signed: a policy's, a ring's.
+const MAX_SHOWN_LINES: usize = 200;
 
 /// What to sign, and with what.
 #[derive(Args, Debug)]
@@ -29,6 +38,9 @@ pub(in crate::cli) struct SignArgs {
     /// Private key, PKCS#8 PEM, P-256 or Ed25519; may be repeated.
     #[arg(long = "key", value_name = "FILE", required = true)]
     keys: Vec<PathBuf>,
+    /// Do not ask before signing what the verifier sent: for scripts.
+    #[arg(long)]
+    yes: bool,
     /// Where a file's signatures go; by default beside it, with the ending .dsse.json. Signatures that are there
     /// already stay.
     #[arg(long, value_name = "FILE")]
@@ -52,13 +64,82 @@ pub(super) async fn sign(global: &Global, kind: DocumentKind, args: SignArgs) ->
         .map_err(|why: String| Failure::usage(format!("{why}, and there is no such file")))?;
     let mut client = connect_reference(global).await?;
     let named = reference.newest(&mut client, kind).await?;
+    let output = global.output();
     let detail = answer(client.show(named.clone()).await)?;
-    // The meaning is computed here: nobody signs what only the server says.
+    // What is signed is what the server sent: its meaning is computed here, it has to be what was asked for, and whoever
+    // signs sees it. A file that was reviewed elsewhere needs no such trust.
     let payload = payload_of(&detail.toml, kind)?;
+    is_what_was_asked_for(&detail.toml, kind, &named)?;
+    if !args.yes || !output.is_json() {
+        let before = in_force(&mut client, kind, &named).await?;
+        show_before_signing(output, kind, before.as_deref(), &detail.toml)?;
+    }
+    confirm(&format!("Sign {}@{}?", named.name, named.version), args.yes)?;
     let envelope = signed(kind, payload, &args.keys)?;
     let request =
         pb::SignRequest { document: Some(named), envelope: envelope.to_json().into_bytes() };
-    said(global.output(), "signed", &answer(client.sign(request).await)?)
+    said(output, "signed", &answer(client.sign(request).await)?)
+}
+
+/// Refuses a text of another kind, name or version than was asked for.
+pub(super) fn is_what_was_asked_for(
+    text: &str,
+    kind: DocumentKind,
+    named: &pb::DocumentRef,
+) -> Done {
+    let says = name_and_version(text).map_err(|problem| Failure::refused(problem.to_string()))?;
+    let is_kind = kind_of(text).is_ok_and(|found| found == kind);
+    if is_kind && (says.0.as_str(), says.1) == (named.name.as_str(), named.version) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "the verifier sent {}@{} for {}@{}: nothing was signed",
+        says.0, says.1, named.name, named.version
+    )))
+}
+
+/// The text of the newest active version of a name, if there is one.
+pub(super) async fn in_force(
+    client: &mut ReferenceClient,
+    kind: DocumentKind,
+    named: &pb::DocumentRef,
+) -> Result<Option<String>, Failure> {
+    let known = list(client, kind, &named.name).await?;
+    let active = known.iter().filter(|known| known.state == "active").map(|known| known.version);
+    let Some(version) = active.filter(|version| *version != named.version).max() else {
+        return Ok(None);
+    };
+    let active = pb::DocumentRef { version, ..named.clone() };
+    Ok(Some(answer(client.show(active).await)?.toml))
+}
+
+/// What a signature would approve: against what is in force, or all of it.
+pub(super) fn show_before_signing(
+    output: Output,
+    kind: DocumentKind,
+    before: Option<&str>,
+    text: &str,
+) -> Done {
+    if output.is_json() {
+        return Ok(());
+    }
+    let digest = HashAlg::Sha256.hash(&[text.as_bytes()]);
+    match (kind, before.map(GoldenSet::document), GoldenSet::document(text)) {
+        (DocumentKind::Golden, Some(Ok(before)), Ok(after)) => {
+            output.line(format!("Against version {}, which is in force:", before.version))?;
+            output.line(to_text(&diff(&before, &after), false).trim_end())?;
+        }
+        // The first set, a policy, keys: short enough to be read whole, or not to be compared with anything.
+        _ => output.line(printable_lines(text))?,
+    }
+    output.line(format!("TOML {digest}"))
+}
+
+/// A text that came from elsewhere, line by line.
+fn printable_lines(text: &str) -> String {
+    let shown = text.lines().take(MAX_SHOWN_LINES).map(printable).collect::<Vec<_>>().join("\n");
+    let more = text.lines().count().saturating_sub(MAX_SHOWN_LINES);
+    if more == 0 { shown } else { format!("{shown}\n… {more} more lines: `show` prints all") }
 }
 
 fn sign_file(global: &Global, kind: DocumentKind, path: &Path, args: &SignArgs) -> Done {
@@ -69,7 +150,10 @@ fn sign_file(global: &Global, kind: DocumentKind, path: &Path, args: &SignArgs) 
     let mut envelope = signed(kind, payload.clone(), &args.keys)?;
     if out.exists() {
         let before = Envelope::parse(&read_bytes(&out)?)?;
-        if before.untrusted_payload() == payload {
+        if before.untrusted_payload() != payload {
+            let out = out.display();
+            eprintln!("note: {out} was over another content of {}: replaced", path.display());
+        } else {
             for signature in before.signatures() {
                 let again = envelope
                     .signatures()

@@ -97,6 +97,33 @@ async fn two_versions_are_active_only_where_that_is_said() {
     assert_eq!(retired, [1, 2]);
 }
 
+/// What was overtaken does not come into force later: versions only rise, also those that judge.
+#[tokio::test]
+async fn a_version_that_was_overtaken_is_retired() {
+    let (_folder, store) = store().await;
+    with_ring(&store, 1).await;
+    for version in [1, 2, 3] {
+        store.propose_document(golden("linux", version, "a"), by()).await.expect("proposed");
+        let id = golden_id("linux", version);
+        store.sign_document(id, digest("k"), vec![1], true, by()).await.expect("signed");
+    }
+    let retired = store.activate_document(golden_id("linux", 3), true, 1, by()).await;
+    assert_eq!(retired.expect("active"), [1, 2]);
+    let late = store.activate_document(golden_id("linux", 2), false, 1, by()).await;
+    assert!(matches!(late, Err(StoreError::InvalidTransition { from: "retired", .. })));
+}
+
+/// Nobody can use up the versions of a name.
+#[tokio::test]
+async fn a_version_far_above_the_newest_is_refused() {
+    let (_folder, store) = store().await;
+    store.propose_document(golden("linux", 20_261_231, "a"), by()).await.expect("a date");
+    store.propose_document(golden("linux", 20_270_101, "a"), by()).await.expect("the next");
+    let far = golden("linux", 9_007_199_254_740_991, "a");
+    let error = store.propose_document(far, by()).await.expect_err("far above");
+    assert!(matches!(error, StoreError::Invalid { what: "version", .. }), "{error}");
+}
+
 #[tokio::test]
 async fn the_first_ring_is_taken_once() {
     let (_folder, store) = store().await;

@@ -33,9 +33,13 @@ CREATE TABLE reference_signatures (
     FOREIGN KEY (kind, name, version) REFERENCES reference_documents (kind, name, version)
 );
 
-INSERT OR IGNORE INTO reference_documents
-    SELECT 'golden', name, version, pool, document, sha256, x'', 'retired', 'schema 1', applied_by,
-           applied_at, NULL
+-- Then a version was one of its pool: names that two pools had are told apart by the pool.
+INSERT INTO reference_documents
+    SELECT 'golden',
+           CASE WHEN (SELECT count(DISTINCT pool) FROM golden_sets other WHERE other.name = golden_sets.name) > 1
+                THEN substr(golden_sets.name, 1, 20) || '.' || substr(lower(hex(pool)), 1, 40)
+                ELSE golden_sets.name END,
+           version, pool, document, sha256, x'', 'retired', 'schema 1', applied_by, applied_at, NULL
     FROM golden_sets ORDER BY pool, version;
 DROP TABLE golden_sets;
 

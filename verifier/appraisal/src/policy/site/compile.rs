@@ -66,9 +66,6 @@ fn head(document: &SitePolicyDocument, problems: &mut Vec<GoldenProblem>) {
     if document.version == 0 {
         problems.push(problem("version", "0, the first version is 1"));
     }
-    if document.rule.is_empty() {
-        problems.push(problem("rule", "empty: a policy has at least one rule"));
-    }
     if document.rule.len() > MAX_RULES {
         let len = document.rule.len();
         problems.push(problem("rule", format!("{len} rules, a policy has at most {MAX_RULES}")));

@@ -27,7 +27,7 @@ pub struct SitePolicyDocument {
     /// Kernels that the site knows: what `boot.kernel_version` stands on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernel: Vec<KernelDocument>,
-    /// Rules; each must be true.
+    /// Rules; each must be true. Without any it judges nobody, and lifts what the version before it demanded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rule: Vec<RuleDocument>,
 }

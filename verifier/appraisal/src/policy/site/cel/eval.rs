@@ -45,6 +45,15 @@ pub(super) fn evaluate(
     Machine { text, input, variables: Vec::new(), steps: 0, reads }.of(node)
 }
 
+/// Whether a path begins in the input.
+fn is_of_input(node: &Node) -> bool {
+    match &node.expr {
+        Expr::Input(_) => true,
+        Expr::Select(of, _) | Expr::Index(of, _) => is_of_input(of),
+        _ => false,
+    }
+}
+
 struct Machine<'a> {
     text: &'a str,
     input: &'a Value,
@@ -76,12 +85,17 @@ impl Machine<'_> {
             Expr::Name(_) => Err(Fault::WrongType),
             Expr::Input(_) | Expr::Variable(_) | Expr::Select(..) | Expr::Index(..) => {
                 let value = self.reach(node)?;
-                self.note(node, &value);
+                // An element of a list that the rule itself writes is what is expected, not what was seen.
+                if is_of_input(node) {
+                    self.note(node, &value);
+                }
                 Ok(value)
             }
             Expr::Has(of, field) => {
                 let has = Value::Bool(self.reach(of)?.get(field).is_some());
-                self.note(node, &has);
+                if is_of_input(of) {
+                    self.note(node, &has);
+                }
                 Ok(has)
             }
             Expr::List(elements) => {
