@@ -75,8 +75,11 @@ pub(in crate::cli) fn run(global: &Global, args: &DiffArgs) -> Done {
     let text = match (node, text.split_once('\n')) {
         // Between a set and a node nothing is widened yet: the headline would speak of a change that nobody made.
         (Some(node), Some((_, rest))) if !differences.is_empty() => {
-            let count = differences.len();
-            format!("The set does not accept {count} things of {node}:\n{rest}")
+            let things = match differences.len() {
+                1 => "one thing".to_owned(),
+                many => format!("{many} things"),
+            };
+            format!("The set does not accept {things} of {node}:\n{rest}")
         }
         _ => text,
     };
