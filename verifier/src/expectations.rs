@@ -3,6 +3,11 @@
 //! The same code compiles what is in force now, what was in force when a recorded case was judged, and what would be in force
 //! after a change: a dry run and a replay judge exactly as an attestation does.
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -92,6 +97,10 @@ impl Compiled {
         }
     }
 
+    fn named(&self) -> Named {
+        Named { kind: self.kind(), is_staged: self.is_staged, sha256: self.sha256 }
+    }
+
     /// Its kind.
     #[must_use]
     pub const fn kind(&self) -> DocumentKind {
@@ -170,7 +179,16 @@ impl PoolExpectations {
             .filter(|one| !replaced(one))
             .chain(staged.iter().copied())
             .collect();
-        let (after, more_unresolved, used_then) = expected(pool, &next);
+        let (after, more_unresolved, mut used_then) = expected(pool, &next);
+        // A version that is not about this pool any more changes what judges it, too.
+        let leaves = |next: &&&Compiled| {
+            active.iter().any(|one| {
+                used.contains(&one.named())
+                    && one.kind() == next.kind()
+                    && one.name() == next.name()
+            })
+        };
+        used_then.extend(staged.iter().filter(leaves).map(|next| next.named()));
         let is_about_it = used_then.iter().any(|named| named.is_staged);
         if is_about_it {
             unresolved.extend(more_unresolved);
@@ -221,7 +239,7 @@ fn expected(pool: &str, documents: &[&Compiled]) -> (Expected, Vec<Unresolved>, 
             },
             CompiledRules::Policy(policy) => policy.applies_to(pool),
         })
-        .map(|one| Named { kind: one.kind(), is_staged: one.is_staged, sha256: one.sha256 })
+        .map(|one| one.named())
         .collect();
     let (reference, unresolved) = ReferenceValues::resolve(pool, &sets, &parts);
     let mut site: Vec<Arc<SitePolicy>> = documents
