@@ -247,6 +247,44 @@ async fn sign(
     Ok(())
 }
 
+/// Refuses a step that another ring of keys approved than the one that is in force by now.
+async fn still_under(tx: &mut Tx, under: u64) -> Result<(), StoreError> {
+    let ring: Option<(String, i64)> = sqlx::query_as(
+        "SELECT name, version FROM reference_documents WHERE kind = 'keys' AND state = 'active'",
+    )
+    .fetch_optional(&mut tx.conn)
+    .await
+    .map_err(StoreError::database("read the ring of keys"))?;
+    match ring.map(|(name, version)| (name, version.unsigned_abs())) {
+        Some((key, found)) if found != under => Err(StoreError::Conflict {
+            what: "ring of keys",
+            key,
+            expected: Some(under),
+            found: Some(found),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a version that would take the place of a higher one: old content comes back as a new version.
+async fn above_active(tx: &mut Tx, id: &DocumentId) -> Result<(), StoreError> {
+    let newest: Option<i64> = sqlx::query_scalar(
+        "SELECT max(version) FROM reference_documents WHERE kind = $1 AND name = $2 AND state = \
+         'active'",
+    )
+    .bind(id.kind.as_str())
+    .bind(&id.name)
+    .fetch_one(&mut tx.conn)
+    .await
+    .map_err(StoreError::database("read reference documents"))?;
+    match newest.map(i64::unsigned_abs) {
+        Some(newest) if newest > id.version => {
+            Err(StoreError::VersionNotNewer { id: id.clone(), newest })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Retires every active version of the name but this one; says which.
 async fn retire_others(tx: &mut Tx, id: &DocumentId) -> Result<Vec<u64>, StoreError> {
     let others: Vec<i64> = sqlx::query_scalar(
@@ -299,7 +337,8 @@ impl Store {
     /// Has a signed document judged and reported from now on. `under` is the version of the ring that approved it.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::InvalidTransition`].
+    /// [`StoreError::NotFound`], [`StoreError::InvalidTransition`]; [`StoreError::Conflict`] if another ring is in force by
+    /// now.
     pub async fn stage_document(
         &self,
         id: DocumentId,
@@ -310,6 +349,7 @@ impl Store {
             Box::pin(async move {
                 let to = DocumentState::Staged;
                 from(tx, &id, &[DocumentState::Signed], to).await?;
+                still_under(tx, under).await?;
                 set_state(tx, &id, to, Some(under)).await?;
                 let body = serde_json::json!({ "change": "stage", "under": under });
                 audit(tx, &id, &by, body).await
@@ -322,7 +362,8 @@ impl Store {
     /// `under` is the version of the ring that approved it. Returns the versions that retired.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::InvalidTransition`].
+    /// [`StoreError::NotFound`], [`StoreError::InvalidTransition`]; [`StoreError::Conflict`] if another ring is in force by
+    /// now; [`StoreError::VersionNotNewer`] if it would take the place of a higher version.
     pub async fn activate_document(
         &self,
         id: DocumentId,
@@ -334,8 +375,13 @@ impl Store {
             Box::pin(async move {
                 let to = DocumentState::Active;
                 from(tx, &id, &[DocumentState::Signed, DocumentState::Staged], to).await?;
-                let retired =
-                    if alongside { Vec::new() } else { retire_others(tx, &id).await? };
+                still_under(tx, under).await?;
+                let retired = if alongside {
+                    Vec::new()
+                } else {
+                    above_active(tx, &id).await?;
+                    retire_others(tx, &id).await?
+                };
                 set_state(tx, &id, to, Some(under)).await?;
                 let body = serde_json::json!({
                     "change": "activate", "alongside": alongside, "under": under, "retired": retired,
