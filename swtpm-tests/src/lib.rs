@@ -11,6 +11,7 @@ pub mod attacker;
 pub mod case;
 pub mod cluster;
 pub mod firmware;
+pub mod fleet;
 pub mod machine;
 pub mod manufacturer;
 pub mod proxy;
