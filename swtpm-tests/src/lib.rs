@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod console;
 pub mod efi;
 pub mod firmware;
+pub mod fleet;
 pub mod machine;
 pub mod manufacturer;
 pub mod practice;

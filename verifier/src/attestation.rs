@@ -12,6 +12,8 @@ mod boots;
 mod candidate;
 mod denials;
 mod in_force;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{
     fmt,
@@ -335,7 +337,8 @@ impl Verifier {
         };
         let appraisal = appraise(&evidence, signer, &context);
         let verdict = case::verdict_bytes(&appraisal, &context);
-        let Appraisal { verdict: decided, proven, judged_by: policy_version, staged } = appraisal;
+        let Appraisal { verdict: decided, proven, judged_by: policy_version, staged, .. } =
+            appraisal;
         let decided = match decided {
             Verdict::Admit(admission) => Ok(admission),
             Verdict::Deny(denial) => Err(denial),

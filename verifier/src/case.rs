@@ -10,7 +10,7 @@ use appraisal::{
     boot::{Boot, BootDocument},
     claims::ClaimsDocument,
     context::{self, AppraisalContext, IssuedChallenge, NodeRecord, Signer},
-    ek::AllowListed,
+    ek::{AllowListed, TrustedEk},
     ima::Manifest,
     policy::{GoldenSet, Manifests},
     verdict::{Denial, Finding, Verdict},
@@ -21,6 +21,7 @@ use proto::{
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{Evidence, Hello, LogKind, LogSuffix},
     pb,
+    tpm::name::Name,
 };
 use serde::Serialize;
 
@@ -316,6 +317,31 @@ impl RecordedCase {
         &self.node
     }
 
+    /// Name of the AK: one boot, if it did not prove itself anew.
+    #[must_use]
+    pub fn ak_name(&self) -> Name {
+        self.hello.ak_public.name()
+    }
+
+    /// Whether the worker said that it has such a log.
+    #[must_use]
+    pub fn has_log(&self, kind: LogKind) -> bool {
+        self.hello.logs.iter().any(|(known, _)| *known == kind)
+    }
+
+    /// What the case has of a log.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if it cannot be read.
+    pub fn log(
+        &self,
+        kind: LogKind,
+        objects: &impl CaseObjects,
+    ) -> Result<Option<LogSuffix>, ReplayError> {
+        let found = self.message.logs.iter().find(|log| log.kind == i32::from(kind.to_pb()));
+        found.map(|log| log_suffix(log, objects)).transpose()
+    }
+
     /// Judges it.
     ///
     /// # Errors
@@ -325,21 +351,26 @@ impl RecordedCase {
         context: &AppraisalContext<'_>,
         objects: &impl CaseObjects,
     ) -> Result<Appraisal, ReplayError> {
-        let evidence = evidence(&self.message, objects)?;
-        Ok(match self.signer(objects)? {
-            Ok(signer) => appraise(&evidence, signer, context),
-            Err(denial) => Appraisal::refused(denial),
-        })
+        Ok(self.open(objects)?.appraise(context))
     }
 
-    fn signer(&self, objects: &impl CaseObjects) -> Result<Result<Signer, Denial>, ReplayError> {
+    /// Reads what it refers to, so that it can be judged several times.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if that cannot be read.
+    pub fn open(&self, objects: &impl CaseObjects) -> Result<OpenedCase, ReplayError> {
+        let evidence = evidence(&self.message, objects)?;
+        Ok(OpenedCase { evidence, origin: self.origin(objects)? })
+    }
+
+    fn origin(&self, objects: &impl CaseObjects) -> Result<Origin, ReplayError> {
         let case = &self.message;
         if !case.known_boot.is_empty() {
             let bytes = objects.object("boot record", &digest("known_boot", &case.known_boot)?)?;
             let document: BootDocument =
                 serde_json::from_slice(&bytes).map_err(|e| damaged(format!("boot record: {e}")))?;
             let boot = Boot::assert_from_store(document).map_err(|e| damaged(e.to_string()))?;
-            return Ok(Ok(Signer::Known(boot)));
+            return Ok(Origin::Known(boot));
         }
         let hello = &self.hello;
         let allow_listed = if case.allow_listed {
@@ -349,11 +380,84 @@ impl RecordedCase {
         };
         let secret = array("activation_secret", &case.activation_secret)?;
         let endorsements = objects.endorsements(&self.endorsements)?;
-        Ok(endorsements.verify(hello, allow_listed, case.now_unix_s).and_then(|ek| {
-            let ak = RestrictedAk::verify(&hello.ak_public)?;
-            let activation = ActivationChallenge::new(&ek, ak, secret);
-            Ok(Signer::Activating { ek, activation })
-        }))
+        let judged = endorsements
+            .verify(hello, allow_listed, case.now_unix_s)
+            .and_then(|ek| Ok((ek, RestrictedAk::verify(&hello.ak_public)?)));
+        Ok(match judged {
+            Ok((ek, ak)) => Origin::New { ek, ak, secret },
+            Err(denial) => Origin::Refused(denial),
+        })
+    }
+}
+
+/// A recorded case with what it refers to.
+#[derive(Clone, Debug)]
+pub struct OpenedCase {
+    evidence: Evidence,
+    origin: Origin,
+}
+
+/// Who signed the quote.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// A boot that was proven before.
+    Known(Boot),
+    /// A boot that is proven by this.
+    New { ek: TrustedEk, ak: RestrictedAk, secret: [u8; 32] },
+    /// Nobody whom the endorsements vouch for.
+    Refused(Denial),
+}
+
+impl OpenedCase {
+    /// Judges it.
+    pub fn appraise(&self, context: &AppraisalContext<'_>) -> Appraisal {
+        let signer = match &self.origin {
+            Origin::Known(boot) => Signer::Known(boot.clone()),
+            Origin::New { ek, ak, secret } => {
+                let (ek, ak) = (ek.clone(), ak.clone());
+                let activation = ActivationChallenge::new(&ek, ak, *secret);
+                Signer::Activating { ek, activation }
+            }
+            Origin::Refused(denial) => return Appraisal::refused(denial.clone()),
+        };
+        appraise(&self.evidence, signer, context)
+    }
+
+    /// The boot that it stands on, if it is a renewal.
+    #[must_use]
+    pub const fn known_boot(&self) -> Option<&Boot> {
+        match &self.origin {
+            Origin::Known(boot) => Some(boot),
+            Origin::New { .. } | Origin::Refused(_) => None,
+        }
+    }
+
+    /// What it has of a log.
+    #[must_use]
+    pub fn log(&self, kind: LogKind) -> Option<&LogSuffix> {
+        self.evidence.log(kind)
+    }
+
+    /// Where it has the kernel's whole list: to be read from the first byte on, whatever was known of it.
+    ///
+    /// Which rules judge decides whether a renewal continues a list, and others may judge now than did then.
+    #[must_use]
+    pub fn reading_the_whole_list(mut self) -> Self {
+        let is_whole = self.log(LogKind::Ima).is_some_and(|log| log.from_bytes == 0);
+        self.origin = match self.origin {
+            Origin::Known(boot) if is_whole => Origin::Known(boot.without_ima()),
+            other => other,
+        };
+        self
+    }
+
+    /// With this in place of what it has of a log of the kind.
+    #[must_use]
+    pub fn with_log(&self, log: LogSuffix) -> Self {
+        let mut out = self.clone();
+        out.evidence.logs.retain(|known| known.kind != log.kind);
+        out.evidence.logs.push(log);
+        out
     }
 }
 
@@ -365,16 +469,20 @@ fn evidence(case: &pb::Case, objects: &impl CaseObjects) -> Result<Evidence, Rep
         .try_into()
         .map_err(|e: proto::evidence::EvidenceError| damaged(e.to_string()))?;
     for log in &case.logs {
-        let kind =
-            LogKind::from_pb("case.logs[].kind", log.kind).map_err(|e| damaged(e.to_string()))?;
-        let bytes = if log.object.is_empty() {
-            log.data.clone()
-        } else {
-            objects.object("log", &digest("logs[].object", &log.object)?)?
-        };
-        evidence.logs.push(LogSuffix { kind, from_bytes: log.from_bytes, bytes });
+        evidence.logs.push(log_suffix(log, objects)?);
     }
     Ok(evidence)
+}
+
+fn log_suffix(log: &pb::CaseLog, objects: &impl CaseObjects) -> Result<LogSuffix, ReplayError> {
+    let kind =
+        LogKind::from_pb("case.logs[].kind", log.kind).map_err(|e| damaged(e.to_string()))?;
+    let bytes = if log.object.is_empty() {
+        log.data.clone()
+    } else {
+        objects.object("log", &digest("logs[].object", &log.object)?)?
+    };
+    Ok(LogSuffix { kind, from_bytes: log.from_bytes, bytes })
 }
 
 /// What the pool was judged by then.

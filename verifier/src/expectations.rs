@@ -3,6 +3,11 @@
 //! The same code compiles what is in force now, what was in force when a recorded case was judged, and what would be in force
 //! after a change: a dry run and a replay judge exactly as an attestation does.
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,

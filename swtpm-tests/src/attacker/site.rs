@@ -616,7 +616,7 @@ fn boot_into_tool_pcr(machine: &mut Machine, digest: &[u8]) -> Result<(), AnyErr
 ///
 /// # Errors
 /// None that a name without control characters has.
-pub(crate) fn tool(name: &str, content: &[u8]) -> Result<ToolMeasurement, AnyError> {
+pub fn tool(name: &str, content: &[u8]) -> Result<ToolMeasurement, AnyError> {
     let entry = ToolEntry {
         path: format!("/usr/bin/{name}").into_bytes(),
         kind: EntryKind::File {

@@ -6,13 +6,22 @@ use crate::run::{Failure, cargo, output_of, workspace_root};
 
 /// An example that prints a committed file.
 struct Generator {
-    package: &'static str,
-    example: &'static str,
+    /// What cargo runs.
+    example: &'static [&'static str],
+    /// What the example is told.
+    argument: &'static str,
     file: &'static str,
 }
 
-const GENERATORS: [Generator; 1] =
-    [Generator { package: "proto", example: "reason_codes", file: "docs/REASON_CODES.md" }];
+const REASON_CODES: &[&str] = &["-p", "proto", "--example", "reason_codes"];
+const SCHEMA: &[&str] = &["-p", "verifier", "--features", "schema", "--example", "schema"];
+
+const GENERATORS: [Generator; 4] = [
+    Generator { example: REASON_CODES, argument: "", file: "docs/REASON_CODES.md" },
+    Generator { example: SCHEMA, argument: "golden", file: "docs/schemas/golden.v1.json" },
+    Generator { example: SCHEMA, argument: "policy", file: "docs/schemas/policy.v1.json" },
+    Generator { example: SCHEMA, argument: "keys", file: "docs/schemas/keys.v1.json" },
+];
 
 /// Writes every generated file.
 pub(crate) fn write() -> Result<(), Failure> {
@@ -48,7 +57,7 @@ pub(crate) fn check() -> Result<(), Failure> {
 
 impl Generator {
     fn run(&self) -> Result<Vec<u8>, Failure> {
-        let arguments = ["run", "--quiet", "--locked", "-p", self.package, "--example"];
-        output_of(cargo(arguments).arg(self.example))
+        let mut command = cargo(["run", "--quiet", "--locked"]);
+        output_of(command.args(self.example).args(["--", self.argument]))
     }
 }

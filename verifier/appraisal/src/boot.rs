@@ -123,6 +123,13 @@ impl Boot {
         self.ima.as_ref()
     }
 
+    /// As if the kernel's list had not been read yet: it has to be there from its first byte.
+    #[must_use]
+    pub fn without_ima(mut self) -> Self {
+        self.ima = None;
+        self
+    }
+
     /// Whether a renewal may stand on this record: same endorsements, no certificate of the EK's path expired, and
     /// no CRL stale that the path needed.
     ///

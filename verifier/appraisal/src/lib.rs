@@ -82,6 +82,10 @@ pub struct Appraisal {
     pub proven: Option<Proven>,
     /// What of the reference values was met, or is nearest: `linux@3#kernel-6.1 + platform@2`; empty where none were asked.
     pub judged_by: String,
+    /// Where the golden sets have an alternative that nothing stands against but what this evidence lacks: that, and what
+    /// stands against the node whatever it sends. If there is nothing of the latter, more evidence may be admitted. Empty
+    /// where there is no such alternative, or the node is admitted.
+    pub lacking: Vec<Finding>,
     /// What the staged reference values say; `None` where none are staged, or an integrity stage refused.
     pub staged: Option<StagedOutcome>,
 }
@@ -98,8 +102,13 @@ pub struct StagedOutcome {
 impl Appraisal {
     /// A refusal before anything was proven.
     pub fn refused(denial: Denial) -> Self {
+        let lacking = match denial.findings().all(Finding::is_of_lacking_evidence) {
+            true => denial.findings().cloned().collect(),
+            false => Vec::new(),
+        };
         Self {
             verdict: Verdict::Deny(denial),
+            lacking,
             proven: None,
             judged_by: String::new(),
             staged: None,
@@ -126,13 +135,17 @@ pub fn appraise(evidence: &Evidence, signer: Signer, context: &AppraisalContext<
         Ok(proven) => proven,
         Err(denial) => return Appraisal::refused(denial),
     };
-    let (judged_by, findings) = judge(&proven, context.in_force, context);
+    let Judgement { judged_by, findings, mut lacking } = judge(&proven, context.in_force, context);
     let staged = context.staged.map(|staged| {
-        let (judged_by, findings) = judge(&proven, staged, context);
+        let Judgement { judged_by, findings, .. } = judge(&proven, staged, context);
         StagedOutcome { judged_by, findings }
     });
+    if !lacking.is_empty() {
+        lacking.extend(not_active(context));
+        lacking.sort();
+    }
     let verdict = conclude(&proven, &judged_by, findings, context);
-    Appraisal { verdict, proven: Some(proven), judged_by, staged }
+    Appraisal { verdict, proven: Some(proven), judged_by, lacking, staged }
 }
 
 /// The integrity stages, in order; stops at the first failure.
@@ -229,39 +242,56 @@ fn prove(
     Ok(Proven { claims, boot, measurements, ima: ima.evidence })
 }
 
-/// The policy step: what was met or is nearest, and every finding of golden sets and of the site's policies.
-fn judge(
-    proven: &Proven,
-    expected: Expected<'_>,
-    context: &AppraisalContext<'_>,
-) -> (String, Vec<Finding>) {
-    let (judged_by, mut findings) = judge_by_golden_sets(proven, expected, context);
+/// What the policy step says.
+struct Judgement {
+    /// What was met, or is nearest.
+    judged_by: String,
+    /// Every finding of golden sets and of the site's policies.
+    findings: Vec<Finding>,
+    /// As [`Appraisal::lacking`], as far as policy knows.
+    lacking: Vec<Finding>,
+}
+
+/// The policy step.
+fn judge(proven: &Proven, expected: Expected<'_>, context: &AppraisalContext<'_>) -> Judgement {
+    let mut judgement = judge_by_golden_sets(proven, expected, context);
     let policies = || expected.site.iter().filter(|site| site.applies_to(&context.node.pool));
     // Making the input costs as much as ten rules: not without one.
     if policies().next().is_some() {
         let input = PolicyInput::of(&proven.claims, context.node);
-        findings.extend(policies().flat_map(|site| site.judge(&input)));
+        let of_the_site: Vec<Finding> = policies().flat_map(|site| site.judge(&input)).collect();
+        if !judgement.lacking.is_empty() {
+            judgement.lacking.extend_from_slice(&of_the_site);
+        }
+        judgement.findings.extend(of_the_site);
     }
-    (judged_by, findings)
+    judgement
 }
 
 fn judge_by_golden_sets(
     proven: &Proven,
     expected: Expected<'_>,
     context: &AppraisalContext<'_>,
-) -> (String, Vec<Finding>) {
+) -> Judgement {
     let pool = &context.node.pool;
-    let Some(reference) = expected.reference else {
-        return (String::new(), vec![no_reference_values(pool, "none")]);
+    let nothing = |observed: &str| Judgement {
+        judged_by: String::new(),
+        findings: vec![no_reference_values(pool, observed)],
+        lacking: Vec::new(),
     };
+    let Some(reference) = expected.reference else { return nothing("none") };
     // They judge nothing for this node then.
     if reference.pool() != pool {
-        return (String::new(), vec![no_reference_values(pool, "a golden set of another pool")]);
+        return nothing("a golden set of another pool");
     }
     let node =
         Judged { claims: &proven.claims, measurements: &proven.measurements, ima: &proven.ima };
     let outcome = decide(node, reference);
-    (outcome.label.to_owned(), outcome.findings)
+    Judgement {
+        judged_by: outcome.label.to_owned(),
+        findings: outcome.findings,
+        lacking: outcome.lacking,
+    }
 }
 
 /// The one place where an [`Admission`] is made.
@@ -272,14 +302,7 @@ fn conclude(
     context: &AppraisalContext<'_>,
 ) -> Verdict {
     let node = context.node;
-    if node.standing != Standing::Active {
-        findings.push(Finding::new(
-            ReasonCode::NodePending,
-            format!("node {}", node.name),
-            "approved by an operator",
-            "waiting for approval",
-        ));
-    }
+    findings.extend(not_active(context));
     let reference = match (Denial::all(findings), context.in_force.reference) {
         (Some(denial), _) => return Verdict::Deny(denial),
         (None, Some(reference)) => reference,
@@ -297,6 +320,19 @@ fn conclude(
             counters: proven.boot.counters(),
             appraised_unix_s: context.now_unix_s,
         },
+    })
+}
+
+/// What the inventory has against a node that it lets attest.
+fn not_active(context: &AppraisalContext<'_>) -> Option<Finding> {
+    let node = context.node;
+    (node.standing != Standing::Active).then(|| {
+        Finding::new(
+            ReasonCode::NodePending,
+            format!("node {}", node.name),
+            "approved by an operator",
+            "waiting for approval",
+        )
     })
 }
 

@@ -20,7 +20,20 @@ pub struct Finding {
     pub observed: String,
 }
 
+/// Findings that say what the evidence lacks, not what the node is: more evidence may take them away.
+const LACKING: [ReasonCode; 3] = [
+    ReasonCode::PcrSelectionIncomplete,
+    ReasonCode::PolicyImaListMissing,
+    ReasonCode::ImaOffsetInvalid,
+];
+
 impl Finding {
+    /// Whether it says what the evidence lacks, not what the node is.
+    #[must_use]
+    pub fn is_of_lacking_evidence(&self) -> bool {
+        LACKING.contains(&self.code)
+    }
+
     /// A finding.
     pub fn new(
         code: ReasonCode,

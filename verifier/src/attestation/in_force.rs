@@ -229,44 +229,13 @@ impl Verifier {
 
 #[cfg(test)]
 mod tests {
-    use proto::digest::{HashAlg, PcrSet};
+    use proto::digest::HashAlg;
 
-    use super::*;
-    use crate::{
-        ca::{CaRole, tests as ca},
-        clock::FixedClock,
-        store::{EndorsementKind, testing},
+    use super::{
+        super::testing::{verifier, verifier_after},
+        *,
     };
-
-    async fn verifier(store: Store, folder: &std::path::Path) -> Arc<Verifier> {
-        verifier_after(store, folder, None).await
-    }
-
-    async fn verifier_after(
-        store: Store,
-        folder: &std::path::Path,
-        first_ring: Option<Digest>,
-    ) -> Arc<Verifier> {
-        let tool_pcr = PcrIndex::new(14).expect("a PCR");
-        let settings = Settings {
-            trust_domain: ca::trust_domain(),
-            verifier_id: VerifierId::new([1; 32]),
-            selection: PcrSelection::new([(HashAlg::Sha256, PcrSet::from_iter([tool_pcr]))]),
-            tool_pcr,
-            certificate_lifetime: Duration::from_secs(3600),
-            allow_pending: true,
-            max_denied_percent: 10,
-            first_ring,
-            challenge_lifetime: Duration::from_secs(60),
-        };
-        let now = testing::NOW;
-        let dir = ca::created(folder, u64::try_from(now).expect("after 1970"));
-        let issuer = dir.issuer(CaRole::Nodes).expect("an issuer");
-        let clock = Arc::new(FixedClock::at(now));
-        let opened =
-            Verifier::open(settings, EkRules::default(), store, clock, issuer, Vec::new()).await;
-        Arc::new(opened.expect("a verifier"))
-    }
+    use crate::store::{EndorsementKind, testing};
 
     /// A reload reads nothing while another one is under way, so that what it read before a change
     /// never replaces what the other read after it.

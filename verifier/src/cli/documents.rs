@@ -28,7 +28,7 @@ use super::{
     output::{Output, printable, time},
 };
 use crate::{
-    documents::kind_of,
+    documents::{kind_of, schema::published},
     init::RING_NAME,
     signatures::{KeyRing, PayloadType},
     store::{DocumentId, DocumentKind},
@@ -604,6 +604,11 @@ fn row(document: pb::Document) -> Vec<String> {
         printable(&document.proposed_by),
         document.sha256,
     ]
+}
+
+/// Prints the JSON Schema of a kind of document.
+pub(super) fn schema(output: Output, kind: DocumentKind) -> Done {
+    output.text(published(kind))
 }
 
 pub(super) fn document_json(document: &pb::Document) -> Value {

@@ -65,6 +65,12 @@ pub(super) enum GoldenCommand {
         #[arg(long = "manifest", value_name = "FILE")]
         manifests: Vec<PathBuf>,
     },
+    /// Print the JSON Schema of golden sets, for editors and for programs that write them.
+    ///
+    /// Example:
+    ///   verifier golden schema > golden.v1.json
+    #[command(verbatim_doc_comment)]
+    Schema,
     Predict(PredictArgs),
     Diff(DiffArgs),
     DryRun(DryRunArgs),
@@ -85,6 +91,7 @@ pub(super) fn run(global: &Global, command: GoldenCommand) -> Done {
             let toml = answer(connect_reference(global).await?.capture(request).await)?.toml;
             print_toml(output, &toml)
         }),
+        GoldenCommand::Schema => documents::schema(output, DocumentKind::Golden),
         GoldenCommand::Predict(args) => predict::predict(global, &args),
         GoldenCommand::Diff(args) => diff::run(global, &args),
         GoldenCommand::DryRun(args) => block_on(documents::dry_run(global, args)),

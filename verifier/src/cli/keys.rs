@@ -65,6 +65,12 @@ pub(super) enum KeysCommand {
         #[arg(long, value_name = "M")]
         threshold: Option<usize>,
     },
+    /// Print the JSON Schema of rings of keys, for editors and for programs that write them.
+    ///
+    /// Example:
+    ///   verifier keys schema > keys.v1.json
+    #[command(verbatim_doc_comment)]
+    Schema,
     #[command(flatten)]
     Document(DocumentCommand),
 }
@@ -99,6 +105,7 @@ impl std::str::FromStr for NamedFile {
 pub(super) fn run(global: &Global, command: KeysCommand) -> Done {
     let output = global.output();
     match command {
+        KeysCommand::Schema => documents::schema(global.output(), DocumentKind::Keys),
         KeysCommand::New { file, algorithm } => {
             let algorithm = match algorithm {
                 KeyKind::Ed25519 => Algorithm::Ed25519,

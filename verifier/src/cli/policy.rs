@@ -45,12 +45,17 @@ pub(super) enum PolicyCommand {
         #[arg(value_name = "CASES", required = true)]
         cases: Vec<PathBuf>,
     },
-    /// Print what rules can read, and an example of it.
+    /// Print what rules can read, and an example of it; or the JSON Schema of policies.
     ///
-    /// Example:
+    /// Examples:
     ///   verifier policy schema
+    ///   verifier policy schema --document > policy.v1.json
     #[command(verbatim_doc_comment)]
-    Schema,
+    Schema {
+        /// The JSON Schema of policies, for editors and for programs that write them.
+        #[arg(long)]
+        document: bool,
+    },
     /// Show each rule over what a node last proved, with the values that it read. Exits with 3 if a rule
     /// denies.
     ///
@@ -85,7 +90,8 @@ pub(super) fn run(global: &Global, command: PolicyCommand) -> Done {
     match command {
         PolicyCommand::Check { file } => check(output, &file),
         PolicyCommand::Test { file, cases } => test(output, &policy_of(output, &file)?, &cases),
-        PolicyCommand::Schema => print_schema(output),
+        PolicyCommand::Schema { document: false } => print_schema(output),
+        PolicyCommand::Schema { document: true } => documents::schema(output, DocumentKind::Policy),
         PolicyCommand::Explain(args) => explain(global, output, &args),
         PolicyCommand::Document(command) => {
             block_on(documents::run(global, DocumentKind::Policy, command))

@@ -5,7 +5,7 @@ use proto::digest::Digest;
 
 use super::{
     Change, DocumentError, DryRun, ReadDocument, Summary,
-    ring::{self, Rings, approval, signer},
+    ring::{self, Rings, Signable, approval, signer},
 };
 use crate::{
     attestation::{AttestError, Verifier},
@@ -57,18 +57,23 @@ impl Verifier {
     /// [`DocumentError::Problems`]; a version that is not above every earlier one; false signatures.
     pub async fn propose(&self, proposal: Proposal, by: By) -> Result<DocumentId, DocumentError> {
         let Proposal { text, envelope, origin, is_observed } = proposal;
-        let document = self.read_document(&text).await?;
-        let id = document.id().clone();
-        if id.kind == DocumentKind::Keys && id.name != self.ring().await?.name().as_str() {
-            return Err(DocumentError::Invalid(format!(
-                "a new version of the ring keeps its name, {}",
-                self.ring().await?.name()
-            )));
+        let new = self.read_document(&text).await?.into_new(is_observed, origin);
+        let id = new.id.clone();
+        if id.kind == DocumentKind::Keys {
+            let ring = self.ring().await?;
+            if id.name != ring.name().as_str() {
+                let why = format!("a new version of the ring keeps its name, {}", ring.name());
+                return Err(DocumentError::Invalid(why));
+            }
         }
-        let envelope = (!envelope.is_empty()).then(|| Envelope::parse(&envelope)).transpose()?;
-        self.store().propose_document(document.into_new(is_observed, origin), by.clone()).await?;
-        if let Some(envelope) = envelope {
-            self.add_signatures(&id, &envelope, by).await?;
+        // Before anything is kept: a version that is proposed is taken for good.
+        let signatures = match envelope.is_empty() {
+            true => Vec::new(),
+            false => self.verified(&(&new).into(), &Envelope::parse(&envelope)?).await?,
+        };
+        self.store().propose_document(new, by.clone()).await?;
+        if !signatures.is_empty() {
+            self.add_signatures(&id, signatures, by).await?;
         }
         Ok(id)
     }
@@ -84,50 +89,57 @@ impl Verifier {
         by: By,
     ) -> Result<(), DocumentError> {
         let envelope = Envelope::parse(envelope)?;
-        self.add_signatures(id, &envelope, by).await
+        let document = self.document(id).await?;
+        let signatures = self.verified(&(&document).into(), &envelope).await?;
+        self.add_signatures(id, signatures, by).await
     }
 
+    /// The signatures of an envelope, each with the key that made it; all are good, or none is taken.
+    async fn verified(
+        &self,
+        document: &Signable<'_>,
+        envelope: &Envelope,
+    ) -> Result<Vec<(Digest, Vec<u8>)>, DocumentError> {
+        let ring = self.ring().await?;
+        // Says what is wrong with the envelope as a whole: another document, another kind.
+        ring::matches(&ring, document, envelope)?;
+        // Keys of the next ring sign for it too: nobody may lock the site out.
+        let next = match document.id.kind {
+            DocumentKind::Keys => Some(ring::parse(document.text)?),
+            _ => None,
+        };
+        let mut out = Vec::with_capacity(envelope.signatures().len());
+        for (position, signature) in envelope.signatures().iter().enumerate() {
+            let mut key_id = signer(&ring, document, signature)?;
+            if let (None, Some(next)) = (key_id, &next) {
+                key_id = signer(next, document, signature)?;
+            }
+            let key_id = key_id
+                .ok_or_else(|| DocumentError::UnknownSigner { position, ring: in_words(&ring) })?;
+            out.push((key_id, signature.as_bytes().to_vec()));
+        }
+        Ok(out)
+    }
+
+    /// Keeps signatures that were verified, with what they make of the document.
     async fn add_signatures(
         &self,
         id: &DocumentId,
-        envelope: &Envelope,
+        signatures: Vec<(Digest, Vec<u8>)>,
         by: By,
     ) -> Result<(), DocumentError> {
         let document = self.document(id).await?;
         let ring = self.ring().await?;
-        // Says what is wrong with the envelope as a whole: another document, another kind.
-        ring::matches(&ring, &document, envelope)?;
-        // Keys of the next ring sign for it too: nobody may lock the site out.
-        let next = match document.id.kind {
-            DocumentKind::Keys => Some(ring::parse(&document)?),
-            _ => None,
-        };
         let mut known = self.store().document_signatures(id).await?;
-        let mut newest = None;
-        for (position, signature) in envelope.signatures().iter().enumerate() {
-            let mut key_id = signer(&ring, &document, signature)?;
-            if let (None, Some(next)) = (key_id, &next) {
-                key_id = signer(next, &document, signature)?;
+        for (key_id, signature) in signatures {
+            if !known.iter().any(|known| known.key_id == key_id) {
+                let (signature, added) = (signature.clone(), by.clone());
+                known.push(DocumentSignature { key_id, signature, added });
             }
-            let key_id = key_id
-                .ok_or_else(|| DocumentError::UnknownSigner { position, ring: in_words(&ring) })?;
-            if known.iter().any(|known| known.key_id == key_id) {
-                continue;
-            }
-            let bytes = signature.as_bytes().to_vec();
-            known.push(DocumentSignature { key_id, signature: bytes.clone(), added: by.clone() });
+            // A key that signed before counts as well: perhaps another ring is in force since.
             let is_approved = approval(&ring, &document, &known).is_ok();
-            newest = Some(is_approved);
             let (id, by) = (id.clone(), by.clone());
-            self.store().sign_document(id, key_id, bytes, is_approved, by).await?;
-        }
-        // All were there already, and suffice now: the ring asks for fewer than it did.
-        if newest.is_none()
-            && let Some(one) = known.first()
-            && approval(&ring, &document, &known).is_ok()
-        {
-            let (key_id, bytes) = (one.key_id, one.signature.clone());
-            self.store().sign_document(id.clone(), key_id, bytes, true, by).await?;
+            self.store().sign_document(id, key_id, signature, is_approved, by).await?;
         }
         Ok(())
     }

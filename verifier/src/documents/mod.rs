@@ -5,17 +5,22 @@
 //!              (read)                            (life)          judged, reported   (dry_run first)
 //! ```
 //! Who may take a step is the service's to decide; whether a document is approved, signatures alone decide: they are verified
-//! when they come, when it is staged or activated, and each time it is read to be put in force.
+//! when they come, and again, by the ring that is in force then, when it is staged or activated.
 
+mod change;
 mod dry_run;
 mod edit;
 mod error;
 mod life;
 mod read;
 mod ring;
+pub mod schema;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
-    dry_run::{Change, DryRun, Judged, NodeChange, Summary, Told, UNDECIDED_CODES, What},
+    change::Change,
+    dry_run::{DryRun, Judged, NodeChange, Summary, Told, What},
     edit::with_comments_of,
     error::DocumentError,
     life::{Activated, Proposal},

@@ -6,7 +6,10 @@ use proto::digest::Digest;
 
 use crate::{
     signatures::{Approval, ApprovalError, Envelope, KeyRing, Signature},
-    store::{Document, DocumentKind, DocumentSignature, DocumentState, Store, StoreError},
+    store::{
+        Document, DocumentId, DocumentKind, DocumentSignature, DocumentState, NewDocument, Store,
+        StoreError,
+    },
 };
 
 use super::{
@@ -14,21 +17,43 @@ use super::{
     read::{name_and_version, payload_of, payload_type},
 };
 
-/// The ring in a document.
-pub(super) fn parse(document: &Document) -> Result<KeyRing, DocumentError> {
-    KeyRing::parse(&String::from_utf8_lossy(&document.document)).map_err(DocumentError::Problems)
+/// The ring in the bytes of a document.
+pub(super) fn parse(text: &[u8]) -> Result<KeyRing, DocumentError> {
+    KeyRing::parse(&String::from_utf8_lossy(text)).map_err(DocumentError::Problems)
 }
 
-/// What is signed of a document: computed from its text, whatever the store keeps beside it.
-fn payload(document: &Document) -> Result<Vec<u8>, DocumentError> {
-    let text = String::from_utf8_lossy(&document.document);
-    let payload = payload_of(&text, document.id.kind).map_err(DocumentError::Problems)?;
-    let says = name_and_version(&text).map_err(|problem| DocumentError::Problems(vec![problem]))?;
-    if (says.0.as_str(), says.1) != (document.id.name.as_str(), document.id.version) {
-        let what = format!("{}@{} is kept as {}", says.0, says.1, document.id);
-        return Err(DocumentError::Invalid(what));
+/// A document as signatures are over it, whether it is kept yet or not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signable<'d> {
+    pub(super) id: &'d DocumentId,
+    pub(super) text: &'d [u8],
+}
+
+impl Signable<'_> {
+    /// What is signed: computed from the text, whatever the store keeps beside it.
+    fn payload(&self) -> Result<Vec<u8>, DocumentError> {
+        let text = String::from_utf8_lossy(self.text);
+        let payload = payload_of(&text, self.id.kind).map_err(DocumentError::Problems)?;
+        let says =
+            name_and_version(&text).map_err(|problem| DocumentError::Problems(vec![problem]))?;
+        if (says.0.as_str(), says.1) != (self.id.name.as_str(), self.id.version) {
+            let what = format!("{}@{} is kept as {}", says.0, says.1, self.id);
+            return Err(DocumentError::Invalid(what));
+        }
+        Ok(payload)
     }
-    Ok(payload)
+}
+
+impl<'d> From<&'d Document> for Signable<'d> {
+    fn from(document: &'d Document) -> Self {
+        Self { id: &document.id, text: &document.document }
+    }
+}
+
+impl<'d> From<&'d NewDocument> for Signable<'d> {
+    fn from(document: &'d NewDocument) -> Self {
+        Self { id: &document.id, text: &document.document }
+    }
 }
 
 /// The envelope of a document with these signatures.
@@ -37,7 +62,7 @@ pub(super) fn envelope(
     signatures: &[DocumentSignature],
 ) -> Result<Envelope, DocumentError> {
     let kind = payload_type(document.id.kind);
-    let mut envelope = Envelope::new(kind, payload(document)?)?;
+    let mut envelope = Envelope::new(kind, Signable::from(document).payload()?)?;
     for signature in signatures {
         let keyid = Some(signature.key_id.to_string());
         envelope.add(Signature::new(keyid, signature.signature.clone())?)?;
@@ -54,12 +79,12 @@ pub(super) fn approval(
     let envelope = envelope(document, signatures)?;
     let id = || document.id.clone();
     if document.id.kind == DocumentKind::Keys {
-        let next = parse(document)?;
+        let next = parse(&document.document)?;
         return ring
             .approves_successor(&next, &envelope)
             .map_err(|why| DocumentError::NoSuccessor { id: id(), why: Box::new(why) });
     }
-    ring.verify(&envelope, payload_type(document.id.kind), &payload(document)?)
+    ring.verify(&envelope, payload_type(document.id.kind), &Signable::from(document).payload()?)
         .map_err(|why| DocumentError::NotApproved { id: id(), why: Box::new(why) })
 }
 
@@ -69,10 +94,10 @@ pub(super) fn approval(
 /// A signature that is false under the name of a key of the ring.
 pub(super) fn signer(
     ring: &KeyRing,
-    document: &Document,
+    document: &Signable<'_>,
     signature: &Signature,
 ) -> Result<Option<Digest>, DocumentError> {
-    let (kind, payload) = (payload_type(document.id.kind), payload(document)?);
+    let (kind, payload) = (payload_type(document.id.kind), document.payload()?);
     let mut envelope = Envelope::new(kind, payload.clone())?;
     envelope.add(signature.clone())?;
     let signers = match ring.verify(&envelope, kind, &payload) {
@@ -83,17 +108,17 @@ pub(super) fn signer(
     Ok(signers.first().map(|signer| *signer.id()))
 }
 
-fn not_approved(document: &Document, why: ApprovalError) -> DocumentError {
+fn not_approved(document: &Signable<'_>, why: ApprovalError) -> DocumentError {
     DocumentError::NotApproved { id: document.id.clone(), why: Box::new(why) }
 }
 
 /// Refuses an envelope of another document or of another kind.
 pub(super) fn matches(
     ring: &KeyRing,
-    document: &Document,
+    document: &Signable<'_>,
     envelope: &Envelope,
 ) -> Result<(), DocumentError> {
-    match ring.verify(envelope, payload_type(document.id.kind), &payload(document)?) {
+    match ring.verify(envelope, payload_type(document.id.kind), &document.payload()?) {
         Err(why @ (ApprovalError::PayloadType { .. } | ApprovalError::Payload { .. })) => {
             Err(not_approved(document, why))
         }
@@ -131,7 +156,7 @@ impl Rings {
             };
             let was_in_force = matches!(document.state, DocumentState::Active)
                 || document.approved_under.is_some();
-            match parse(document) {
+            match parse(&document.document) {
                 Ok(ring) if follows => {
                     if document.state == DocumentState::Active {
                         rings.in_force = Some(ring.version());

@@ -6,29 +6,39 @@ use serde::{Deserialize, Serialize};
 use super::{KeyName, KeyNameError, MAX_INTEGER, PublicKey, SecurityKey, to_canonical_json};
 
 /// Value of `schema`.
-const SCHEMA: &str = "assay.keys/v1";
+pub const SCHEMA: &str = "assay.keys/v1";
 /// Most keys: more people than can know of each other what they signed.
 pub const MAX_KEYS: usize = 32;
 /// Largest document, bytes: 32 keys have a fifth of it, the rest is for comments.
 pub const MAX_RING_BYTES: usize = 64 * 1024;
 
-/// The document as a person writes it.
+/// The ring of security keys: whose signatures put golden sets, policies and the next version of the ring in force. TOML.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Document {
-    schema: String,
-    name: String,
-    version: u64,
-    threshold: u64,
+pub struct KeyRingDocument {
+    /// Always `assay.keys/v1`.
+    pub schema: String,
+    /// Name of the ring; every later version has it too.
+    pub name: String,
+    /// Rises with every change.
+    pub version: u64,
+    /// How many keys must sign; at least 1 and at most as many as there are.
+    pub threshold: u64,
+    /// The keys; at least one.
     #[serde(default)]
-    key: Vec<KeyEntry>,
+    pub key: Vec<KeyEntry>,
 }
 
+/// A security key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct KeyEntry {
-    name: String,
-    pem: String,
+pub struct KeyEntry {
+    /// Whose key it is.
+    pub name: String,
+    /// Public key (SPKI), PEM: Ed25519 or P-256.
+    pub pem: String,
 }
 
 /// Security keys, of which a number must sign.
@@ -56,7 +66,7 @@ impl KeyRing {
                 format!("{} bytes, at most {MAX_RING_BYTES} are allowed", text.len()),
             )]);
         }
-        let document: Document = toml::from_str(text).map_err(|error| {
+        let document: KeyRingDocument = toml::from_str(text).map_err(|error| {
             let at =
                 error.span().map_or_else(|| "document".to_owned(), |span| place(text, span.start));
             vec![problem(at, error.message())]
@@ -64,7 +74,7 @@ impl KeyRing {
         Self::check(&document)
     }
 
-    fn check(document: &Document) -> Result<Self, Vec<GoldenProblem>> {
+    fn check(document: &KeyRingDocument) -> Result<Self, Vec<GoldenProblem>> {
         let mut problems = Vec::new();
         if document.schema != SCHEMA {
             problems.push(problem("schema", format!("{:?}, expected {SCHEMA:?}", document.schema)));
@@ -166,10 +176,10 @@ fn parsed_name(at: &str, text: &str, problems: &mut Vec<GoldenProblem>) -> Optio
 }
 
 /// The canonical form of the document with its PEM spelled as it is spelled here.
-fn payload(document: &Document, keys: &[SecurityKey]) -> Result<Vec<u8>, String> {
+fn payload(document: &KeyRingDocument, keys: &[SecurityKey]) -> Result<Vec<u8>, String> {
     let entry =
         |key: &SecurityKey| KeyEntry { name: key.name().to_string(), pem: key.public().to_pem() };
-    let document = Document { key: keys.iter().map(entry).collect(), ..document.clone() };
+    let document = KeyRingDocument { key: keys.iter().map(entry).collect(), ..document.clone() };
     to_canonical_json(&document).map_err(|error| words(&error))
 }
 

@@ -36,7 +36,10 @@ pub use self::{
         Signature,
     },
     key::{KeyName, KeyNameError, SecurityKey, Signer},
-    keyring::{KeyRing, MAX_KEYS, MAX_RING_BYTES, ring_document},
+    keyring::{
+        KeyEntry, KeyRing, KeyRingDocument, MAX_KEYS, MAX_RING_BYTES, SCHEMA as KEYS_SCHEMA,
+        ring_document,
+    },
     private_key::SecurityPrivateKey,
     public_key::{Algorithm, KeyError, PublicKey, UnknownAlgorithm},
 };

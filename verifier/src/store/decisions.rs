@@ -14,7 +14,7 @@ use super::{
         RecordedDecision, RecordedEvidence,
     },
 };
-use crate::audit::AuditEntry;
+use crate::{audit::AuditEntry, objects::Objects};
 
 /// Cases up to this size are stored in the database, with the decision's own commit; larger ones as
 /// objects. A renewal's case has a few kB, and a file each would cost a sync each.
@@ -68,6 +68,29 @@ pub(super) async fn body_of(
         // Not what was written, whatever it is.
         Some(Err(error)) => Ok(Some(error.to_string().into_bytes())),
     }
+}
+
+/// Evidence of a row that has it; `None` if retention dropped what it names.
+pub(super) fn evidence(
+    objects: &Objects,
+    found: &SqliteRow,
+) -> Result<Option<RecordedEvidence>, StoreError> {
+    let sha256: Digest = row::parse(found, "case_sha256")?;
+    let inline: Option<Vec<u8>> = row::get(found, "case_bytes")?;
+    let case = match inline {
+        Some(bytes) if HashAlg::Sha256.hash(&[&bytes]) == sha256 => bytes,
+        Some(_) => {
+            let why = format!("other bytes than {sha256}");
+            return Err(StoreError::Corrupt { what: "case", why });
+        }
+        None => match objects.get(&sha256) {
+            Ok(bytes) => bytes,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(other) => return Err(other),
+        },
+    };
+    let (decision, at) = (row::get(found, "id")?, row::get(found, "at")?);
+    Ok(Some(RecordedEvidence { decision, at, case }))
 }
 
 impl Store {
@@ -245,26 +268,8 @@ impl Store {
         .fetch_all(&mut *self.reader().await?)
         .await
         .map_err(StoreError::database("read recorded evidence"))?;
-        let mut out = Vec::with_capacity(rows.len());
-        for found in &rows {
-            let sha256: Digest = row::parse(found, "case_sha256")?;
-            let inline: Option<Vec<u8>> = row::get(found, "case_bytes")?;
-            let case = match inline {
-                Some(bytes) if HashAlg::Sha256.hash(&[&bytes]) == sha256 => bytes,
-                Some(_) => {
-                    let why = format!("other bytes than {sha256}");
-                    return Err(StoreError::Corrupt { what: "case", why });
-                }
-                None => match self.objects().get(&sha256) {
-                    Ok(bytes) => bytes,
-                    Err(StoreError::NotFound { .. }) => continue,
-                    Err(other) => return Err(other),
-                },
-            };
-            let (decision, at) = (row::get(found, "id")?, row::get(found, "at")?);
-            out.push(RecordedEvidence { decision, at, case });
-        }
-        Ok(out)
+        let evidence = rows.iter().map(|found| evidence(self.objects(), found));
+        evidence.filter_map(Result::transpose).collect()
     }
 
     /// Bytes of a decision's verdict, checked against its digest; `None` once retention dropped it.

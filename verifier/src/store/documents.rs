@@ -298,6 +298,25 @@ async fn retire_left_behind(tx: &mut Tx, id: &DocumentId) -> Result<Vec<u64>, St
     Ok(left.into_iter().map(i64::unsigned_abs).collect())
 }
 
+/// Refuses a version that would take the place of a higher one: old content comes back as a new version.
+async fn above_active(tx: &mut Tx, id: &DocumentId) -> Result<(), StoreError> {
+    let newest: Option<i64> = sqlx::query_scalar(
+        "SELECT max(version) FROM reference_documents WHERE kind = $1 AND name = $2 AND state = \
+         'active'",
+    )
+    .bind(id.kind.as_str())
+    .bind(&id.name)
+    .fetch_one(&mut tx.conn)
+    .await
+    .map_err(StoreError::database("read reference documents"))?;
+    match newest.map(i64::unsigned_abs) {
+        Some(newest) if newest > id.version => {
+            Err(StoreError::VersionNotNewer { id: id.clone(), newest })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Retires every active version of the name but this one; says which.
 async fn retire_others(tx: &mut Tx, id: &DocumentId) -> Result<Vec<u64>, StoreError> {
     let others: Vec<i64> = sqlx::query_scalar(
@@ -350,7 +369,8 @@ impl Store {
     /// Has a signed document judged and reported from now on. `under` is the version of the ring that approved it.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::InvalidTransition`].
+    /// [`StoreError::NotFound`], [`StoreError::InvalidTransition`]; [`StoreError::Conflict`] if another ring is in force by
+    /// now.
     pub async fn stage_document(
         &self,
         id: DocumentId,
@@ -374,7 +394,8 @@ impl Store {
     /// `under` is the version of the ring that approved it. Returns the versions that retired.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::InvalidTransition`].
+    /// [`StoreError::NotFound`], [`StoreError::InvalidTransition`]; [`StoreError::Conflict`] if another ring is in force by
+    /// now; [`StoreError::VersionNotNewer`] if it would take the place of a higher version.
     pub async fn activate_document(
         &self,
         id: DocumentId,
@@ -387,6 +408,7 @@ impl Store {
                 let to = DocumentState::Active;
                 from(tx, &id, &[DocumentState::Signed, DocumentState::Staged], to).await?;
                 approved_by_ring_in_force(tx, under).await?;
+                above_active(tx, &id).await?;
                 let mut retired = retire_left_behind(tx, &id).await?;
                 if !alongside {
                     retired.extend(retire_others(tx, &id).await?);

@@ -216,7 +216,7 @@ pub enum StoreError {
     VersionNotNewer {
         /// What was offered.
         id: DocumentId,
-        /// Highest version ever proposed.
+        /// Highest version that was proposed, or is in force.
         newest: u64,
     },
 }

@@ -22,6 +22,7 @@ mod crash_tests;
 mod decisions;
 mod documents;
 mod error;
+mod fleet;
 mod lock;
 mod manifests;
 mod migrate;
@@ -70,9 +71,9 @@ pub use self::{
         ALLOW_LISTED, Admin, AdmissionRule, Appraisal, Boot, By, Certificate, CertificateIntent,
         CertificateStatus, Counters, Decision, DecisionFilter, Document, DocumentHead, DocumentId,
         DocumentKind, DocumentSignature, DocumentState, DocumentStep, Endorsement, EndorsementKind,
-        KnownBoot, ManifestSummary, NewDecision, NewDocument, NewManifest, NewNode, Node,
-        NodeChange, NodeStatus, Outcome, PutBoot, Recorded, RecordedDecision, RecordedEvidence,
-        Retention, RetentionReport, Role,
+        FleetNode, KnownBoot, ManifestSummary, NewDecision, NewDocument, NewManifest, NewNode,
+        Node, NodeChange, NodeStatus, Outcome, PutBoot, Recorded, RecordedDecision,
+        RecordedEvidence, Retention, RetentionReport, Role,
     },
 };
 pub use crate::audit::{AuditEntry, AuditKind, ChainBreak, ChainHead, ChainReport};

@@ -472,6 +472,21 @@ pub struct RecordedEvidence {
     pub case: Vec<u8>,
 }
 
+/// A node of the fleet with its newest evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetNode {
+    /// Name.
+    pub name: String,
+    /// Its pool.
+    pub pool: String,
+    /// Never revoked.
+    pub status: NodeStatus,
+    /// The EK that it is pinned to.
+    pub ek_digest: Digest,
+    /// Evidence of its newest decision that still has some.
+    pub evidence: Option<RecordedEvidence>,
+}
+
 /// Which version of which document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct DocumentId {

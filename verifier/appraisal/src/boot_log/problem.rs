@@ -31,6 +31,7 @@ macro_rules! problems {
     ($($variant:ident $wire:literal $class:expr, $doc:literal;)*) => {
         /// Kinds of oddities: stable, never renamed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[non_exhaustive]
         pub enum ProblemCode {
             $(#[doc = $doc] #[serde(rename = $wire)] $variant,)*

@@ -20,6 +20,7 @@ pub const MAX_DENIED: usize = 100_000;
 
 /// The rules, as they stand in a golden set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ImaRules {
     /// What a file needs.
@@ -27,9 +28,10 @@ pub struct ImaRules {
     /// Whether a digest of the manifest counts only at its path. Kernels write a name as the file was
     /// opened: a link, a container or a bind mount gives another one.
     pub bind_paths: bool,
-    /// Names that are not judged; see [`super::exclusion`].
+    /// Names that are not judged. `*` stands for any bytes but `/`, `?` for one, `**` as a whole segment for any segments.
     pub exclude: Vec<String>,
     /// Digests that are denied, wherever they stand and whatever allows them.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<crate::policy::json_schema::DigestText>"))]
     pub deny: Vec<Digest>,
     /// Whether violations are accepted: then files may have been measured in another state than used.
     pub allow_violations: bool,
@@ -40,6 +42,7 @@ pub struct ImaRules {
 
 /// What a measured file needs to be accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Require {
     /// To be in the manifest or to be signed by a key of the keyring.

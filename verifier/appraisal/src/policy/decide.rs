@@ -31,6 +31,9 @@ pub(crate) struct Outcome<'r> {
     pub(crate) label: &'r str,
     /// Findings against that alternative; none: it is accepted.
     pub(crate) findings: Vec<Finding>,
+    /// Findings against the nearest of the alternatives that nothing stands against but what the evidence lacks; empty
+    /// where there is none, or one accepts the node. It need not be the alternative above.
+    pub(crate) lacking: Vec<Finding>,
 }
 
 /// Judges a node by every alternative of its pool.
@@ -41,6 +44,7 @@ pub(crate) struct Outcome<'r> {
 pub(crate) fn decide<'r>(node: Judged<'_>, reference: &'r ReferenceValues) -> Outcome<'r> {
     let mut of_rules: Vec<Option<Vec<Finding>>> = vec![None; reference.rules.len()];
     let mut nearest: Option<Outcome<'r>> = None;
+    let mut lacking: Option<Vec<Finding>> = None;
     for alternative in &reference.alternatives {
         let mut findings = tool_start(node.claims, reference, alternative);
         for at in &alternative.rules {
@@ -50,13 +54,23 @@ pub(crate) fn decide<'r>(node: Judged<'_>, reference: &'r ReferenceValues) -> Ou
             };
             findings.extend_from_slice(known.get_or_insert_with(|| by_rules(node, rules)));
         }
-        if nearest.as_ref().is_none_or(|best| findings.len() < best.findings.len()) {
-            let is_met = findings.is_empty();
-            nearest = Some(Outcome { label: &alternative.label, findings });
-            if is_met {
-                break;
-            }
+        if findings.is_empty() {
+            let label = &alternative.label;
+            return Outcome { label, findings, lacking: Vec::new() };
         }
+        let is_nearer = |known: &Option<Vec<Finding>>| {
+            known.as_ref().is_none_or(|best| findings.len() < best.len())
+        };
+        if findings.iter().all(Finding::is_of_lacking_evidence) && is_nearer(&lacking) {
+            lacking = Some(findings.clone());
+        }
+        if nearest.as_ref().is_none_or(|best| findings.len() < best.findings.len()) {
+            let label = &alternative.label;
+            nearest = Some(Outcome { label, findings, lacking: Vec::new() });
+        }
+    }
+    if let Some(nearest) = &mut nearest {
+        nearest.lacking = lacking.unwrap_or_default();
     }
     nearest.unwrap_or_else(|| Outcome {
         label: "",
@@ -67,6 +81,7 @@ pub(crate) fn decide<'r>(node: Judged<'_>, reference: &'r ReferenceValues) -> Ou
             "an active golden set",
             "none",
         )],
+        lacking: Vec::new(),
     })
 }
 

@@ -21,6 +21,7 @@ pub const SCHEMA: &str = "assay.golden/v1";
 /// rules of the set, those of every included part, and, where a document has groups, all rules of one of its groups. Each of
 /// them is judged by itself, so that none can widen another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GoldenDocument {
     /// Always `assay.golden/v1`.
@@ -66,6 +67,7 @@ pub struct GoldenDocument {
 
 /// What belongs together: one of the alternatives of a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// Name, unique in the set; as a set's.
@@ -157,6 +159,7 @@ impl RulesOf<'_> {
 
 /// Which TPMs are accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TpmRules {
     /// `TPMManufacturer` values of EK certificates, for example `id:49465800`; empty accepts any
@@ -179,9 +182,11 @@ impl TpmRules {
 
 /// Accepted values of one PCR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PcrRule {
     /// `sha256` or `sha384`.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::policy::json_schema::Bank"))]
     pub bank: HashAlg,
     /// 0–23, but none that a running system can reset (16, 23), nor 10 (IMA), nor the tool PCR.
     pub index: u8,
@@ -191,6 +196,7 @@ pub struct PcrRule {
 
 /// One accepted PCR value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AcceptedValue {
     /// Hexadecimal, as long as the bank's digest.
@@ -211,6 +217,7 @@ pub struct AcceptedValue {
 
 /// Rules for the tool set as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ToolSetRules {
     /// Refuse tools that the set does not name.
@@ -218,10 +225,12 @@ pub struct ToolSetRules {
     pub closed: bool,
     /// Tool digests that deny wherever they stood in the boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<crate::policy::json_schema::DigestText>"))]
     pub deny: Vec<Digest>,
     /// Values that the tool PCR may have before the first tool event, where firmware extends it (shim extends 14);
     /// without any, only its reset value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<crate::policy::json_schema::DigestText>"))]
     pub start: Vec<Digest>,
 }
 
@@ -233,6 +242,7 @@ impl ToolSetRules {
 
 /// Accepted states of one tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ToolRule {
     /// Name in the workers' tool lists.
@@ -246,9 +256,11 @@ pub struct ToolRule {
 
 /// One accepted state of a tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AcceptedTool {
     /// Tool digest, `sha256:…`, as `attestor measure` prints it.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::policy::json_schema::DigestText"))]
     pub digest: Digest,
     /// For people and for results; the digest decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]

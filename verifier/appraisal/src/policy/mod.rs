@@ -12,6 +12,8 @@ pub mod decide;
 pub mod diff;
 pub mod document;
 mod golden_set;
+#[cfg(feature = "schema")]
+pub mod json_schema;
 pub mod merge;
 mod pattern;
 mod reference;

@@ -157,6 +157,7 @@ fn print(output: Output, found: &Found, shown: usize) -> Done {
             "denied" => "WOULD BE DENIED",
             "admitted" => "would be admitted",
             "undecided" => "undecided",
+            "denied-undecided" => "denied, undecided then",
             _ => "denied for other reasons",
         };
         output.line(format!(

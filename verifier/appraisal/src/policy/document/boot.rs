@@ -10,9 +10,10 @@ use crate::boot_log::ProblemCode;
 
 /// What must have booted, read from bytes of the firmware's event log that the quoted PCRs vouch for.
 ///
-/// With this section the log is needed, and every oddity in it that [`Self::tolerate`] does not name is refused. An
+/// With this section the log is needed, and every oddity in it that `tolerate` does not name is refused. An
 /// empty list is not judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct BootRules {
     /// Whether Secure Boot must be on (`true`) or off (`false`).
@@ -47,9 +48,11 @@ impl BootRules {
 
 /// An accepted digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AcceptedDigest {
     /// `sha256:…`; of an Authenticode image, of a certificate, of a section.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::policy::json_schema::LogDigestText"))]
     pub digest: LogDigest,
     /// What it is, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +61,7 @@ pub struct AcceptedDigest {
 
 /// An accepted kernel command line: its text, its shape or its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, untagged)]
 pub enum AcceptedCommandLine {
     /// Exactly this text, without the terminator.
@@ -76,6 +80,7 @@ pub enum AcceptedCommandLine {
 
 /// Accepted contents of one section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SectionRule {
     /// `.linux`, `.initrd`, `.cmdline`, `.osrel`, …
@@ -86,6 +91,7 @@ pub struct SectionRule {
 
 /// Keys that Secure Boot may trust, by digest of the entry; an empty list is not judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct KeyRules {
     /// Every entry of PK must be listed.
@@ -110,9 +116,11 @@ impl KeyRules {
 
 /// A PCR that is judged event by event, for one whose value differs between good boots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EventRule {
     /// `sha256` or `sha384`.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::policy::json_schema::Bank"))]
     pub bank: HashAlg,
     /// 0–15, but not 10 (IMA) nor the tool PCR.
     pub index: u8,
@@ -125,6 +133,7 @@ pub struct EventRule {
 
 /// An event that may be in a PCR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AcceptedEvent {
     /// Hexadecimal, as long as the bank's digest.
@@ -141,6 +150,7 @@ pub struct AcceptedEvent {
 ///
 /// With the events of each accepted value, a denial can name the first event that differs. They decide nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RecordedEvent {
     /// Hexadecimal, as long as the bank's digest.
@@ -152,10 +162,15 @@ pub struct RecordedEvent {
 
 /// The kernel's IMA list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImaSection {
     /// Manifest of allowed files, by its SHA-256; imported with `verifier ima import`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<crate::policy::json_schema::DigestText>")
+    )]
     pub manifest: Option<Digest>,
     /// Keys that sign files, PEM.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -167,6 +182,7 @@ pub struct ImaSection {
 
 /// A key that signs files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImaKey {
     /// For findings.

@@ -10,6 +10,7 @@ pub const SCHEMA: &str = "assay.policy/v1";
 ///
 /// It only narrows: nothing in it admits what another check refuses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SitePolicyDocument {
     /// Always `assay.policy/v1`.
@@ -34,16 +35,22 @@ pub struct SitePolicyDocument {
 
 /// A kernel that the site knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KernelDocument {
     /// Its version.
     pub version: String,
     /// Authenticode digests of its image, or digests of its section `.linux`.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Vec<crate::policy::json_schema::LogDigestText>")
+    )]
     pub digests: Vec<LogDigest>,
 }
 
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuleDocument {
     /// Name; as the policy's.

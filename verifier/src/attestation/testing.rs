@@ -1,0 +1,48 @@
+//! A verifier for tests.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use proto::{
+    binding::VerifierId,
+    digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
+};
+
+use super::{Settings, Verifier};
+use crate::{
+    ca::{CaRole, tests as ca},
+    clock::FixedClock,
+    endorsements::EkRules,
+    store::{Store, testing},
+};
+
+/// A verifier over this store, with a CA of its own, for which nothing is approved.
+pub(crate) async fn verifier(store: Store, folder: &Path) -> Arc<Verifier> {
+    verifier_after(store, folder, None).await
+}
+
+/// The same, after a first ring of security keys with this digest.
+pub(crate) async fn verifier_after(
+    store: Store,
+    folder: &Path,
+    first_ring: Option<Digest>,
+) -> Arc<Verifier> {
+    let tool_pcr = PcrIndex::new(14).expect("a PCR");
+    let settings = Settings {
+        trust_domain: ca::trust_domain(),
+        verifier_id: VerifierId::new([1; 32]),
+        selection: PcrSelection::new([(HashAlg::Sha256, PcrSet::from_iter([tool_pcr]))]),
+        tool_pcr,
+        certificate_lifetime: Duration::from_secs(3600),
+        allow_pending: true,
+        max_denied_percent: 10,
+        first_ring,
+        challenge_lifetime: Duration::from_secs(60),
+    };
+    let now = testing::NOW;
+    let dir = ca::created(folder, u64::try_from(now).expect("after 1970"));
+    let issuer = dir.issuer(CaRole::Nodes).expect("an issuer");
+    let clock = Arc::new(FixedClock::at(now));
+    let opened =
+        Verifier::open(settings, EkRules::default(), store, clock, issuer, Vec::new()).await;
+    Arc::new(opened.expect("a verifier"))
+}
