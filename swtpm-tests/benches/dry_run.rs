@@ -166,7 +166,7 @@ async fn judge(config: &Path, golden: &Path) -> Result<(), AnyError> {
         std::fs::write("/proc/self/clear_refs", RESET_PEAK)?;
         let (rss, cpu) = (memory_mib("VmRSS:")?, cpu_s()?);
         let start = Instant::now();
-        let summary = DryRun::new(verifier, change).await?.run(verifier, |_| ()).await?;
+        let summary = DryRun::new(verifier, change).await?.run(verifier, None).await?;
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_s()? - cpu);
         let (nodes, each_us) = (f64::from(summary.nodes), cpu * 1e6 / f64::from(summary.nodes));
         println!(

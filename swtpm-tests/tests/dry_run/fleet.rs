@@ -190,16 +190,19 @@ impl Fleet {
             put.extend(verifier.read_document(text).await?.compiled(false));
         }
         let change = Change { put, retire: retire.to_vec(), alongside };
-        let mut nodes = BTreeMap::new();
-        let summary = DryRun::new(verifier, change)
-            .await?
-            .run(verifier, |told| {
+        let (listener, mut told) = tokio::sync::mpsc::channel(16);
+        let collect = async {
+            let mut nodes = BTreeMap::new();
+            while let Some(told) = told.recv().await {
                 if let Told::Change(change) = told {
                     nodes.insert(change.node.clone(), *change);
                 }
-            })
-            .await?;
-        Ok(Prediction { summary, nodes })
+            }
+            nodes
+        };
+        let run = DryRun::new(verifier, change).await?.run(verifier, Some(listener));
+        let (summary, nodes) = tokio::join!(run, collect);
+        Ok(Prediction { summary: summary?, nodes })
     }
 
     /// Predicts a change, makes it, has every node attest, and compares; what is undecided is staged first. Returns the

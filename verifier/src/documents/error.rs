@@ -74,6 +74,9 @@ pub enum DocumentError {
         /// Share that is allowed.
         limit_percent: u8,
     },
+    /// Whoever asked for a dry run went away.
+    #[error("nobody listens to the dry run any more")]
+    NobodyListens,
     /// A request that makes no sense for this kind of document.
     #[error("{0}")]
     Invalid(String),

@@ -310,7 +310,7 @@ impl Verifier {
         change: Change,
         accept_denials: bool,
     ) -> Result<Summary, DocumentError> {
-        let summary = DryRun::new(self, change).await?.run(self, |_| ()).await?;
+        let summary = DryRun::new(self, change).await?.run(self, None).await?;
         let limit_percent = self.settings().max_denied_percent;
         if !accept_denials && summary.denies_more_than(limit_percent) {
             return Err(DocumentError::DeniesTooMany { id: id.clone(), summary, limit_percent });

@@ -51,6 +51,7 @@ pub(super) fn document(error: &DocumentError) -> Status {
         | DocumentError::Unresolved { .. } => {
             (Code::InvalidArgument, ReasonCode::AdminRequestInvalid)
         }
+        DocumentError::NobodyListens => (Code::Cancelled, ReasonCode::ServiceBusy),
         DocumentError::NotFound(_) => (Code::NotFound, ReasonCode::AdminNotFound),
         DocumentError::NoRing => (Code::FailedPrecondition, ReasonCode::GoldenSignaturesMissing),
         DocumentError::Envelope(_) | DocumentError::UnknownSigner { .. } => {

@@ -1,16 +1,20 @@
 //! The service for what nodes are judged by: golden sets, policies, the ring of keys, manifests.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use appraisal::ima::Manifest;
-use proto::pb;
-use tokio::sync::mpsc;
+use proto::{pb, reason::ReasonCode};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     access::Access,
     answer::{Answer, document, invalid, not_found, store},
+    status::with_reason,
 };
 use crate::{
     attestation::Verifier,
@@ -25,6 +29,10 @@ use crate::{
 
 /// Messages of a dry run that wait for a slow reader.
 const STREAM_QUEUE: usize = 32;
+/// How long a call that reads the whole fleet waits for another one.
+const TURN_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a dry run may take, reader included: the largest fleet takes minutes.
+const DRY_RUN_DEADLINE: Duration = Duration::from_secs(900);
 /// Nodes that a capture reads.
 const MAX_CAPTURED_NODES: u32 = 10_000;
 
@@ -33,13 +41,24 @@ const MAX_CAPTURED_NODES: u32 = 10_000;
 pub struct ReferenceService {
     verifier: Arc<Verifier>,
     access: Arc<Access>,
+    /// What reads the whole fleet takes turns: nobody slows attestations down by asking often.
+    fleet: Arc<Semaphore>,
 }
 
 impl ReferenceService {
     /// The service of a verifier, for those whom `access` lets in.
     #[must_use]
     pub fn new(verifier: Arc<Verifier>, access: Arc<Access>) -> Self {
-        Self { verifier, access }
+        Self { verifier, access, fleet: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The turn of a call that reads the whole fleet, for as long as it is kept.
+    async fn alone(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let turn = timeout(TURN_DEADLINE, Arc::clone(&self.fleet).acquire_owned()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| {
+            let why = "another dry run or capture is under way; come again";
+            with_reason(Code::ResourceExhausted, ReasonCode::ServiceBusy, why)
+        })
     }
 
     async fn authorize<T>(&self, request: &Request<T>, needed: Role) -> Result<By, Status> {
@@ -146,6 +165,7 @@ impl pb::reference_server::Reference for ReferenceService {
         let needed = if request.get_ref().record { Role::Operator } else { Role::Viewer };
         let by = self.authorize(&request, needed).await?;
         let message = request.into_inner();
+        let _alone = self.alone().await?;
         let nodes = self.captured(&message).await?;
         let tool_pcr = self.verifier.settings().tool_pcr;
         let database = self.verifier.store();
@@ -290,22 +310,27 @@ impl pb::reference_server::Reference for ReferenceService {
     async fn dry_run(&self, request: Request<pb::DryRunRequest>) -> Answer<Self::DryRunStream> {
         self.authorize(&request, Role::Viewer).await?;
         let change = self.change(request.into_inner()).await?;
+        let alone = self.alone().await?;
         let run = DryRun::new(&self.verifier, change).await.map_err(|error| document(&error))?;
         let (send, receive) = mpsc::channel(STREAM_QUEUE);
         let verifier = Arc::clone(&self.verifier);
         tokio::spawn(async move {
-            let told = send.clone();
-            let (queue, mut queued) = mpsc::unbounded_channel();
-            let forward = tokio::spawn(async move {
-                while let Some(event) = queued.recv().await {
-                    if told.send(Ok(event_message(event))).await.is_err() {
+            let _alone = alone;
+            let (listener, mut told) = mpsc::channel(STREAM_QUEUE);
+            // A caller that went away ends the forwarding; that drops the queue, and that ends the run.
+            let to_caller = send.clone();
+            let forward = async move {
+                while let Some(event) = told.recv().await {
+                    if to_caller.send(Ok(event_message(event))).await.is_err() {
                         return;
                     }
                 }
-            });
-            // Bounded by the fleet: one message a changed node, and one a block of nodes.
-            let done = run.run(&verifier, move |event| drop(queue.send(event))).await;
-            let _ = forward.await;
+            };
+            let run = async move {
+                let run = run.run(&verifier, Some(listener));
+                timeout(DRY_RUN_DEADLINE, run).await.unwrap_or(Err(DocumentError::NobodyListens))
+            };
+            let (done, ()) = tokio::join!(run, forward);
             let last = match done {
                 Ok(summary) => {
                     let event = pb::dry_run_event::Event::Summary(summary_message(summary));

@@ -137,7 +137,7 @@ pub(in crate::cli) async fn apply(global: &Global, args: ApplyArgs) -> Done {
     if args.plan {
         return Ok(());
     }
-    let change = change(&steps, &wanted);
+    let change = change(&steps, &wanted, &known);
     let judges_otherwise = !change.texts.is_empty() || !change.retire.is_empty();
     if judges_otherwise && !output.is_json() {
         let found = run_change(&mut client, change).await?;
@@ -354,15 +354,25 @@ fn is(known: &pb::Document, id: &DocumentId) -> bool {
     (known.kind.as_str(), &known.name, known.version) == (id.kind.as_str(), &id.name, id.version)
 }
 
-/// What the steps change about judging, as one dry run.
-fn change(steps: &[Step], wanted: &[Wanted]) -> pb::DryRunRequest {
-    let mut request = pb::DryRunRequest::default();
+/// What the steps change about judging, as one dry run: what is not said to retire stays.
+fn change(steps: &[Step], wanted: &[Wanted], known: &[pb::Document]) -> pb::DryRunRequest {
+    let mut request = pb::DryRunRequest { alongside: true, ..pb::DryRunRequest::default() };
     for step in steps {
         match step {
             Step::Activate { id, alongside } if id.kind != DocumentKind::Keys => {
                 let file = wanted.iter().find(|one| one.id == *id);
                 request.texts.extend(file.map(|one| one.text.clone()));
-                request.alongside |= *alongside;
+                let goes = |known: &&pb::Document| {
+                    !alongside
+                        && known.state == "active"
+                        && (known.kind.as_str(), &known.name) == (id.kind.as_str(), &id.name)
+                        && known.version != id.version
+                };
+                request.retire.extend(known.iter().filter(goes).map(|known| pb::DocumentRef {
+                    kind: known.kind.clone(),
+                    name: known.name.clone(),
+                    version: known.version,
+                }));
             }
             Step::Retire { id } => request.retire.push(message(id)),
             _ => {}

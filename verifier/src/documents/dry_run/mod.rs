@@ -66,15 +66,19 @@ impl DryRun {
         Ok(Self { judge: Arc::new(Judge::new(now, then, objects)) })
     }
 
-    /// Judges every node, telling what changes while it goes on.
+    /// Judges every node, telling `listener` what changes while it goes on; ends when nobody listens any more.
     ///
     /// # Errors
-    /// [`DocumentError`] if the store cannot be read.
+    /// [`DocumentError`] if the store cannot be read, or the listener went away.
     pub async fn run(
         self,
         verifier: &Verifier,
-        mut tell: impl FnMut(Told) + Send,
+        listener: Option<mpsc::Sender<Told>>,
     ) -> Result<Summary, DocumentError> {
+        let tell = async |told| match &listener {
+            Some(listener) => listener.send(told).await.map_err(|_| DocumentError::NobodyListens),
+            None => Ok(()),
+        };
         let of = verifier.store().fleet_size().await?;
         let pages = Arc::new(Pages::of(verifier.store()));
         let (send, mut receive) = mpsc::channel::<Result<Vec<Judged>, DocumentError>>(QUEUE);
@@ -102,10 +106,10 @@ impl DryRun {
             for judged in page? {
                 summary.count(&judged);
                 if let Judged::Changed(change) = judged {
-                    tell(Told::Change(change));
+                    tell(Told::Change(change)).await?;
                 }
             }
-            tell(Told::Progress { judged: summary.nodes, of });
+            tell(Told::Progress { judged: summary.nodes, of }).await?;
         }
         // A task that ended early left nodes unjudged: no summary may hide that.
         if !pages.gave(summary.nodes).await {
