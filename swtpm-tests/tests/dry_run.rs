@@ -121,8 +121,10 @@ async fn a_policy_of_the_site() {
     let predicted = fleet.comes_true(&[policy(2, "!boot.secure_boot")], true, &[]).await;
     let predicted = predicted.expect("comes true");
     assert_eq!(predicted.count(What::Admitted), 6, "Secure Boot off");
-    let retire = [id(DocumentKind::Policy, "baseline", 2)];
-    fleet.comes_true(&[], false, &retire).await.expect("comes true");
+    // A policy ends by a successor without rules.
+    let lifted = "schema = \"assay.policy/v1\"\nname = \"baseline\"\nversion = 3\n".to_owned();
+    let predicted = fleet.comes_true(&[lifted], false, &[]).await.expect("comes true");
+    assert_eq!(predicted.count(What::Admitted), 24, "all but those without Secure Boot, who were");
 }
 
 #[tokio::test(flavor = "multi_thread")]

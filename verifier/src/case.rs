@@ -255,8 +255,11 @@ impl RecordedCase {
     /// Reads a case.
     ///
     /// # Errors
-    /// [`ReplayError::Damaged`].
+    /// [`ReplayError::Damaged`], [`ReplayError::Format`].
     pub fn read(bytes: &[u8]) -> Result<Self, ReplayError> {
+        if bytes.is_empty() {
+            return Err(damaged("it is empty"));
+        }
         let message = pb::Case::decode(bytes).map_err(|e| damaged(e.to_string()))?;
         if message.format != FORMAT {
             return Err(ReplayError::Format { found: message.format });

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use appraisal::{
     appraise,
     boot::Boot,
-    context::{AppraisalContext, IssuedChallenge, NodeRecord, Signer, Standing},
+    context::{AppraisalContext, Expected, IssuedChallenge, NodeRecord, Signer, Standing},
     policy::{Manifests, ReferenceValues},
     verdict::Verdict,
 };
@@ -54,6 +54,7 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
             challenge: Challenge::new(CHALLENGE),
             verifier_id: VerifierId::new(VERIFIER_ID),
             selection: PcrSelection::new([(HashAlg::Sha256, pcrs)]),
+            required: PcrSelection::new([(HashAlg::Sha256, pcrs)]),
             expires_unix_s: NOW_UNIX_S + 60,
         },
         node: NodeRecord {
@@ -83,7 +84,8 @@ impl Fixture {
             node: &self.node,
             endorsements: self.endorsements,
             tool_pcr: self.tool_pcr,
-            reference: Some(&self.reference),
+            in_force: Expected { reference: Some(&self.reference), ..Expected::default() },
+            staged: None,
             case_digest: self.endorsements,
         };
         appraise(evidence, Signer::Known(self.boot.clone()), &context).verdict

@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
         what: "kernel image section .linux".into(),
     };
     let events = vec![recorded(b".linux\0"), recorded(b"a kernel")];
-    let accept = vec![AcceptedValue { value: String::new(), from: None, events }];
+    let accept = vec![AcceptedValue { value: String::new(), from: None, by: None, at: None, events }];
     let pcr = [4, 9, 11].map(|index| PcrRule { bank, index, accept: accept.clone() });
     let base = BaseRules { pcr: &pcr, events: &[], boot: &BootRules::default() };
     let what = What::Uki { old: None, new: data };
