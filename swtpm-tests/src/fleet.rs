@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::{
-    digest::{Digest, HashAlg, PcrIndex},
+    digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{ChallengeParts, LogKind, LogSuffix},
     pb,
     spki::ek_digest,
@@ -117,7 +117,11 @@ impl SoftWorker {
             Begun::Challenge(session) => session,
             Begun::Refused(denial) => return Ok(denied(&denial, String::new()).result),
         };
-        let asked = ChallengeParts::try_from(session.challenge())?;
+        let mut asked = ChallengeParts::try_from(session.challenge())?;
+        // A TPM quotes what it has.
+        let has = asked.pcr_selection.iter().filter(|at| self.tpm.pcrs.contains_key(at));
+        let has = has.map(|(bank, index)| (bank, PcrSet::from_iter([index])));
+        asked.pcr_selection = PcrSelection::new(has.collect::<Vec<_>>());
         let answer = self.tpm.answer(&asked);
         let mut logs = answer.log.clone();
         for (kind, from_bytes) in &asked.logs_wanted {

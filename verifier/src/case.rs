@@ -326,6 +326,11 @@ impl RecordedCase {
         self.hello.ak_public.name()
     }
 
+    /// PCRs that the quote was to cover.
+    pub fn asked_for(&self) -> impl Iterator<Item = (HashAlg, PcrIndex)> {
+        self.issued.selection.iter()
+    }
+
     /// Whether the worker said that it has such a log.
     #[must_use]
     pub fn has_log(&self, kind: LogKind) -> bool {

@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Insecure,
     /// A value in the SHA-384 bank that the others do not have.
     OtherBank,
+    /// Its TPM has the SHA-256 bank alone.
+    OneBank,
     /// Its kernel keeps no IMA list, and no firmware log is sent.
     WithoutLogs,
     /// It ran another file after its boot.
@@ -45,12 +47,13 @@ pub(crate) enum Kind {
     Silent,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Plain,
     Kind::Kernel2,
     Kind::OtherTool,
     Kind::Insecure,
     Kind::OtherBank,
+    Kind::OneBank,
     Kind::WithoutLogs,
     Kind::RanLate,
     Kind::Pending,
@@ -367,6 +370,7 @@ fn boot(worker: &mut SoftWorker, kind: Kind) -> Result<(), AnyError> {
             let other = HashAlg::Sha384.hash(&[b"another"]);
             worker.tpm.extend(HashAlg::Sha384, pcr(13)?, &other);
         }
+        Kind::OneBank => worker.tpm.pcrs.retain(|(bank, _), _| *bank == HashAlg::Sha256),
         Kind::WithoutLogs => worker.firmware_log.clear(),
         _ => {}
     }

@@ -5,7 +5,7 @@
 //!              (read)                            (life)          judged, reported   (dry_run first)
 //! ```
 //! Who may take a step is the service's to decide; whether a document is approved, signatures alone decide: they are verified
-//! when they come, and again, by the ring that is in force then, when it is staged or activated.
+//! when they come, when it is staged or activated, and each time it is read to be put in force.
 
 mod change;
 mod dry_run;

@@ -1,6 +1,7 @@
 //! The policy step: every finding, sorted.
 
 use proto::{
+    digest::{HashAlg, PcrIndex},
     reason::ReasonCode,
     tool_log::{EntryKind, ToolMeasurement, ToolState, path_text},
 };
@@ -177,9 +178,15 @@ fn tpm(claims: &Claims, reference: &Rules, findings: &mut Vec<Finding>) {
     }
 }
 
+/// What a finding about the value of a PCR is about.
+#[must_use]
+pub fn pcr_subject(bank: HashAlg, index: PcrIndex) -> String {
+    format!("PCR {index} ({bank})")
+}
+
 fn pcrs(claims: &Claims, reference: &Rules, findings: &mut Vec<Finding>) {
     for pcr in &reference.pcrs {
-        let subject = || format!("PCR {} ({})", pcr.index, pcr.bank);
+        let subject = || pcr_subject(pcr.bank, pcr.index);
         let Some(value) = claims.pcr(pcr.bank, pcr.index) else {
             findings.push(Finding::new(
                 ReasonCode::PcrSelectionIncomplete,

@@ -9,6 +9,7 @@ use appraisal::{
     Appraisal,
     context::{NodeRecord, Standing},
     ima::Manifest,
+    policy::decide::pcr_subject,
     verdict::{Finding, Verdict},
 };
 use proto::{digest::Digest, evidence::LogKind, reason::ReasonCode};
@@ -206,26 +207,33 @@ impl NodeEvidence<'_> {
                 wants_list: false,
             };
         };
-        let is_about_list = |finding: &Finding| {
-            let codes = [ReasonCode::PolicyImaListMissing, ReasonCode::ImaOffsetInvalid];
-            codes.contains(&finding.code)
-        };
-        // A worker without a list will not have one when it is asked.
-        let has_list = self.case.has_log(LogKind::Ima);
-        let is_lacking = |finding: &Finding| {
-            finding.is_of_lacking_evidence() && (has_list || !is_about_list(finding))
-        };
-        let is_told = lacking.is_empty() || (!has_list && lacking.iter().any(is_about_list));
+        let never_comes = |one: &Finding| self.never_comes(opened, one);
+        let is_told = lacking.is_empty() || lacking.iter().any(never_comes);
         let findings: Vec<Finding> =
             if is_told { denial.findings().cloned().collect() } else { lacking };
+        let is_lacking = |one: &Finding| one.is_of_lacking_evidence() && !never_comes(one);
         Opinion {
             is_in_doubt: !is_told && findings.iter().all(is_lacking),
             lacks_evidence: findings.iter().any(is_lacking),
-            wants_list: has_list && findings.iter().any(is_about_list),
+            wants_list: findings.iter().any(|one| is_lacking(one) && is_about_list(one)),
             judged_by,
             findings,
         }
     }
+
+    /// Whether the node has given what there is of what it lacks: a TPM without a bank, a kernel without a list.
+    fn never_comes(&self, opened: &OpenedCase, lacking: &Finding) -> bool {
+        if is_about_list(lacking) {
+            let gave_all = opened.log(LogKind::Ima).is_some_and(|log| log.from_bytes == 0);
+            return gave_all || !self.case.has_log(LogKind::Ima);
+        }
+        let is_it = |(bank, index)| lacking.subject == pcr_subject(bank, index);
+        lacking.code == ReasonCode::PcrSelectionIncomplete && self.case.asked_for().any(is_it)
+    }
+}
+
+fn is_about_list(finding: &Finding) -> bool {
+    matches!(finding.code, ReasonCode::PolicyImaListMissing | ReasonCode::ImaOffsetInvalid)
 }
 
 /// What cases name, each endorsement set parsed once.
