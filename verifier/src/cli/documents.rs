@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use proto::pb;
+use proto::{pb, reason::ReasonCode};
 use serde_json::{Value, json};
 
 pub(super) use self::{
@@ -346,6 +346,7 @@ fn of_kind(text: &str, kind: DocumentKind, file: &Path) -> Done {
 fn retired(document: &pb::Document) -> Failure {
     let pb::Document { kind, name, version, .. } = document;
     Failure::refused(format!("{kind} {name}@{version} is retired"))
+        .with_reason(ReasonCode::GoldenStateInvalid.as_str())
         .with_help(format!("`verifier {kind} revert {name}@{version}` brings its content back"))
 }
 
