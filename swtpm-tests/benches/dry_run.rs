@@ -27,6 +27,7 @@ use swtpm_tests::{
     cluster::{AnyError, Cluster},
     fleet::SoftWorker,
     machine::PcrValues,
+    process::Process,
 };
 use verifier::{
     clock::SystemClock,
@@ -48,8 +49,6 @@ const NOT_QUOTED: &str = "\n[[pcr]]\nbank = \"sha384\"\nindex = 13\naccept = [{ 
     \"000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\" }]\n";
 /// What makes the kernel count the highest resident size anew.
 const RESET_PEAK: &str = "5";
-/// Clock ticks a second of `/proc/PID/stat` on Linux.
-const TICKS: f64 = 100.0;
 
 fn main() -> Result<(), AnyError> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -153,6 +152,7 @@ async fn judge(config: &Path, golden: &Path) -> Result<(), AnyError> {
     let running = verifier::run::start(config, Arc::new(SystemClock)).await?;
     let verifier = running.verifier();
     let raw_us = raw_us()?;
+    let process = Process::own();
     println!("raw P-256 verification, key parsed each time: {raw_us:.1} us");
     let next = std::fs::read_to_string(golden)?.replacen("version = 1", "version = 2", 1);
     let changes = [
@@ -164,10 +164,10 @@ async fn judge(config: &Path, golden: &Path) -> Result<(), AnyError> {
         let put = verifier.read_document(&text).await?.compiled(false).into_iter().collect();
         let change = Change { put, ..Change::default() };
         std::fs::write("/proc/self/clear_refs", RESET_PEAK)?;
-        let (rss, cpu) = (memory_mib("VmRSS:")?, cpu_s()?);
+        let (rss, cpu) = (process.memory_mib("VmRSS")?, process.cpu_s()?);
         let start = Instant::now();
         let summary = DryRun::new(verifier, change).await?.run(verifier, None).await?;
-        let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_s()? - cpu);
+        let (seconds, cpu) = (start.elapsed().as_secs_f64(), process.cpu_s()? - cpu);
         let (nodes, each_us) = (f64::from(summary.nodes), cpu * 1e6 / f64::from(summary.nodes));
         println!(
             "{name}: {} nodes in {seconds:.2} s, {:.0}/s; {each_us:.0} us of processor time each, {:.1} raw \
@@ -175,7 +175,7 @@ async fn judge(config: &Path, golden: &Path) -> Result<(), AnyError> {
             summary.nodes,
             nodes / seconds,
             each_us / raw_us,
-            memory_mib("VmHWM:")? - rss,
+            process.memory_mib("VmHWM")? - rss,
             in_words(&summary),
         );
     }
@@ -204,23 +204,4 @@ fn raw_us() -> Result<f64, AnyError> {
             .map_err(|_| "a bad signature")?;
     }
     Ok(start.elapsed().as_secs_f64() * 1e6 / f64::from(RAW))
-}
-
-/// A field of this process's status, MiB.
-fn memory_mib(field: &str) -> Result<f64, AnyError> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with(field)).ok_or("no such field")?;
-    let kib: f64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
-    Ok(kib / 1024.0)
-}
-
-/// User and system time of this process so far, seconds.
-fn cpu_s() -> Result<f64, AnyError> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(')').ok_or("an unreadable stat")?;
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |at: usize| -> Result<f64, AnyError> {
-        Ok(fields.get(at).ok_or("a short stat")?.parse::<f64>()?)
-    };
-    Ok((ticks(11)? + ticks(12)?) / TICKS)
 }

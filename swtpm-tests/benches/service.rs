@@ -21,7 +21,10 @@ use attestor::{
 };
 use proto::{evidence::ChallengeParts, pb, spki::ek_digest};
 use soft_tpm::{Algorithm, EkKind, SoftTpm};
-use swtpm_tests::cluster::{AnyError, Cluster};
+use swtpm_tests::{
+    cluster::{AnyError, Cluster},
+    process::Process,
+};
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
 use verifier::{clock::SystemClock, config::Config, store::ALLOW_LISTED};
@@ -34,8 +37,6 @@ const MEASURED: Duration = Duration::from_secs(10);
 /// Cores that verifier and load share in the budget: processor time is less noisy than the rate where
 /// others use the machine, and gives the rate that a quiet one would have.
 const CORES: usize = 2;
-/// Clock ticks a second of `/proc/PID/stat` on Linux.
-const TICKS: f64 = 100.0;
 
 fn main() -> Result<(), AnyError> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -123,7 +124,7 @@ async fn measure(nodes: usize) -> Result<(), AnyError> {
     cluster.golden_from("n0", |text| text).await?;
     cluster.stop_verifier().await?;
 
-    let verifier = Process::start(&cluster.folder().join("verifier.toml"))?;
+    let verifier = VerifierProcess::start(&cluster.folder().join("verifier.toml"))?;
     fleet.url = format!("https://127.0.0.1:{}", verifier.port);
     let fleet = Arc::new(fleet);
     println!("verifier started, {nodes} nodes in the inventory: {}", verifier.memory()?);
@@ -187,10 +188,10 @@ async fn load(
     next: &Arc<AtomicUsize>,
     total: Option<usize>,
     connections: Connections,
-    verifier: &Process,
+    verifier: &VerifierProcess,
 ) -> Result<Seen, AnyError> {
     next.store(0, Ordering::Relaxed);
-    let (start, before) = (Instant::now(), (verifier.cpu_s()?, cpu_s("/proc/self/stat")?));
+    let (start, before) = (Instant::now(), (verifier.cpu_s()?, Process::own().cpu_s()?));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..IN_FLIGHT {
         let (fleet, next) = (Arc::clone(fleet), Arc::clone(next));
@@ -229,17 +230,17 @@ async fn load(
     if attestations == 0 {
         return Err("no attestation".into());
     }
-    let cpu_s = (verifier.cpu_s()? - before.0, cpu_s("/proc/self/stat")? - before.1);
+    let cpu_s = (verifier.cpu_s()? - before.0, Process::own().cpu_s()? - before.1);
     Ok(Seen { attestations, seconds, latencies, cpu_s })
 }
 
 /// The verifier in a process of its own; stopped on drop.
-struct Process {
+struct VerifierProcess {
     child: Child,
     port: u16,
 }
 
-impl Process {
+impl VerifierProcess {
     fn start(config: &Path) -> Result<Self, AnyError> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--serve")
@@ -254,38 +255,19 @@ impl Process {
         Ok(Self { child, port })
     }
 
-    fn read(&self, file: &str) -> Result<String, AnyError> {
-        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?)
-    }
-
     /// Resident memory now and at its highest.
     fn memory(&self) -> Result<String, AnyError> {
-        let status = self.read("status")?;
-        let field = |name: &str| -> Result<f64, AnyError> {
-            let line = status.lines().find(|line| line.starts_with(name)).ok_or("no such field")?;
-            let kib: f64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
-            Ok(kib / 1024.0)
-        };
-        Ok(format!("{:.1} MiB resident (peak {:.1})", field("VmRSS:")?, field("VmHWM:")?))
+        let process = Process::of(&self.child);
+        let (now, peak) = (process.memory_mib("VmRSS")?, process.memory_mib("VmHWM")?);
+        Ok(format!("{now:.1} MiB resident (peak {peak:.1})"))
     }
 
     fn cpu_s(&self) -> Result<f64, AnyError> {
-        cpu_s(&format!("/proc/{}/stat", self.child.id()))
+        Process::of(&self.child).cpu_s()
     }
 }
 
-/// User and system time of a process so far, seconds; from its `stat`.
-fn cpu_s(file: &str) -> Result<f64, AnyError> {
-    let stat = std::fs::read_to_string(file)?;
-    let (_, fields) = stat.rsplit_once(')').ok_or("an unreadable stat")?;
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |at: usize| -> Result<f64, AnyError> {
-        Ok(fields.get(at).ok_or("a short stat")?.parse::<f64>()?)
-    };
-    Ok((ticks(11)? + ticks(12)?) / TICKS)
-}
-
-impl Drop for Process {
+impl Drop for VerifierProcess {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();

@@ -9,6 +9,7 @@ use std::{
 use attestor::tpm::EkPreference;
 use swtpm_tests::{
     cluster::{AnyError, Cluster, Tools, booted, ek_of},
+    process::Process,
     swtpm::{Swtpm, SwtpmOptions},
 };
 
@@ -109,12 +110,8 @@ async fn idle(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     tokio::time::sleep(SETTLED).await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
-    let field = |name: &str| -> Result<f64, AnyError> {
-        let line = status.lines().find(|line| line.starts_with(name)).ok_or("no such field")?;
-        Ok(line.split_whitespace().nth(1).ok_or("no number")?.parse::<f64>()? / 1024.0)
-    };
-    Ok((field("VmRSS:")?, field("VmHWM:")?, field("RssAnon:")?))
+    let daemon = Process::of(child);
+    Ok((daemon.memory_mib("VmRSS")?, daemon.memory_mib("VmHWM")?, daemon.memory_mib("RssAnon")?))
 }
 
 /// `attestor` as released, built beside this bench.

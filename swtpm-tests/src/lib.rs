@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod machine;
 pub mod manufacturer;
 pub mod practice;
+pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod swtpm;

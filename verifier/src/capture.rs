@@ -13,7 +13,7 @@ use appraisal::{
     claims::ClaimsDocument,
     policy::{
         decide::entry_text,
-        document::{AcceptedTool, GoldenDocument, SCHEMA, ToolRule, ToolSetRules, TpmRules},
+        document::{AcceptedTool, GoldenDocument, ToolRule, ToolSetRules, TpmRules},
         merge::{MergeError, merge},
         path_key,
     },
@@ -178,11 +178,6 @@ async fn of_node(
     let notes = notes(&last.claims, log, &pcrs);
     let from = &provenance.from;
     let document = GoldenDocument {
-        schema: SCHEMA.to_owned(),
-        name: name.to_owned(),
-        pool: Some(node.pool.clone()),
-        version,
-        include: Vec::new(),
         description: Some(format!(
             "Captured from {from}. Trust on first use: review it before you sign it."
         )),
@@ -193,10 +188,9 @@ async fn of_node(
         boot: log.map(boot_rules).unwrap_or_default(),
         pcr: pcrs.values,
         events: pcrs.events,
-        ima: None,
         tools: ToolSetRules { start: start(&last.claims, tool_pcr), ..Default::default() },
         tool: tool_rules(&last.claims, &measured, from),
-        group: Vec::new(),
+        ..GoldenDocument::new(name.to_owned(), Some(node.pool.clone()), version)
     };
     if document.pcr.is_empty() && document.events.is_empty() {
         return Err(CaptureError::NothingMeasured(node.name.clone()));

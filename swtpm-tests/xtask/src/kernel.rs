@@ -43,13 +43,7 @@ pub(crate) fn bring() -> Result<(), Failure> {
     let folder = folder()?;
     let work = folder.with_extension("new");
     let failed = |error| Failure::Failed(format!("{}: {error}", work.display()));
-    let _ = fs::remove_dir_all(&work);
-    let tree = work.join("tree");
-    fs::create_dir_all(&tree).map_err(failed)?;
-    for package in package::download(&packages, &work)? {
-        extract(&package, &tree)?;
-        fs::remove_file(&package).map_err(failed)?;
-    }
+    let tree = package::unpack_into(&work, &packages, extract)?;
     let found = files_below(&tree);
     let kernel = named(&found, "vmlinuz-", &packages)?;
     fs::rename(kernel, work.join("vmlinuz")).map_err(failed)?;

@@ -56,13 +56,30 @@ pub(crate) fn dependencies(package: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// Downloads packages into a folder; their files.
-pub(crate) fn download(packages: &[String], into: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn download(packages: &[String], into: &Path) -> Result<Vec<PathBuf>, Failure> {
     // The download needs no rights, and no other user has a business in our folder.
     let mut download = Command::new("apt-get");
     download.args(["download", "-qq", "-o", "APT::Sandbox::User=root"]).args(packages);
     execute(download.current_dir(into))?;
     let is_package = |path: &PathBuf| path.extension().is_some_and(|end| end == "deb");
     Ok(files_below(into).into_iter().filter(is_package).collect())
+}
+
+/// Downloads packages into an empty folder; each is handed to `unpack` with the folder `tree` in it, and then removed.
+pub(crate) fn unpack_into(
+    work: &Path,
+    packages: &[String],
+    mut unpack: impl FnMut(&Path, &Path) -> Result<(), Failure>,
+) -> Result<PathBuf, Failure> {
+    let failed = |error| Failure::Failed(format!("{}: {error}", work.display()));
+    let _ = fs::remove_dir_all(work);
+    let tree = work.join("tree");
+    fs::create_dir_all(&tree).map_err(failed)?;
+    for package in download(packages, work)? {
+        unpack(&package, &tree)?;
+        fs::remove_file(&package).map_err(failed)?;
+    }
+    Ok(tree)
 }
 
 /// Every file below a folder.

@@ -35,15 +35,12 @@ pub(crate) fn bring() -> Result<(), Failure> {
     let folder = folder()?;
     let work = folder.with_extension("new");
     let failed = |error| Failure::Failed(format!("{}: {error}", work.display()));
-    let _ = fs::remove_dir_all(&work);
-    let tree = work.join("tree");
-    fs::create_dir_all(&tree).map_err(failed)?;
     let mut names = Vec::new();
-    for file in package::download(&packages, &work)? {
-        output_of(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&tree))?;
-        fs::remove_file(&file).map_err(failed)?;
-        names.extend(stem(&file));
-    }
+    let tree = package::unpack_into(&work, &packages, |file, tree| {
+        output_of(Command::new("dpkg-deb").arg("--extract").arg(file).arg(tree))?;
+        names.extend(stem(file));
+        Ok(())
+    })?;
     for folder in DOCUMENTATION {
         // Not every set of packages has each.
         let _ = fs::remove_dir_all(tree.join(folder));

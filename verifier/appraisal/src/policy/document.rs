@@ -112,6 +112,27 @@ pub struct RulesOf<'d> {
 }
 
 impl GoldenDocument {
+    /// A document without any rule.
+    #[must_use]
+    pub fn new(name: String, pool: Option<String>, version: u64) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            name,
+            pool,
+            version,
+            description: None,
+            include: Vec::new(),
+            tpm: TpmRules::default(),
+            boot: BootRules::default(),
+            pcr: Vec::new(),
+            events: Vec::new(),
+            ima: None,
+            tools: ToolSetRules::default(),
+            tool: Vec::new(),
+            group: Vec::new(),
+        }
+    }
+
     /// The rules that hold whatever the groups say.
     #[must_use]
     pub fn rules(&self) -> RulesOf<'_> {

@@ -6,8 +6,7 @@ use appraisal::{
         GoldenSet, Manifests, ReferenceValues,
         document::{
             AcceptedCommandLine, AcceptedDigest, AcceptedEvent, AcceptedTool, AcceptedValue,
-            BootRules, EventRule, GoldenDocument, KeyRules, PcrRule, RecordedEvent, SCHEMA,
-            ToolRule, ToolSetRules, TpmRules,
+            BootRules, EventRule, GoldenDocument, KeyRules, PcrRule, RecordedEvent, ToolRule,
         },
         key_digest,
     },
@@ -147,22 +146,7 @@ impl Machine {
 
 /// A set without rules.
 pub fn empty() -> GoldenDocument {
-    GoldenDocument {
-        schema: SCHEMA.to_owned(),
-        name: POOL.to_owned(),
-        pool: Some(POOL.to_owned()),
-        version: 1,
-        description: None,
-        include: Vec::new(),
-        tpm: TpmRules::default(),
-        boot: BootRules::default(),
-        pcr: Vec::new(),
-        events: Vec::new(),
-        ima: None,
-        tools: ToolSetRules::default(),
-        tool: Vec::new(),
-        group: Vec::new(),
-    }
+    GoldenDocument::new(POOL.to_owned(), Some(POOL.to_owned()), 1)
 }
 
 /// The set that a document is, through its text.

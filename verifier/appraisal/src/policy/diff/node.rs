@@ -57,22 +57,7 @@ fn between(
 
 /// The node's document without its rules.
 fn bare(node: &GoldenDocument) -> GoldenDocument {
-    GoldenDocument {
-        schema: node.schema.clone(),
-        name: node.name.clone(),
-        pool: node.pool.clone(),
-        version: node.version,
-        description: None,
-        include: Vec::new(),
-        tpm: TpmRules::default(),
-        boot: BootRules::default(),
-        pcr: Vec::new(),
-        events: Vec::new(),
-        ima: None,
-        tools: crate::policy::document::ToolSetRules::default(),
-        tool: Vec::new(),
-        group: Vec::new(),
-    }
+    GoldenDocument::new(node.name.clone(), node.pool.clone(), node.version)
 }
 
 /// What the node has and the set does not list, beside what the set lists instead.

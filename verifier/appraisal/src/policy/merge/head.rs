@@ -6,7 +6,7 @@ use proto::digest::Digest;
 
 use super::{Capture, note};
 use crate::policy::{
-    document::{BootRules, GoldenDocument, SCHEMA, ToolRule, ToolSetRules, TpmRules},
+    document::{GoldenDocument, ToolRule, ToolSetRules, TpmRules},
     rules::canonical_id,
 };
 
@@ -21,21 +21,15 @@ pub(super) fn head(
     let who = note::nodes(captures.iter().map(|(node, _)| node.as_str()));
     let description =
         format!("Merged from {who}. Trust on first use: review it before you apply it.");
+    let name = first.map(|it| it.name.clone()).unwrap_or_default();
+    let pool = first.and_then(|it| it.pool.clone());
+    let version = documents.iter().map(|it| it.version).max().unwrap_or(1);
     GoldenDocument {
-        schema: SCHEMA.to_owned(),
-        name: first.map(|it| it.name.clone()).unwrap_or_default(),
-        pool: first.and_then(|it| it.pool.clone()),
-        version: documents.iter().map(|it| it.version).max().unwrap_or(1),
         description: Some(description),
-        include: Vec::new(),
         tpm: tpm(captures, notes),
-        boot: BootRules::default(),
-        pcr: Vec::new(),
-        events: Vec::new(),
-        ima: None,
         tools: tools(captures, notes),
         tool,
-        group: Vec::new(),
+        ..GoldenDocument::new(name, pool, version)
     }
 }
 
