@@ -44,6 +44,7 @@ use proto::{
     pb,
 };
 
+pub(crate) use self::in_force::blocking;
 pub use self::{
     answer::{Outcome, denied},
     in_force::{Endorsements, Settings},
@@ -62,7 +63,10 @@ use crate::{
     endorsements::EkRules,
     expectations::{Expectations, Expected, PoolExpectations},
     metrics,
-    store::{self, AdmissionRule, By, CertificateIntent, Ground, NewDecision, Store, StoreError},
+    store::{
+        self, AdmissionRule, By, CertificateIntent, DocumentId, Ground, NewDecision, Store,
+        StoreError,
+    },
 };
 
 /// Everything an attestation needs besides what the worker sends.
@@ -82,6 +86,8 @@ pub struct Verifier {
     denials: Denials,
     /// One reload at a time, so that an older snapshot never replaces a newer one.
     reloading: tokio::sync::Mutex<()>,
+    /// One step of a document at a time: what is put in force is what the dry run before it judged.
+    changing: tokio::sync::Mutex<()>,
     last_seen: AtomicI64,
 }
 
@@ -149,6 +155,16 @@ pub enum AttestError {
     TooManyLogs {
         /// The node.
         node: String,
+    },
+    /// A policy of the site is in force and cannot be used: without it more would be admitted.
+    #[error(
+        "{id} is in force and cannot be used, and without it nobody is judged: {why}; restore the database, or replace the policy with the version of this program that it was activated with"
+    )]
+    PolicyUnusable {
+        /// Which.
+        id: DocumentId,
+        /// Why not.
+        why: String,
     },
     /// A background task ended.
     #[error("a verification task ended without an answer")]

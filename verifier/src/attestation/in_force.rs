@@ -24,6 +24,7 @@ use crate::{
     endorsements::{EkRules, EndorsementSet},
     expectations::{self, Compiled, Expectations},
     objects::StoredObject,
+    service::status::chain,
     store::{DocumentKind, Seen, Store},
 };
 
@@ -92,6 +93,7 @@ impl Verifier {
             boots: Boots::default(),
             denials: Denials::default(),
             reloading: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
             last_seen: AtomicI64::new(last),
         };
         verifier.reload().await?;
@@ -108,6 +110,11 @@ impl Verifier {
     pub async fn reload(&self) -> Result<(), AttestError> {
         let alone = self.reloading.lock().await;
         self.reload_alone(&alone).await
+    }
+
+    /// Keeps other steps of documents away, from the dry run before a step to what comes of it.
+    pub(crate) async fn one_change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// As [`Verifier::reload`], by whoever holds its lock.
@@ -146,41 +153,46 @@ impl Verifier {
         }
     }
 
-    /// The documents that judge or are staged, compiled. One that cannot be used is left out, which only ever denies.
+    /// The documents that judge or are staged, compiled. A golden set that cannot be used is left out, which only ever
+    /// denies, and so is what is only reported.
     ///
     /// # Errors
-    /// [`AttestError`] if the store cannot be read.
+    /// [`AttestError`] if the store cannot be read; [`AttestError::PolicyUnusable`] for a policy in force, because without
+    /// it more would be admitted.
     pub async fn compile_in_force(&self) -> Result<Vec<Compiled>, AttestError> {
         let mut compiled = Vec::new();
         let mut named = Manifests::new();
-        let rings = Rings::of(&self.store, self.settings.first_ring.as_ref()).await?;
+        let rings = Arc::new(Rings::of(&self.store, self.settings.first_ring.as_ref()).await?);
         for document in self.store.documents_in_force().await? {
             let Some(is_staged) = expectations::judges(document.state) else { continue };
             if document.id.kind == DocumentKind::Keys {
                 continue;
             }
-            let signatures = self.store.document_signatures(&document.id).await?;
-            let under = document.approved_under.unwrap_or(0);
-            if let Err(error) = rings.approve(&document, &signatures, under) {
-                let error = crate::service::status::chain(&error);
-                tracing::error!(id = %document.id, error, "a document in force is not approved");
-                continue;
-            }
-            let text = String::from_utf8_lossy(&document.document);
+            let id = document.id.clone();
+            let kind = id.kind;
+            let signatures = self.store.document_signatures(&id).await?;
+            let text = String::from_utf8_lossy(&document.document).into_owned();
             let manifests = self.manifests_of(&text).await?;
-            let (kind, sha256) = (document.id.kind, document.sha256);
-            let tool_pcr = self.settings.tool_pcr;
             named.extend(manifests.clone());
-            let text = text.into_owned();
-            let parse =
-                move || Compiled::parse(kind, &text, is_staged, sha256, tool_pcr, &manifests);
-            let parsed = tokio::task::spawn_blocking(parse).await.map_err(|_| AttestError::Task)?;
-            match parsed {
+            let (rings, tool_pcr) = (Arc::clone(&rings), self.settings.tool_pcr);
+            let compile = move || {
+                let under = document.approved_under.unwrap_or(0);
+                rings
+                    .approve(&document, &signatures, under)
+                    .map_err(|error| vec![format!("not approved: {}", chain(&error))])?;
+                let sha256 = document.sha256;
+                Compiled::parse(kind, &text, is_staged, sha256, tool_pcr, &manifests)
+                    .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+            };
+            match blocking(compile).await? {
                 Ok(rules) => compiled.extend(rules),
                 Err(problems) => {
-                    for problem in problems {
-                        tracing::error!(id = %document.id, %problem, "a document in force is not usable");
+                    let problems: Vec<String> = problems;
+                    let why = problems.join("; ");
+                    if id.kind == DocumentKind::Policy && !is_staged {
+                        return Err(AttestError::PolicyUnusable { id, why });
                     }
+                    tracing::error!(%id, why, "a document in force cannot be used");
                 }
             }
         }
@@ -196,16 +208,14 @@ impl Verifier {
     /// [`AttestError`] if the store cannot be read.
     pub async fn manifests_of(&self, text: &str) -> Result<Manifests, AttestError> {
         let mut out = Manifests::new();
-        for digest in GoldenSet::manifests_named_by(text) {
+        let text = text.to_owned();
+        for digest in blocking(move || GoldenSet::manifests_named_by(&text)).await? {
             if let Some(known) = self.manifests.load().get(&digest) {
                 out.insert(digest, Arc::clone(known));
                 continue;
             }
             let Some(document) = self.store.manifest(&digest).await? else { continue };
-            let parsed = tokio::task::spawn_blocking(move || Manifest::parse(&document))
-                .await
-                .map_err(|_| AttestError::Task)?;
-            match parsed {
+            match blocking(move || Manifest::parse(&document)).await? {
                 Ok(manifest) => {
                     out.insert(digest, Arc::new(manifest));
                 }
@@ -227,6 +237,13 @@ impl Verifier {
     }
 }
 
+/// Runs what takes longer than a reactor thread may be held: some megabytes of TOML do.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, AttestError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| AttestError::Task)
+}
+
 #[cfg(test)]
 mod tests {
     use proto::digest::HashAlg;
@@ -235,7 +252,7 @@ mod tests {
         super::testing::{verifier, verifier_after},
         *,
     };
-    use crate::store::{EndorsementKind, testing};
+    use crate::store::{DocumentId, EndorsementKind, NewDocument, testing};
 
     /// A reload reads nothing while another one is under way, so that what it read before a change
     /// never replaces what the other read after it.
@@ -321,5 +338,39 @@ mod tests {
         let misled = verifier_after(store.clone(), &folder.path().join("ca2"), other).await;
         assert!(misled.expectations.load().of("linux").in_force.reference.is_none());
         assert!(matches!(misled.ring().await, Err(crate::documents::DocumentError::NoRing)));
+    }
+
+    /// A policy narrows: without it more would be admitted, so that what is in force stays, and a start is refused.
+    #[tokio::test]
+    async fn a_policy_in_force_that_cannot_be_used_admits_nobody() {
+        let (folder, store) = testing::store().await;
+        let ring = Some(testing::digest("ring"));
+        let verifier = verifier_after(store.clone(), &folder.path().join("ca"), ring).await;
+        verifier.reload().await.expect("nothing is in force");
+        testing::with_ring(&store, 1).await;
+        let text = "schema = \"assay.policy/v1\"\nname = \"baseline\"\nversion = 1\npools = []\n";
+        let id = DocumentId { kind: DocumentKind::Policy, name: "baseline".into(), version: 1 };
+        let new =
+            NewDocument { id: id.clone(), pool: None, ..testing::golden("baseline", 1, text) };
+        store.propose_document(new, testing::by()).await.expect("proposed");
+        let key_id = testing::digest("nobody");
+        store.sign_document(id.clone(), key_id, vec![1], true, testing::by()).await.expect("kept");
+        store.stage_document(id.clone(), 1, testing::by()).await.expect("staged");
+        verifier.reload().await.expect("what is staged denies nobody");
+        store.activate_document(id.clone(), false, 1, testing::by()).await.expect("active");
+        let before = verifier.expectations.load_full();
+        let error = verifier.reload().await.expect_err("nobody signed it");
+        assert!(
+            matches!(&error, AttestError::PolicyUnusable { id: named, why } if *named == id && why.contains("not approved")),
+            "{error}"
+        );
+        assert!(Arc::ptr_eq(&before, &verifier.expectations.load_full()));
+        let settings = verifier.settings().clone();
+        let dir = crate::ca::tests::created(&folder.path().join("ca2"), 1_800_000_000);
+        let issuer = dir.issuer(crate::ca::CaRole::Nodes).expect("an issuer");
+        let clock = Arc::new(crate::clock::FixedClock::at(testing::NOW));
+        let opened =
+            Verifier::open(settings, EkRules::default(), store, clock, issuer, Vec::new()).await;
+        assert!(matches!(opened, Err(AttestError::PolicyUnusable { .. })), "{opened:?}");
     }
 }

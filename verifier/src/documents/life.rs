@@ -5,10 +5,10 @@ use proto::digest::Digest;
 
 use super::{
     Change, DocumentError, DryRun, ReadDocument, Summary,
-    ring::{self, Rings, Signable, approval, signer},
+    ring::{self, Rings, Signable, approval},
 };
 use crate::{
-    attestation::{AttestError, Verifier},
+    attestation::{Verifier, blocking},
     expectations::{Compiled, Expectations},
     signatures::{Envelope, KeyRing},
     store::{By, Document, DocumentId, DocumentKind, DocumentSignature, DocumentState, StoreError},
@@ -45,9 +45,7 @@ impl Verifier {
         let manifests = self.manifests_of(text).await?;
         let tool_pcr = self.settings().tool_pcr;
         let text = text.to_owned();
-        // Some megabytes of TOML take longer than a reactor thread may be held.
-        let read = move || ReadDocument::read(&text, tool_pcr, &manifests);
-        let read = tokio::task::spawn_blocking(read).await.map_err(|_| AttestError::Task)?;
+        let read = blocking(move || ReadDocument::read(&text, tool_pcr, &manifests)).await?;
         read.map_err(DocumentError::Problems)
     }
 
@@ -67,13 +65,16 @@ impl Verifier {
             }
         }
         // Before anything is kept: a version that is proposed is taken for good.
-        let signatures = match envelope.is_empty() {
-            true => Vec::new(),
-            false => self.verified(&(&new).into(), &Envelope::parse(&envelope)?).await?,
+        let signed = match envelope.is_empty() {
+            true => None,
+            false => {
+                let signable = signable(id.clone(), new.document.clone()).await?;
+                Some(self.verified(signable, Envelope::parse(&envelope)?).await?)
+            }
         };
         self.store().propose_document(new, by.clone()).await?;
-        if !signatures.is_empty() {
-            self.add_signatures(&id, signatures, by).await?;
+        if let Some((signable, signatures)) = signed {
+            self.add_signatures(signable, signatures, by).await?;
         }
         Ok(id)
     }
@@ -90,54 +91,48 @@ impl Verifier {
     ) -> Result<(), DocumentError> {
         let envelope = Envelope::parse(envelope)?;
         let document = self.document(id).await?;
-        let signatures = self.verified(&(&document).into(), &envelope).await?;
-        self.add_signatures(id, signatures, by).await
+        let signable = signable(document.head.id, document.document).await?;
+        let (signable, signatures) = self.verified(signable, envelope).await?;
+        self.add_signatures(signable, signatures, by).await
     }
 
     /// The signatures of an envelope, each with the key that made it; all are good, or none is taken.
     async fn verified(
         &self,
-        document: &Signable<'_>,
-        envelope: &Envelope,
-    ) -> Result<Vec<(Digest, Vec<u8>)>, DocumentError> {
+        document: Signable,
+        envelope: Envelope,
+    ) -> Result<(Signable, Vec<(Digest, Vec<u8>)>), DocumentError> {
         let ring = self.ring().await?;
-        // Says what is wrong with the envelope as a whole: another document, another kind.
-        ring::matches(&ring, document, envelope)?;
-        // Keys of the next ring sign for it too: nobody may lock the site out.
-        let next = match document.id.kind {
-            DocumentKind::Keys => Some(ring::parse(document.text)?),
-            _ => None,
-        };
-        let mut out = Vec::with_capacity(envelope.signatures().len());
-        for (position, signature) in envelope.signatures().iter().enumerate() {
-            let mut key_id = signer(&ring, document, signature)?;
-            if let (None, Some(next)) = (key_id, &next) {
-                key_id = signer(next, document, signature)?;
-            }
-            let key_id = key_id
-                .ok_or_else(|| DocumentError::UnknownSigner { position, ring: in_words(&ring) })?;
-            out.push((key_id, signature.as_bytes().to_vec()));
-        }
-        Ok(out)
+        blocking(move || {
+            let signatures = ring::signers(&ring, &document, &envelope)?;
+            Ok((document, signatures))
+        })
+        .await?
     }
 
     /// Keeps signatures that were verified, with what they make of the document.
     async fn add_signatures(
         &self,
-        id: &DocumentId,
+        document: Signable,
         signatures: Vec<(Digest, Vec<u8>)>,
         by: By,
     ) -> Result<(), DocumentError> {
-        let document = self.document(id).await?;
         let ring = self.ring().await?;
-        let mut known = self.store().document_signatures(id).await?;
-        for (key_id, signature) in signatures {
-            if !known.iter().any(|known| known.key_id == key_id) {
+        let id = document.id.clone();
+        let mut known = self.store().document_signatures(&id).await?;
+        for (key_id, signature) in &signatures {
+            if !known.iter().any(|known| known.key_id == *key_id) {
                 let (signature, added) = (signature.clone(), by.clone());
-                known.push(DocumentSignature { key_id, signature, added });
+                known.push(DocumentSignature { key_id: *key_id, signature, added });
             }
-            // A key that signed before counts as well: perhaps another ring is in force since.
-            let is_approved = approval(&ring, &document, &known).is_ok();
+        }
+        // A key that signed before counts as well: perhaps another ring is in force since.
+        let approves = move || approval(&ring, &document, &known).is_ok();
+        let is_approved = blocking(approves).await?;
+        let last = signatures.len().saturating_sub(1);
+        for (at, (key_id, signature)) in signatures.into_iter().enumerate() {
+            // With the last one all of them are kept: only then the document is signed.
+            let is_approved = is_approved && at == last;
             let (id, by) = (id.clone(), by.clone());
             self.store().sign_document(id, key_id, signature, is_approved, by).await?;
         }
@@ -149,6 +144,7 @@ impl Verifier {
     /// # Errors
     /// [`DocumentError::NotApproved`], [`DocumentError::Unresolved`], a state that allows no staging.
     pub async fn stage(&self, id: &DocumentId, by: By) -> Result<(), DocumentError> {
+        let _alone = self.one_change().await;
         let document = self.document(id).await?;
         if id.kind == DocumentKind::Keys {
             let why = "a ring of keys judges nobody: activate it";
@@ -172,6 +168,7 @@ impl Verifier {
         accept_denials: bool,
         by: By,
     ) -> Result<Activated, DocumentError> {
+        let _alone = self.one_change().await;
         let document = self.document(id).await?;
         let under = self.approved(&document).await?;
         if alongside && id.kind != DocumentKind::Golden {
@@ -210,6 +207,7 @@ impl Verifier {
         accept_denials: bool,
         by: By,
     ) -> Result<(), DocumentError> {
+        let _alone = self.one_change().await;
         let document = self.document(id).await?;
         if document.state == DocumentState::Active {
             // Without a golden set nobody is admitted; without a policy more are, and that needs signatures.
@@ -228,7 +226,7 @@ impl Verifier {
             let change = Change { put: Vec::new(), retire: vec![id.clone()], alongside: true };
             self.dare(id, change, accept_denials).await?;
         }
-        self.store().retire_document(id.clone(), reason, by).await?;
+        self.store().retire_document(id.clone(), document.state, reason, by).await?;
         self.reload().await?;
         Ok(())
     }
@@ -257,30 +255,32 @@ impl Verifier {
     /// A store that cannot be read.
     pub async fn envelope(&self, document: &Document) -> Result<Envelope, DocumentError> {
         let signatures = self.store().document_signatures(&document.id).await?;
-        ring::envelope(document, &signatures)
+        let signable = signable(document.id.clone(), document.document.clone()).await?;
+        ring::envelope(&signable, &signatures)
     }
 
-    /// Names of the keys of the ring in force that signed, and how many it demands.
+    /// Names of the keys of this ring that signatures are kept of.
     ///
     /// # Errors
     /// A store that cannot be read.
-    pub async fn signed_by(&self, id: &DocumentId) -> Result<(Vec<String>, usize), DocumentError> {
-        let ring = match self.ring().await {
-            Ok(ring) => ring,
-            Err(DocumentError::NoRing) => return Ok((Vec::new(), 0)),
-            Err(other) => return Err(other),
-        };
+    pub async fn signed_by(
+        &self,
+        id: &DocumentId,
+        ring: &KeyRing,
+    ) -> Result<Vec<String>, DocumentError> {
         let signatures = self.store().document_signatures(id).await?;
         let signed = |id: &Digest| signatures.iter().any(|signature| signature.key_id == *id);
         let names = ring.keys().iter().filter(|key| signed(key.id()));
-        Ok((names.map(|key| key.name().to_string()).collect(), ring.threshold()))
+        Ok(names.map(|key| key.name().to_string()).collect())
     }
 
     /// Version of the ring that approves a document by the signatures that it has.
     async fn approved(&self, document: &Document) -> Result<u64, DocumentError> {
         let ring = self.ring().await?;
         let signatures = self.store().document_signatures(&document.id).await?;
-        Ok(approval(&ring, document, &signatures)?.ring_version())
+        let signable = signable(document.id.clone(), document.document.clone()).await?;
+        let approves = move || approval(&ring, &signable, &signatures);
+        Ok(blocking(approves).await??.ring_version())
     }
 
     /// The document as it would judge, if what it needs is there, and if no other set loses what it needs.
@@ -319,10 +319,8 @@ impl Verifier {
     }
 }
 
-/// A ring with the names of its keys: whose signature would have counted.
-fn in_words(ring: &KeyRing) -> String {
-    let names: Vec<&str> = ring.keys().iter().map(|key| key.name().as_str()).collect();
-    format!("{}@{} ({})", ring.name(), ring.version(), names.join(", "))
+async fn signable(id: DocumentId, text: Vec<u8>) -> Result<Signable, DocumentError> {
+    blocking(move || Signable::of(id, text)).await?
 }
 
 /// Sets of any pool that cannot judge anybody.

@@ -7,8 +7,7 @@ use proto::digest::Digest;
 use crate::{
     signatures::{Approval, ApprovalError, Envelope, KeyRing, Signature},
     store::{
-        Document, DocumentId, DocumentKind, DocumentSignature, DocumentState, NewDocument, Store,
-        StoreError,
+        Document, DocumentId, DocumentKind, DocumentSignature, DocumentState, Store, StoreError,
     },
 };
 
@@ -23,46 +22,36 @@ pub(super) fn parse(text: &[u8]) -> Result<KeyRing, DocumentError> {
 }
 
 /// A document as signatures are over it, whether it is kept yet or not.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Signable<'d> {
-    pub(super) id: &'d DocumentId,
-    pub(super) text: &'d [u8],
+#[derive(Clone, Debug)]
+pub(super) struct Signable {
+    pub(super) id: DocumentId,
+    text: Vec<u8>,
+    payload: Vec<u8>,
 }
 
-impl Signable<'_> {
-    /// What is signed: computed from the text, whatever the store keeps beside it.
-    fn payload(&self) -> Result<Vec<u8>, DocumentError> {
-        let text = String::from_utf8_lossy(self.text);
-        let payload = payload_of(&text, self.id.kind).map_err(DocumentError::Problems)?;
+impl Signable {
+    /// What is signed of a document: computed from the text, whatever the store keeps beside it. Some megabytes of TOML
+    /// take longer than a reactor thread may be held.
+    pub(super) fn of(id: DocumentId, text: Vec<u8>) -> Result<Self, DocumentError> {
+        let words = String::from_utf8_lossy(&text);
+        let payload = payload_of(&words, id.kind).map_err(DocumentError::Problems)?;
         let says =
-            name_and_version(&text).map_err(|problem| DocumentError::Problems(vec![problem]))?;
-        if (says.0.as_str(), says.1) != (self.id.name.as_str(), self.id.version) {
-            let what = format!("{}@{} is kept as {}", says.0, says.1, self.id);
+            name_and_version(&words).map_err(|problem| DocumentError::Problems(vec![problem]))?;
+        if (says.0.as_str(), says.1) != (id.name.as_str(), id.version) {
+            let what = format!("{}@{} is kept as {id}", says.0, says.1);
             return Err(DocumentError::Invalid(what));
         }
-        Ok(payload)
-    }
-}
-
-impl<'d> From<&'d Document> for Signable<'d> {
-    fn from(document: &'d Document) -> Self {
-        Self { id: &document.id, text: &document.document }
-    }
-}
-
-impl<'d> From<&'d NewDocument> for Signable<'d> {
-    fn from(document: &'d NewDocument) -> Self {
-        Self { id: &document.id, text: &document.document }
+        Ok(Self { id, text, payload })
     }
 }
 
 /// The envelope of a document with these signatures.
 pub(super) fn envelope(
-    document: &Document,
+    document: &Signable,
     signatures: &[DocumentSignature],
 ) -> Result<Envelope, DocumentError> {
     let kind = payload_type(document.id.kind);
-    let mut envelope = Envelope::new(kind, Signable::from(document).payload()?)?;
+    let mut envelope = Envelope::new(kind, document.payload.clone())?;
     for signature in signatures {
         let keyid = Some(signature.key_id.to_string());
         envelope.add(Signature::new(keyid, signature.signature.clone())?)?;
@@ -73,34 +62,70 @@ pub(super) fn envelope(
 /// Whether the ring approves a document by the signatures that it has.
 pub(super) fn approval(
     ring: &KeyRing,
-    document: &Document,
+    document: &Signable,
     signatures: &[DocumentSignature],
 ) -> Result<Approval, DocumentError> {
     let envelope = envelope(document, signatures)?;
-    let id = || document.id.clone();
     if document.id.kind == DocumentKind::Keys {
-        let next = parse(&document.document)?;
-        return ring
-            .approves_successor(&next, &envelope)
-            .map_err(|why| DocumentError::NoSuccessor { id: id(), why: Box::new(why) });
+        let next = parse(&document.text)?;
+        return ring.approves_successor(&next, &envelope).map_err(|why| {
+            DocumentError::NoSuccessor { id: document.id.clone(), why: Box::new(why) }
+        });
     }
-    ring.verify(&envelope, payload_type(document.id.kind), &Signable::from(document).payload()?)
-        .map_err(|why| DocumentError::NotApproved { id: id(), why: Box::new(why) })
+    ring.verify(&envelope, payload_type(document.id.kind), &document.payload)
+        .map_err(|why| not_approved(document, why))
+}
+
+/// The signatures of an envelope, each with the key that made it, each key once; all are good, or none is taken.
+pub(super) fn signers(
+    ring: &KeyRing,
+    document: &Signable,
+    envelope: &Envelope,
+) -> Result<Vec<(Digest, Vec<u8>)>, DocumentError> {
+    // Says what is wrong with the envelope as a whole: another document, another kind.
+    matches(ring, document, envelope)?;
+    // Keys of the next ring sign for it too: nobody may lock the site out.
+    let next = match document.id.kind {
+        DocumentKind::Keys => Some(parse(&document.text)?),
+        _ => None,
+    };
+    let mut out: Vec<(Digest, Vec<u8>)> = Vec::with_capacity(envelope.signatures().len());
+    for (position, signature) in envelope.signatures().iter().enumerate() {
+        if out.iter().any(|(_, known)| known == signature.as_bytes()) {
+            continue;
+        }
+        let mut key_id = signer(ring, document, signature)?;
+        if let (None, Some(next)) = (key_id, &next) {
+            key_id = signer(next, document, signature)?;
+        }
+        let key_id = key_id
+            .ok_or_else(|| DocumentError::UnknownSigner { position, ring: in_words(ring) })?;
+        if out.iter().all(|(known, _)| *known != key_id) {
+            out.push((key_id, signature.as_bytes().to_vec()));
+        }
+    }
+    Ok(out)
+}
+
+/// A ring with the names of its keys: whose signature would have counted.
+fn in_words(ring: &KeyRing) -> String {
+    let names: Vec<&str> = ring.keys().iter().map(|key| key.name().as_str()).collect();
+    format!("{}@{} ({})", ring.name(), ring.version(), names.join(", "))
 }
 
 /// Which key of the ring made this one signature over a document; `None`: none of them.
 ///
 /// # Errors
 /// A signature that is false under the name of a key of the ring.
-pub(super) fn signer(
+fn signer(
     ring: &KeyRing,
-    document: &Signable<'_>,
+    document: &Signable,
     signature: &Signature,
 ) -> Result<Option<Digest>, DocumentError> {
-    let (kind, payload) = (payload_type(document.id.kind), document.payload()?);
-    let mut envelope = Envelope::new(kind, payload.clone())?;
+    let kind = payload_type(document.id.kind);
+    let mut envelope = Envelope::new(kind, document.payload.clone())?;
     envelope.add(signature.clone())?;
-    let signers = match ring.verify(&envelope, kind, &payload) {
+    let signers = match ring.verify(&envelope, kind, &document.payload) {
         Ok(approval) => approval.signers().to_vec(),
         Err(ApprovalError::BelowThreshold { signers, .. }) => signers,
         Err(why) => return Err(not_approved(document, why)),
@@ -108,17 +133,13 @@ pub(super) fn signer(
     Ok(signers.first().map(|signer| *signer.id()))
 }
 
-fn not_approved(document: &Signable<'_>, why: ApprovalError) -> DocumentError {
+fn not_approved(document: &Signable, why: ApprovalError) -> DocumentError {
     DocumentError::NotApproved { id: document.id.clone(), why: Box::new(why) }
 }
 
 /// Refuses an envelope of another document or of another kind.
-pub(super) fn matches(
-    ring: &KeyRing,
-    document: &Signable<'_>,
-    envelope: &Envelope,
-) -> Result<(), DocumentError> {
-    match ring.verify(envelope, payload_type(document.id.kind), &document.payload()?) {
+fn matches(ring: &KeyRing, document: &Signable, envelope: &Envelope) -> Result<(), DocumentError> {
+    match ring.verify(envelope, payload_type(document.id.kind), &document.payload) {
         Err(why @ (ApprovalError::PayloadType { .. } | ApprovalError::Payload { .. })) => {
             Err(not_approved(document, why))
         }
@@ -193,6 +214,6 @@ impl Rings {
         under: u64,
     ) -> Result<Approval, DocumentError> {
         let ring = self.by_version.get(&under).ok_or(DocumentError::NoRing)?;
-        approval(ring, document, signatures)
+        approval(ring, &Signable::of(document.id.clone(), document.document.clone())?, signatures)
     }
 }

@@ -291,6 +291,53 @@ async fn a_lower_version_never_takes_the_place_of_a_higher_one() {
     assert_eq!(site.state(&first).await, Some(DocumentState::Retired));
 }
 
+/// A policy narrows: it ends when a signed successor takes its place, and not by whoever may retire.
+#[tokio::test]
+async fn a_policy_in_force_does_not_retire_by_itself() {
+    let site = Site::new().await;
+    let first = site.signed(&policy_text("baseline", 1, &[])).await;
+    site.activate(&first).await.expect("in force");
+    invalid(site.verifier.retire(&first, "old", true, by()).await, "successor");
+    assert_eq!(site.state(&first).await, Some(DocumentState::Active));
+    let next = site.signed(&policy_text("baseline", 2, &[])).await;
+    assert_eq!(site.activate(&next).await.expect("in force").retired, [1]);
+}
+
+/// Two steps at once could each be harmless by its own dry run, and together deny everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_wait_for_one_another() {
+    let site = Site::new().await;
+    let id = site.signed(&linux(1)).await;
+    let under_way = site.verifier.one_change().await;
+    let steps = [
+        tokio::spawn({
+            let (verifier, id) = (Arc::clone(&site.verifier), id.clone());
+            async move { verifier.stage(&id, by()).await }
+        }),
+        tokio::spawn({
+            let (verifier, id) = (Arc::clone(&site.verifier), id.clone());
+            async move { verifier.activate(&id, false, false, by()).await.map(drop) }
+        }),
+        tokio::spawn({
+            let (verifier, id) = (Arc::clone(&site.verifier), id.clone());
+            async move { verifier.retire(&id, "over", true, by()).await }
+        }),
+    ];
+    // Each takes a few milliseconds: one that did not wait would be over.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert!(steps.iter().all(|step| !step.is_finished()), "one did not wait");
+    assert_eq!(site.state(&id).await, Some(DocumentState::Signed));
+    drop(under_way);
+    for step in steps {
+        // In any order; a step that another one overtook is refused by the state.
+        match step.await.expect("no panic") {
+            Ok(()) | Err(DocumentError::Store(StoreError::InvalidTransition { .. })) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(site.state(&id).await, Some(DocumentState::Retired));
+}
+
 #[tokio::test]
 async fn rings_are_not_staged_and_the_one_in_force_does_not_retire_by_itself() {
     let site = Site::new().await;

@@ -14,13 +14,14 @@ use tonic::{Code, Request, Response, Status};
 use super::{
     access::Access,
     answer::{Answer, document, invalid, not_found, store},
-    status::with_reason,
+    status::{attest, with_reason},
 };
 use crate::{
-    attestation::Verifier,
+    attestation::{Verifier, blocking},
     capture,
     documents::{self, Change, DocumentError, DryRun, NodeChange, Proposal, Summary, Told},
     expectations::Compiled,
+    signatures::KeyRing,
     store::{
         By, DocumentHead, DocumentId, DocumentKind, DocumentState, NewManifest, Node, NodeStatus,
         Role, StoreError,
@@ -31,8 +32,10 @@ use crate::{
 const STREAM_QUEUE: usize = 32;
 /// How long a call that reads the whole fleet waits for another one.
 const TURN_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a dry run may take, reader included: the largest fleet takes minutes.
+/// How long a dry run may take: the largest fleet takes minutes.
 const DRY_RUN_DEADLINE: Duration = Duration::from_secs(900);
+/// How long one message of a dry run waits for its reader: nobody keeps others waiting by not reading.
+const READER_DEADLINE: Duration = Duration::from_secs(30);
 /// Nodes that a capture reads.
 const MAX_CAPTURED_NODES: u32 = 10_000;
 
@@ -41,7 +44,8 @@ const MAX_CAPTURED_NODES: u32 = 10_000;
 pub struct ReferenceService {
     verifier: Arc<Verifier>,
     access: Arc<Access>,
-    /// What reads the whole fleet takes turns: nobody slows attestations down by asking often.
+    /// What only reads the whole fleet takes turns: nobody slows attestations down by asking often. Steps of documents
+    /// take turns in the verifier.
     fleet: Arc<Semaphore>,
 }
 
@@ -83,9 +87,38 @@ impl ReferenceService {
             .ok_or_else(|| not_found(format!("active version of {kind} {name:?}; give a version")))
     }
 
-    async fn message(&self, known: &DocumentHead) -> Result<pb::Document, Status> {
-        let (signed_by, threshold) =
-            self.verifier.signed_by(&known.id).await.map_err(|error| document(&error))?;
+    /// The document that a request would change: a version is named, so that nothing else is meant than what was looked at.
+    fn exactly(reference: Option<pb::DocumentRef>) -> Result<DocumentId, Status> {
+        let pb::DocumentRef { kind, name, version } =
+            reference.ok_or_else(|| invalid("no document is named"))?;
+        let kind = kind_of(&kind)?;
+        if version == 0 {
+            return Err(invalid(format!("no version of {kind} {name:?} is named")));
+        }
+        Ok(DocumentId { kind, name, version })
+    }
+
+    /// The ring in force, if there is one.
+    async fn ring(&self) -> Result<Option<KeyRing>, Status> {
+        match self.verifier.ring().await {
+            Ok(ring) => Ok(Some(ring)),
+            Err(DocumentError::NoRing) => Ok(None),
+            Err(other) => Err(document(&other)),
+        }
+    }
+
+    async fn message(
+        &self,
+        known: &DocumentHead,
+        ring: Option<&KeyRing>,
+    ) -> Result<pb::Document, Status> {
+        let (signed_by, threshold) = match ring {
+            Some(ring) => {
+                let signed_by = self.verifier.signed_by(&known.id, ring).await;
+                (signed_by.map_err(|error| document(&error))?, ring.threshold())
+            }
+            None => (Vec::new(), 0),
+        };
         Ok(pb::Document {
             kind: known.id.kind.to_string(),
             name: known.id.name.clone(),
@@ -103,7 +136,7 @@ impl ReferenceService {
 
     async fn answer(&self, id: &DocumentId) -> Result<pb::Document, Status> {
         let known = self.verifier.document(id).await.map_err(|error| document(&error))?;
-        self.message(&known).await
+        self.message(&known, self.ring().await?.as_ref()).await
     }
 
     /// The nodes that a capture is to read.
@@ -203,10 +236,13 @@ impl pb::reference_server::Reference for ReferenceService {
     }
 
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Answer<pb::Document> {
+        let mut by = self.authorize(&request, Role::Operator).await?;
         // Who may sign is decided by the ring: whoever proposes another one has to be of the security team.
-        let is_ring = documents::kind_of(&request.get_ref().toml) == Ok(DocumentKind::Keys);
-        let needed = if is_ring { Role::Security } else { Role::Operator };
-        let by = self.authorize(&request, needed).await?;
+        let text = request.get_ref().toml.clone();
+        let kind = blocking(move || documents::kind_of(&text)).await;
+        if kind.map_err(|error| attest(&error))? == Ok(DocumentKind::Keys) {
+            by = self.authorize(&request, Role::Security).await?;
+        }
         let pb::ProposeRequest { toml, envelope, origin } = request.into_inner();
         let proposal = Proposal { text: toml, envelope, origin, is_observed: false };
         let id = self.verifier.propose(proposal, by).await.map_err(|error| document(&error))?;
@@ -216,7 +252,7 @@ impl pb::reference_server::Reference for ReferenceService {
     async fn sign(&self, request: Request<pb::SignRequest>) -> Answer<pb::Document> {
         let by = self.authorize(&request, Role::Operator).await?;
         let message = request.into_inner();
-        let id = self.named(message.document).await?;
+        let id = Self::exactly(message.document)?;
         let signed = self.verifier.sign(&id, &message.envelope, by).await;
         signed.map_err(|error| document(&error))?;
         Ok(Response::new(self.answer(&id).await?))
@@ -224,7 +260,7 @@ impl pb::reference_server::Reference for ReferenceService {
 
     async fn stage(&self, request: Request<pb::DocumentRef>) -> Answer<pb::Document> {
         let by = self.authorize(&request, Role::Security).await?;
-        let id = self.named(Some(request.into_inner())).await?;
+        let id = Self::exactly(Some(request.into_inner()))?;
         self.verifier.stage(&id, by).await.map_err(|error| document(&error))?;
         Ok(Response::new(self.answer(&id).await?))
     }
@@ -232,7 +268,7 @@ impl pb::reference_server::Reference for ReferenceService {
     async fn activate(&self, request: Request<pb::ActivateRequest>) -> Answer<pb::ActivateReply> {
         let by = self.authorize(&request, Role::Security).await?;
         let message = request.into_inner();
-        let id = self.named(message.document).await?;
+        let id = Self::exactly(message.document)?;
         let activated = self
             .verifier
             .activate(&id, message.alongside, message.accept_denials, by)
@@ -251,7 +287,7 @@ impl pb::reference_server::Reference for ReferenceService {
         if message.reason.trim().is_empty() {
             return Err(invalid("a reason is needed: it is recorded"));
         }
-        let id = self.named(message.document).await?;
+        let id = Self::exactly(message.document)?;
         let retired = self.verifier.retire(&id, &message.reason, message.accept_denials, by).await;
         retired.map_err(|error| document(&error))?;
         Ok(Response::new(self.answer(&id).await?))
@@ -265,12 +301,13 @@ impl pb::reference_server::Reference for ReferenceService {
         } else {
             vec![kind_of(&message.kind)?]
         };
+        let ring = self.ring().await?;
         let mut documents = Vec::new();
         for kind in kinds {
             let known = self.verifier.store().document_heads(kind).await.map_err(|e| store(&e))?;
             for one in known {
                 if message.name.is_empty() || one.id.name == message.name {
-                    documents.push(self.message(&one).await?);
+                    documents.push(self.message(&one, ring.as_ref()).await?);
                 }
             }
         }
@@ -292,7 +329,7 @@ impl pb::reference_server::Reference for ReferenceService {
             }
         };
         Ok(Response::new(pb::DocumentDetail {
-            document: Some(self.message(&known).await?),
+            document: Some(self.message(&known, self.ring().await?.as_ref()).await?),
             toml: String::from_utf8_lossy(&known.document).into_owned(),
             payload: known.payload,
             envelope,
@@ -316,16 +353,8 @@ impl pb::reference_server::Reference for ReferenceService {
         let verifier = Arc::clone(&self.verifier);
         tokio::spawn(async move {
             let _alone = alone;
-            let (listener, mut told) = mpsc::channel(STREAM_QUEUE);
-            // A caller that went away ends the forwarding; that drops the queue, and that ends the run.
-            let to_caller = send.clone();
-            let forward = async move {
-                while let Some(event) = told.recv().await {
-                    if to_caller.send(Ok(event_message(event))).await.is_err() {
-                        return;
-                    }
-                }
-            };
+            let (listener, told) = mpsc::channel(STREAM_QUEUE);
+            let forward = forward(told, send.clone(), READER_DEADLINE);
             let run = async move {
                 let run = run.run(&verifier, Some(listener));
                 timeout(DRY_RUN_DEADLINE, run).await.unwrap_or(Err(DocumentError::NobodyListens))
@@ -338,7 +367,7 @@ impl pb::reference_server::Reference for ReferenceService {
                 }
                 Err(error) => Err(document(&error)),
             };
-            let _ = send.send(last).await;
+            let _ = send.send_timeout(last, READER_DEADLINE).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receive))))
     }
@@ -386,6 +415,20 @@ impl pb::reference_server::Reference for ReferenceService {
             })
             .collect();
         Ok(Response::new(pb::ManifestList { manifests }))
+    }
+}
+
+/// Hands on what a dry run tells. A caller that went away, or reads no more, ends it; that drops the queue, and that ends
+/// the run.
+async fn forward(
+    mut told: mpsc::Receiver<Told>,
+    to_caller: mpsc::Sender<Result<pb::DryRunEvent, Status>>,
+    patience: Duration,
+) {
+    while let Some(event) = told.recv().await {
+        if to_caller.send_timeout(Ok(event_message(event)), patience).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -442,5 +485,24 @@ fn node_message(change: NodeChange) -> pb::DryRunNode {
                 observed: finding.observed,
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who opens a dry run and reads nothing keeps the turn no longer than one message may wait.
+    #[tokio::test]
+    async fn a_reader_that_reads_nothing_ends_its_dry_run() {
+        let (listener, told) = mpsc::channel(STREAM_QUEUE);
+        let (to_caller, unread) = mpsc::channel(1);
+        let forwarding = tokio::spawn(forward(told, to_caller, Duration::from_millis(50)));
+        let progress = |judged| Told::Progress { judged, of: 2 };
+        listener.send(progress(1)).await.expect("heard");
+        listener.send(progress(2)).await.expect("heard");
+        timeout(TURN_DEADLINE, forwarding).await.expect("it ended").expect("no panic");
+        assert!(listener.send(progress(2)).await.is_err(), "the run hears that nobody listens");
+        drop(unread);
     }
 }

@@ -299,6 +299,8 @@ async fn retire_left_behind(tx: &mut Tx, id: &DocumentId) -> Result<Vec<u64>, St
 }
 
 /// Refuses a version that would take the place of a higher one: old content comes back as a new version.
+///
+/// Whatever else keeps lower versions from judging: an activation retires them, and none is proposed.
 async fn above_active(tx: &mut Tx, id: &DocumentId) -> Result<(), StoreError> {
     let newest: Option<i64> = sqlx::query_scalar(
         "SELECT max(version) FROM reference_documents WHERE kind = $1 AND name = $2 AND state = \
@@ -426,28 +428,29 @@ impl Store {
         .await
     }
 
-    /// Retires a document for good, whatever its state.
+    /// Retires a document for good, from the state in which it was seen.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::InvalidTransition`] if it is retired.
+    /// [`StoreError::NotFound`]; [`StoreError::InvalidTransition`] if it is in another state by now, if it is retired, and
+    /// for a policy or ring in force: it ends when a signed successor takes its place.
     pub async fn retire_document(
         &self,
         id: DocumentId,
+        seen: DocumentState,
         reason: &str,
         by: By,
     ) -> Result<(), StoreError> {
         let reason = reason.to_owned();
         self.write(move |tx| {
             Box::pin(async move {
-                let allowed = [
-                    DocumentState::Observed,
-                    DocumentState::Proposed,
-                    DocumentState::Signed,
-                    DocumentState::Staged,
-                    DocumentState::Active,
-                ];
                 let to = DocumentState::Retired;
-                let was = from(tx, &id, &allowed, to).await?;
+                let ends_alone = match seen {
+                    DocumentState::Retired => false,
+                    DocumentState::Active => id.kind == DocumentKind::Golden,
+                    _ => true,
+                };
+                let allowed: &[DocumentState] = if ends_alone { &[seen] } else { &[] };
+                let was = from(tx, &id, allowed, to).await?;
                 set_state(tx, &id, to, None).await?;
                 let body = serde_json::json!({
                     "change": "retire", "from": was.as_str(), "reason": reason,

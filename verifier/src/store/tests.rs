@@ -111,7 +111,8 @@ async fn what_rests_on_a_retired_ground_is_refused_and_nothing_stays() {
             match (&ground, change) {
                 (Ground::ReferenceDocuments, 0) => activated(&store, "linux", 2).await,
                 (Ground::ReferenceDocuments, _) => {
-                    store.retire_document(golden_id("linux", 2), "", by()).await.expect("retire");
+                    let (id, active) = (golden_id("linux", 2), DocumentState::Active);
+                    store.retire_document(id, active, "", by()).await.expect("retire");
                 }
                 (Ground::Endorsements, 0) => {
                     let kind = EndorsementKind::Root;

@@ -25,7 +25,8 @@ async fn versions_only_rise_and_offering_the_same_twice_is_no_mistake() {
         assert!(matches!(error, Err(StoreError::VersionNotNewer { newest: 3, .. })), "{error:?}");
     }
     store.propose_document(golden("windows", 1, "b"), by()).await.expect("another name");
-    store.retire_document(golden_id("linux", 3), "wrong", by()).await.expect("retired");
+    let (id, proposed) = (golden_id("linux", 3), DocumentState::Proposed);
+    store.retire_document(id, proposed, "wrong", by()).await.expect("retired");
     // Not even once nothing of the name is in force.
     let error = store.propose_document(golden("linux", 2, "b"), by()).await;
     assert!(matches!(error, Err(StoreError::VersionNotNewer { .. })));
@@ -66,7 +67,7 @@ async fn steps_are_taken_in_order_and_recorded_with_who_took_them() {
     store.activate_document(id.clone(), false, 7, by()).await.expect("active");
     let document = store.document(&id).await.expect("read").expect("there");
     assert_eq!((document.state, document.approved_under), (DocumentState::Active, Some(7)));
-    store.retire_document(id.clone(), "old", by()).await.expect("retired");
+    store.retire_document(id.clone(), DocumentState::Active, "old", by()).await.expect("retired");
     let again = store.activate_document(id.clone(), false, 8, by()).await;
     assert!(matches!(again, Err(StoreError::InvalidTransition { from: "retired", .. })));
     let steps = store.document_history(&id).await.expect("read");
@@ -76,6 +77,26 @@ async fn steps_are_taken_in_order_and_recorded_with_who_took_them() {
     );
     assert!(steps.iter().all(|step| step.by == by()));
     assert_eq!(store.verify_chain(|_, _| {}).await.expect("walk").broken, None);
+}
+
+/// Whoever decided to retire saw a state; what happened since is not undone by it.
+#[tokio::test]
+async fn a_document_is_retired_only_from_the_state_that_was_seen() {
+    let (_folder, store) = store().await;
+    activated(&store, "linux", 1).await;
+    let id = golden_id("linux", 1);
+    for seen in [DocumentState::Proposed, DocumentState::Staged, DocumentState::Retired] {
+        let refused = store.retire_document(id.clone(), seen, "old", by()).await;
+        assert!(matches!(refused, Err(StoreError::InvalidTransition { from: "active", .. })));
+    }
+    assert_eq!(state(&store, "linux", 1).await, DocumentState::Active);
+    let ring = store.documents(DocumentKind::Keys).await.expect("read").remove(0).id.clone();
+    for seen in [DocumentState::Signed, DocumentState::Active] {
+        let refused = store.retire_document(ring.clone(), seen, "old", by()).await;
+        assert!(matches!(refused, Err(StoreError::InvalidTransition { from: "active", .. })));
+    }
+    let seen = DocumentState::Active;
+    store.retire_document(id, seen, "old", by()).await.expect("as it was seen");
 }
 
 #[tokio::test]
@@ -156,7 +177,7 @@ async fn what_was_proposed_is_never_rewritten() {
         let error = done.expect_err(attempt).to_string();
         assert!(error.contains("is never"), "{attempt}: {error}");
     }
-    store.retire_document(id.clone(), "old", by()).await.expect("retired");
+    store.retire_document(id.clone(), DocumentState::Active, "old", by()).await.expect("retired");
     let revive = "UPDATE reference_documents SET state = 'active'";
     let done = sqlx::raw_sql(sqlx::AssertSqlSafe(revive)).execute(&mut conn).await;
     assert!(done.expect_err("retired").to_string().contains("never used again"));
