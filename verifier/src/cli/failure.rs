@@ -1,6 +1,8 @@
 //! What a command that did not succeed says, and with which exit code.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{fmt::Display, io::Write as _, process::ExitCode};
+
+use appraisal::policy::GoldenProblem;
 
 use crate::service::status::chain;
 
@@ -45,6 +47,12 @@ impl Failure {
     /// A check found problems, and they were printed.
     pub(super) const fn problems_found() -> Self {
         Self { exit: REFUSED, message: String::new(), reason: None, help: None }
+    }
+
+    /// What was given has problems: all of them, after `what` has them.
+    pub(super) fn problems(what: impl Display, problems: &[GoldenProblem]) -> Self {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Self::refused(format!("{what}: {}", lines.join("; ")))
     }
 
     /// Nobody reads the output any more: nothing to say, nothing wrong.

@@ -213,8 +213,6 @@ fn signed(kind: DocumentKind, payload: Vec<u8>, keys: &[PathBuf]) -> Result<Enve
 /// What is signed of a document: computed from its text alone.
 pub(super) fn payload_of(text: &str, kind: DocumentKind) -> Result<Vec<u8>, Failure> {
     kind_of(text).map_err(|problem| Failure::refused(problem.to_string()))?;
-    crate::documents::payload_of(text, kind).map_err(|problems| {
-        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        Failure::refused(format!("the document has problems: {}", lines.join("; ")))
-    })
+    crate::documents::payload_of(text, kind)
+        .map_err(|problems| Failure::problems("the document has problems", &problems))
 }
