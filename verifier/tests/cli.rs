@@ -120,6 +120,30 @@ fn golden_check_works_without_a_server() {
     assert!(stderr(&absent).contains("/nonexistent"), "{}", stderr(&absent));
 }
 
+/// A file that somebody sent is read to be judged: it must not write on the terminal of whoever does.
+#[test]
+fn no_file_moves_the_cursor_of_who_reads_it() {
+    let folder = TempDir::new().expect("folder");
+    let file = folder.path().join("set.toml");
+    let key = r#""\u001b[2J\u009b1A\u202egpj" = 1"#;
+    std::fs::write(&file, GOLDEN.replacen('\n', &format!("\n{key}\n"), 1)).expect("written");
+    let (path, config) = (file.to_str().expect("path"), folder.path().join("none.toml"));
+    for args in [
+        &["golden", "diff", path, path][..],
+        &["golden", "check", path],
+        &["golden", "sign", path, "--key", "none.key"],
+        &["golden", "predict", "--from", path, "--uki", path],
+        &["golden", "apply", path, "--plan"],
+    ] {
+        let output = verifier(args, Some((&config, folder.path())));
+        assert_eq!(code(&output), 3, "{args:?}");
+        let said = stdout(&output) + &stderr(&output);
+        assert!(said.contains("\\u{1b}[2J"), "{args:?}: {said:?}");
+        let is_raw = |char: char| (char.is_control() && char != '\n') || char == '\u{202e}';
+        assert!(!said.contains(is_raw), "{args:?}: {said:?}");
+    }
+}
+
 #[test]
 fn the_audit_trail_of_a_fresh_site_is_whole_and_backs_up() {
     let site = Site::new();

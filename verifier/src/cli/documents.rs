@@ -24,7 +24,7 @@ use super::{
     Done, Failure, Global,
     client::{ReferenceClient, answer, connect_reference},
     files::read_text,
-    output::Output,
+    output::{Output, printable},
 };
 use crate::{
     documents::{kind_of, schema::published},
@@ -398,7 +398,8 @@ async fn activate(
     let gone =
         if gone.is_empty() { String::new() } else { format!("; retired: {}", gone.join(", ")) };
     let beside = if alongside { ", beside what was" } else { "" };
-    output.line(format!("in force: {what}{beside} ({}){gone}", document.sha256))
+    let said = format!("in force: {what}{beside} ({}){gone}", document.sha256);
+    output.line(printable(&said))
 }
 
 async fn retire(
@@ -474,7 +475,7 @@ fn confirm(question: &str, yes: bool) -> Done {
         return Err(Failure::usage(format!("{question} Nobody can be asked here: add --yes")));
     }
     let mut err = std::io::stderr().lock();
-    write!(err, "{question} [y/N] ")?;
+    write!(err, "{} [y/N] ", printable(question))?;
     err.flush()?;
     let mut line = String::new();
     stdin.lock().read_line(&mut line)?;

@@ -17,7 +17,7 @@ use super::{
     signing::{beside, envelope_of, payload_of},
 };
 use crate::{
-    cli::{Done, Failure, Global, client::ReferenceClient, files::read_text},
+    cli::{Done, Failure, Global, client::ReferenceClient, files::read_text, output::printable},
     documents::{kind_of, name_and_version},
     store::{DocumentId, DocumentKind},
 };
@@ -131,7 +131,7 @@ pub(in crate::cli) async fn apply(global: &Global, args: ApplyArgs) -> Done {
     if !output.is_json() {
         output.line("Plan:")?;
         for step in &steps {
-            output.line(format!("  {step}"))?;
+            output.line(format!("  {}", printable(&step.to_string())))?;
         }
     }
     if args.plan {
@@ -147,7 +147,7 @@ pub(in crate::cli) async fn apply(global: &Global, args: ApplyArgs) -> Done {
     for step in &steps {
         take(&mut client, step, &wanted, &args).await?;
         if !output.is_json() {
-            output.line(format!("done: {step}"))?;
+            output.line(format!("done: {}", printable(&step.to_string())))?;
         }
     }
     if output.is_json() {

@@ -120,10 +120,10 @@ pub(super) fn said(output: Output, verb: &str, document: &pb::Document) -> Done 
     }
     output.either(
         &document_json(document),
-        format!(
+        printable(&format!(
             "{verb}: {} {}@{}{state}, {signed}",
             document.kind, document.name, document.version
-        ),
+        )),
     )
 }
 

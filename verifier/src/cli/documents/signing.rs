@@ -130,13 +130,13 @@ pub(super) fn show_before_signing(
             output.line(to_text(&diff(&before, &after), false).trim_end())?;
         }
         // The first set, a policy, keys: short enough to be read whole, or not to be compared with anything.
-        _ => output.line(printable_lines(text))?,
+        _ => output.line(first_lines(text))?,
     }
     output.line(format!("TOML {digest}"))
 }
 
-/// A text that came from elsewhere, line by line.
-fn printable_lines(text: &str) -> String {
+/// The lines that are shown.
+fn first_lines(text: &str) -> String {
     let shown = text.lines().take(MAX_SHOWN_LINES).map(printable).collect::<Vec<_>>().join("\n");
     let more = text.lines().count().saturating_sub(MAX_SHOWN_LINES);
     if more == 0 { shown } else { format!("{shown}\n… {more} more lines: `show` prints all") }
@@ -171,7 +171,7 @@ fn sign_file(global: &Global, kind: DocumentKind, path: &Path, args: &SignArgs) 
         envelope.signatures().iter().filter_map(|signature| signature.untrusted_keyid()).collect();
     global.output().either(
         &json!({ "envelope": out, "keys": keys }),
-        format!("{}: signed by {}", out.display(), keys.join(", ")),
+        format!("{}: signed by {}", out.display(), printable(&keys.join(", "))),
     )
 }
 
