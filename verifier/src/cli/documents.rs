@@ -16,7 +16,7 @@ pub(super) use self::{
     dry_run::{DryRunArgs, dry_run},
 };
 use self::{
-    dry_run::{print_summary, run_change},
+    dry_run::{print_summary, run_change, summary_json},
     print::{document_json, history, key_names, missing, row, said, show},
     signing::{SignArgs, envelope_of, in_force, is_what_was_asked_for, show_before_signing, sign},
 };
@@ -183,7 +183,7 @@ pub(super) fn with_own_examples(command: clap::Command) -> clap::Command {
 /// Whether to go on without being asked.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct Dare {
-    /// Do not ask: for scripts.
+    /// Do not ask: for scripts. Needed with --json.
     #[arg(long)]
     pub(super) yes: bool,
     /// Go on although more nodes would be denied than the configuration lets pass.
@@ -283,16 +283,19 @@ pub(super) async fn run(global: &Global, kind: DocumentKind, command: DocumentCo
             said(output, "staged", &answer(client.stage(named).await)?)
         }
         DocumentCommand::Activate { document, alongside, dare } => {
+            asks_or_is_told(output, dare.yes)?;
             let mut client = connect_reference(global).await?;
             let named = document.newest(&mut client, kind).await?;
             activate(output, &mut client, named, alongside, dare).await
         }
         DocumentCommand::Retire { document, reason, dare } => {
+            asks_or_is_told(output, dare.yes)?;
             let mut client = connect_reference(global).await?;
             let named = document.newest(&mut client, kind).await?;
             retire(output, &mut client, named, reason, dare).await
         }
         DocumentCommand::Revert { document, keys, dare } => {
+            asks_or_is_told(output, dare.yes)?;
             let mut client = connect_reference(global).await?;
             revert(output, &mut client, kind, &document, &keys, dare).await
         }
@@ -374,7 +377,8 @@ async fn activate(
     if is_approved && named.kind != DocumentKind::Keys.as_str() {
         let change =
             pb::DryRunRequest { documents: vec![named.clone()], alongside, ..Default::default() };
-        if !(dare.yes && output.is_json()) {
+        // For programs the answer has the dry run that the verifier makes by itself.
+        if !output.is_json() {
             let found = run_change(client, change).await?;
             print_summary(output, &found)?;
         }
@@ -391,7 +395,10 @@ async fn activate(
     let document = reply.document.unwrap_or_default();
     let retired = reply.retired;
     if output.is_json() {
-        return output.json(&json!({ "document": document_json(&document), "retired": retired }));
+        return output.json(&json!({
+            "document": document_json(&document), "retired": retired,
+            "dry_run": reply.dry_run.as_ref().map(summary_json),
+        }));
     }
     let gone: Vec<String> =
         retired.iter().map(|version| format!("{}@{version}", document.name)).collect();
@@ -410,7 +417,7 @@ async fn retire(
     dare: Dare,
 ) -> Done {
     let known = answer(client.show(named.clone()).await)?.document.unwrap_or_default();
-    if known.state == "active" && !(dare.yes && output.is_json()) {
+    if known.state == "active" && !output.is_json() {
         let change = pb::DryRunRequest { retire: vec![named.clone()], ..Default::default() };
         let found = run_change(client, change).await?;
         print_summary(output, &found)?;
@@ -462,6 +469,16 @@ fn with_version(text: &str, version: u64) -> Result<String, Failure> {
         i64::try_from(version).map_err(|_| Failure::refused("there is no higher version left"))?;
     document["version"] = toml_edit::value(version);
     Ok(document.to_string())
+}
+
+/// Refuses to ask about what is not shown: with `--json` the program that reads it has to mean it.
+fn asks_or_is_told(output: Output, yes: bool) -> Done {
+    if yes || !output.is_json() {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        "with --json nothing is shown of what would be agreed to, so nobody is asked: add --yes",
+    ))
 }
 
 /// Asks on the terminal; a script must say `--yes`.

@@ -11,7 +11,7 @@ use proto::{digest::HashAlg, pb};
 use serde_json::{Value, json};
 
 use super::{
-    Dare, answer, confirm, connect_reference,
+    Dare, answer, asks_or_is_told, confirm, connect_reference,
     dry_run::{print_summary, run_change},
     identity, missing, propose,
     signing::{beside, envelope_of, payload_of},
@@ -115,6 +115,9 @@ pub(in crate::cli) async fn apply(global: &Global, args: ApplyArgs) -> Done {
         return Err(Failure::usage(
             "--prune goes with a directory: one file would retire all the rest",
         ));
+    }
+    if !args.plan {
+        asks_or_is_told(output, args.dare.yes)?;
     }
     let wanted = wanted(&args.path)?;
     let mut client = connect_reference(global).await?;

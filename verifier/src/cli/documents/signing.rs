@@ -13,7 +13,10 @@ use clap::Args;
 use proto::{digest::HashAlg, pb};
 use serde_json::json;
 
-use super::{Reference, answer, confirm, connect_reference, list, of_kind, payload_type, said};
+use super::{
+    Reference, answer, asks_or_is_told, confirm, connect_reference, list, of_kind, payload_type,
+    said,
+};
 use crate::{
     cli::{
         Done, Failure, Global,
@@ -38,7 +41,7 @@ pub(in crate::cli) struct SignArgs {
     /// Private key, PKCS#8 PEM, P-256 or Ed25519; may be repeated.
     #[arg(long = "key", value_name = "FILE", required = true)]
     keys: Vec<PathBuf>,
-    /// Do not ask before signing what the verifier sent: for scripts.
+    /// Do not ask before signing what the verifier sent: for scripts. Needed with --json, except for a file.
     #[arg(long)]
     yes: bool,
     /// Where a file's signatures go; by default beside it, with the ending .dsse.json. Signatures that are there
@@ -62,15 +65,16 @@ pub(super) async fn sign(global: &Global, kind: DocumentKind, args: SignArgs) ->
         .what
         .parse()
         .map_err(|why: String| Failure::usage(format!("{why}, and there is no such file")))?;
+    let output = global.output();
+    asks_or_is_told(output, args.yes)?;
     let mut client = connect_reference(global).await?;
     let named = reference.newest(&mut client, kind).await?;
-    let output = global.output();
     let detail = answer(client.show(named.clone()).await)?;
     // What is signed is what the server sent: its meaning is computed here, it has to be what was asked for, and whoever
     // signs sees it. A file that was reviewed elsewhere needs no such trust.
     let payload = payload_of(&detail.toml, kind)?;
     is_what_was_asked_for(&detail.toml, kind, &named)?;
-    if !args.yes || !output.is_json() {
+    if !output.is_json() {
         let before = in_force(&mut client, kind, &named).await?;
         show_before_signing(output, kind, before.as_deref(), &detail.toml)?;
     }
