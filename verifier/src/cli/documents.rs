@@ -3,6 +3,7 @@
 mod apply;
 mod dry_run;
 mod print;
+mod shown;
 mod signing;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ pub(super) use self::{
 use self::{
     dry_run::{print_summary, run_change, summary_json},
     print::{document_json, history, key_names, missing, row, said, show},
-    signing::{SignArgs, envelope_of, in_force, is_what_was_asked_for, show_before_signing, sign},
+    shown::show_before_signing,
+    signing::{SignArgs, envelope_of, in_force, is_what_was_asked_for, sign},
 };
 use super::{
     Done, Failure, Global,

@@ -5,12 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use appraisal::policy::{
-    GoldenSet,
-    diff::{diff, to_text},
-};
 use clap::Args;
-use proto::{digest::HashAlg, pb};
+use proto::pb;
 use serde_json::json;
 
 use super::{
@@ -22,15 +18,12 @@ use crate::{
         Done, Failure, Global,
         client::ReferenceClient,
         files::{read_bytes, read_text},
-        output::{Output, printable},
+        output::printable,
     },
     documents::{kind_of, name_and_version},
     signatures::{Envelope, SecurityPrivateKey},
     store::DocumentKind,
 };
-
-/// Lines of a document that are shown before it is signed: a policy's, a ring's.
-const MAX_SHOWN_LINES: usize = 200;
 
 /// What to sign, and with what.
 #[derive(Args, Debug)]
@@ -115,35 +108,6 @@ pub(super) async fn in_force(
     };
     let active = pb::DocumentRef { version, ..named.clone() };
     Ok(Some(answer(client.show(active).await)?.toml))
-}
-
-/// What a signature would approve: against what is in force, or all of it.
-pub(super) fn show_before_signing(
-    output: Output,
-    kind: DocumentKind,
-    before: Option<&str>,
-    text: &str,
-) -> Done {
-    if output.is_json() {
-        return Ok(());
-    }
-    let digest = HashAlg::Sha256.hash(&[text.as_bytes()]);
-    match (kind, before.map(GoldenSet::document), GoldenSet::document(text)) {
-        (DocumentKind::Golden, Some(Ok(before)), Ok(after)) => {
-            output.line(format!("Against version {}, which is in force:", before.version))?;
-            output.line(to_text(&diff(&before, &after), false).trim_end())?;
-        }
-        // The first set, a policy, keys: short enough to be read whole, or not to be compared with anything.
-        _ => output.line(first_lines(text))?,
-    }
-    output.line(format!("TOML {digest}"))
-}
-
-/// The lines that are shown.
-fn first_lines(text: &str) -> String {
-    let shown = text.lines().take(MAX_SHOWN_LINES).map(printable).collect::<Vec<_>>().join("\n");
-    let more = text.lines().count().saturating_sub(MAX_SHOWN_LINES);
-    if more == 0 { shown } else { format!("{shown}\n… {more} more lines: `show` prints all") }
 }
 
 fn sign_file(global: &Global, kind: DocumentKind, path: &Path, args: &SignArgs) -> Done {
