@@ -120,6 +120,30 @@ fn golden_check_works_without_a_server() {
     assert!(stderr(&absent).contains("/nonexistent"), "{}", stderr(&absent));
 }
 
+/// A file that somebody sent is read to be judged: it must not write on the terminal of whoever does.
+#[test]
+fn no_file_moves_the_cursor_of_who_reads_it() {
+    let folder = TempDir::new().expect("folder");
+    let file = folder.path().join("set.toml");
+    let key = r#""\u001b[2J\u009b1A\u202egpj" = 1"#;
+    std::fs::write(&file, GOLDEN.replacen('\n', &format!("\n{key}\n"), 1)).expect("written");
+    let (path, config) = (file.to_str().expect("path"), folder.path().join("none.toml"));
+    for args in [
+        &["golden", "diff", path, path][..],
+        &["golden", "check", path],
+        &["golden", "sign", path, "--key", "none.key"],
+        &["golden", "predict", "--from", path, "--uki", path],
+        &["golden", "apply", path, "--plan"],
+    ] {
+        let output = verifier(args, Some((&config, folder.path())));
+        assert_eq!(code(&output), 3, "{args:?}");
+        let said = stdout(&output) + &stderr(&output);
+        assert!(said.contains("\\u{1b}[2J"), "{args:?}: {said:?}");
+        let is_raw = |char: char| (char.is_control() && char != '\n') || char == '\u{202e}';
+        assert!(!said.contains(is_raw), "{args:?}: {said:?}");
+    }
+}
+
 #[test]
 fn the_audit_trail_of_a_fresh_site_is_whole_and_backs_up() {
     let site = Site::new();
@@ -338,6 +362,46 @@ async fn the_program_administers_a_running_verifier() {
     let gone = call(&["nodes", "list"]);
     assert_eq!(code(&gone), 1);
     assert!(stderr(&gone).contains("connect to the verifier localhost"), "{}", stderr(&gone));
+}
+
+/// What is agreed to was shown; with `--json` nothing is, and the script has to mean it.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_json_nobody_is_asked_about_what_was_not_shown() {
+    let site = Site::new();
+    let running = site.start().await;
+    let server = format!("localhost:{}", running.address.port());
+    let call = |args: &[&str]| {
+        let mut all = vec!["--server", server.as_str(), "--json", "golden"];
+        all.extend_from_slice(args);
+        site.run(&all)
+    };
+    let set = site.folder.path().join("set.toml");
+    std::fs::write(&set, GOLDEN).expect("written");
+    let (set, key) = (set.to_str().expect("path"), site.state().join("admin/security.key"));
+    let key = key.to_str().expect("path");
+    assert_eq!(json(&call(&["apply", set, "--key", key, "--plan"]))[0]["step"], "propose");
+    assert_eq!(json(&call(&["propose", set]))["state"], "proposed");
+    for args in [
+        &["sign", "linux@1", "--key", key][..],
+        &["apply", set, "--key", key],
+        &["activate", "linux@1"],
+        &["retire", "linux@1", "--reason", "why"],
+        &["revert", "linux@1", "--key", key],
+    ] {
+        let output = call(args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("nothing is shown"), "{args:?}: {}", stderr(&output));
+        let state = json(&call(&["list"]))[0]["state"].clone();
+        assert_eq!(state, "proposed", "{args:?}");
+    }
+    assert_eq!(json(&call(&["sign", "linux@1", "--key", key, "--yes"]))["state"], "signed");
+    let activated = json(&call(&["activate", "linux@1", "--yes"]));
+    assert_eq!(activated["document"]["state"], "active");
+    assert_eq!(activated["dry_run"]["newly_denied"], 0, "{activated}");
+    // A file's signatures go into a file: nothing of the verifier is agreed to.
+    let signed = call(&["sign", set, "--key", key]);
+    assert_eq!(code(&signed), 0, "{}", stderr(&signed));
+    running.stop().await.expect("stopped");
 }
 
 /// Nodes remember by name what admitted them: this one means that the site itself vouches.

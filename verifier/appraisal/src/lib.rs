@@ -37,6 +37,7 @@ pub mod node_key;
 pub mod pcr;
 pub mod policy;
 pub mod predict;
+mod printable;
 pub mod quote;
 pub mod verdict;
 pub mod verification_key;
@@ -53,6 +54,7 @@ use proto::{
 };
 use serde::Serialize;
 
+pub use self::printable::printable;
 use crate::{
     boot::{Boot, Counters},
     claims::Claims,

@@ -2,35 +2,35 @@
 
 mod apply;
 mod dry_run;
+mod print;
+mod shown;
 mod signing;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use proto::{pb, reason::ReasonCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub(super) use self::{
     apply::{ApplyArgs, apply},
     dry_run::{DryRunArgs, dry_run},
 };
 use self::{
-    dry_run::{print_summary, run_change},
-    signing::{SignArgs, envelope_of, in_force, is_what_was_asked_for, show_before_signing, sign},
+    dry_run::{print_summary, run_change, summary_json},
+    print::{document_json, history, key_names, missing, row, said, show},
+    shown::show_before_signing,
+    signing::{SignArgs, envelope_of, in_force, is_what_was_asked_for, sign},
 };
 use super::{
     Done, Failure, Global,
     client::{ReferenceClient, answer, connect_reference},
     files::read_text,
-    output::{Output, printable, time},
+    output::{Output, printable},
 };
 use crate::{
     documents::{kind_of, schema::published},
-    init::RING_NAME,
-    signatures::{KeyRing, PayloadType},
+    signatures::PayloadType,
     store::{DocumentId, DocumentKind},
 };
 
@@ -185,7 +185,7 @@ pub(super) fn with_own_examples(command: clap::Command) -> clap::Command {
 /// Whether to go on without being asked.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct Dare {
-    /// Do not ask: for scripts.
+    /// Do not ask: for scripts. Needed with --json.
     #[arg(long)]
     pub(super) yes: bool,
     /// Go on although more nodes would be denied than the configuration lets pass.
@@ -285,16 +285,19 @@ pub(super) async fn run(global: &Global, kind: DocumentKind, command: DocumentCo
             said(output, "staged", &answer(client.stage(named).await)?)
         }
         DocumentCommand::Activate { document, alongside, dare } => {
+            asks_or_is_told(output, dare.yes)?;
             let mut client = connect_reference(global).await?;
             let named = document.newest(&mut client, kind).await?;
             activate(output, &mut client, named, alongside, dare).await
         }
         DocumentCommand::Retire { document, reason, dare } => {
+            asks_or_is_told(output, dare.yes)?;
             let mut client = connect_reference(global).await?;
             let named = document.newest(&mut client, kind).await?;
             retire(output, &mut client, named, reason, dare).await
         }
         DocumentCommand::Revert { document, keys, dare } => {
+            asks_or_is_told(output, dare.yes)?;
             let mut client = connect_reference(global).await?;
             revert(output, &mut client, kind, &document, &keys, dare).await
         }
@@ -376,7 +379,8 @@ async fn activate(
     if is_approved && named.kind != DocumentKind::Keys.as_str() {
         let change =
             pb::DryRunRequest { documents: vec![named.clone()], alongside, ..Default::default() };
-        if !(dare.yes && output.is_json()) {
+        // For programs the answer has the dry run that the verifier makes by itself.
+        if !output.is_json() {
             let found = run_change(client, change).await?;
             print_summary(output, &found)?;
         }
@@ -393,14 +397,18 @@ async fn activate(
     let document = reply.document.unwrap_or_default();
     let retired = reply.retired;
     if output.is_json() {
-        return output.json(&json!({ "document": document_json(&document), "retired": retired }));
+        return output.json(&json!({
+            "document": document_json(&document), "retired": retired,
+            "dry_run": reply.dry_run.as_ref().map(summary_json),
+        }));
     }
     let gone: Vec<String> =
         retired.iter().map(|version| format!("{}@{version}", document.name)).collect();
     let gone =
         if gone.is_empty() { String::new() } else { format!("; retired: {}", gone.join(", ")) };
     let beside = if alongside { ", beside what was" } else { "" };
-    output.line(format!("in force: {what}{beside} ({}){gone}", document.sha256))
+    let said = format!("in force: {what}{beside} ({}){gone}", document.sha256);
+    output.line(printable(&said))
 }
 
 async fn retire(
@@ -411,7 +419,7 @@ async fn retire(
     dare: Dare,
 ) -> Done {
     let known = answer(client.show(named.clone()).await)?.document.unwrap_or_default();
-    if known.state == "active" && !(dare.yes && output.is_json()) {
+    if known.state == "active" && !output.is_json() {
         let change = pb::DryRunRequest { retire: vec![named.clone()], ..Default::default() };
         let found = run_change(client, change).await?;
         print_summary(output, &found)?;
@@ -465,74 +473,14 @@ fn with_version(text: &str, version: u64) -> Result<String, Failure> {
     Ok(document.to_string())
 }
 
-fn show(output: Output, detail: pb::DocumentDetail, envelope: bool, payload: bool) -> Done {
-    let as_text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    if envelope {
-        return output.line(as_text(detail.envelope).trim_end());
+/// Refuses to ask about what is not shown: with `--json` the program that reads it has to mean it.
+fn asks_or_is_told(output: Output, yes: bool) -> Done {
+    if yes || !output.is_json() {
+        return Ok(());
     }
-    if payload {
-        return output.text(&as_text(detail.payload));
-    }
-    if output.is_json() {
-        let mut value = document_json(&detail.document.unwrap_or_default());
-        if let Some(object) = value.as_object_mut() {
-            object.insert("toml".to_owned(), detail.toml.into());
-        }
-        return output.json(&value);
-    }
-    output.text(&detail.toml)
-}
-
-/// Names of the keys of the ring in force, by identifier; none where the ring cannot be had.
-async fn key_names(client: &mut ReferenceClient) -> BTreeMap<String, String> {
-    let ring = Reference { name: RING_NAME.to_owned(), version: 0 };
-    let shown = client.show(ring.message(DocumentKind::Keys)).await;
-    let ring = shown.ok().and_then(|shown| KeyRing::parse(&shown.into_inner().toml).ok());
-    ring.iter()
-        .flat_map(KeyRing::keys)
-        .map(|key| (key.id().to_string(), key.name().to_string()))
-        .collect()
-}
-
-fn history(output: Output, detail: pb::DocumentDetail, names: &BTreeMap<String, String>) -> Done {
-    if output.is_json() {
-        let steps: Vec<Value> = detail
-            .steps
-            .iter()
-            .map(|step| {
-                let what: Value = serde_json::from_str(&step.what).unwrap_or_default();
-                json!({ "at_unix_s": step.at_unix_s, "by": step.by, "what": what })
-            })
-            .collect();
-        return output.json(&steps);
-    }
-    let rows: Vec<_> = detail
-        .steps
-        .into_iter()
-        .map(|step| vec![time(step.at_unix_s), step.by, in_words(&step.what, names)])
-        .collect();
-    output.table(&["AT", "BY", "WHAT"], &rows, "Nothing was done to it yet.")
-}
-
-/// A step's JSON in words.
-fn in_words(what: &str, names: &BTreeMap<String, String>) -> String {
-    let value: Value = serde_json::from_str(what).unwrap_or_default();
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let yes = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or(false);
-    match text("change").as_str() {
-        "sign" => {
-            let enough = if yes("approved") { ", approved by that" } else { "" };
-            let key = text("key");
-            // A key that left the ring has only its identifier.
-            format!("signed by {}{enough}", names.get(&key).unwrap_or(&key))
-        }
-        "activate" if yes("alongside") => "put in force, beside what was".to_owned(),
-        "activate" => "put in force".to_owned(),
-        "stage" => "staged".to_owned(),
-        "retire" => format!("retired: {}", text("reason")),
-        "adopt" => format!("adopted: {}", text("origin")),
-        other => format!("{other}: {}", text("origin")),
-    }
+    Err(Failure::usage(
+        "with --json nothing is shown of what would be agreed to, so nobody is asked: add --yes",
+    ))
 }
 
 /// Asks on the terminal; a script must say `--yes`.
@@ -546,7 +494,7 @@ fn confirm(question: &str, yes: bool) -> Done {
         return Err(Failure::usage(format!("{question} Nobody can be asked here: add --yes")));
     }
     let mut err = std::io::stderr().lock();
-    write!(err, "{question} [y/N] ")?;
+    write!(err, "{} [y/N] ", printable(question))?;
     err.flush()?;
     let mut line = String::new();
     stdin.lock().read_line(&mut line)?;
@@ -560,66 +508,9 @@ fn id(named: &pb::DocumentRef) -> String {
     format!("{}@{}", named.name, named.version)
 }
 
-/// What is missing until a document is approved.
-fn missing(document: &pb::Document) -> String {
-    if document.threshold == 0 {
-        return "there is no ring of security keys".to_owned();
-    }
-    format!("{} of {} signatures", document.signed_by.len(), document.threshold)
-}
-
-fn said(output: Output, verb: &str, document: &pb::Document) -> Done {
-    // The verb alone where it tells the state: "staged: …, staged" would not say more.
-    let state =
-        if verb == document.state { String::new() } else { format!(", {}", document.state) };
-    let mut signed = missing(document);
-    if !document.signed_by.is_empty() {
-        signed.push_str(&format!(" ({})", document.signed_by.join(", ")));
-    }
-    if document.kind == DocumentKind::Keys.as_str() && document.state == "proposed" {
-        signed.push_str(" of the ring in force; enough of its own keys must sign too");
-    }
-    output.either(
-        &document_json(document),
-        format!(
-            "{verb}: {} {}@{}{state}, {signed}",
-            document.kind, document.name, document.version
-        ),
-    )
-}
-
-fn row(document: pb::Document) -> Vec<String> {
-    let signed = format!(
-        "{}/{} {}",
-        document.signed_by.len(),
-        document.threshold,
-        document.signed_by.join(",")
-    );
-    vec![
-        document.name,
-        document.version.to_string(),
-        if document.pool.is_empty() { "-".to_owned() } else { document.pool },
-        document.state,
-        signed.trim_end().to_owned(),
-        time(document.proposed_unix_s),
-        printable(&document.proposed_by),
-        document.sha256,
-    ]
-}
-
 /// Prints the JSON Schema of a kind of document.
 pub(super) fn schema(output: Output, kind: DocumentKind) -> Done {
     output.text(published(kind))
-}
-
-pub(super) fn document_json(document: &pb::Document) -> Value {
-    json!({
-        "kind": document.kind, "name": document.name, "version": document.version,
-        "pool": document.pool, "state": document.state, "sha256": document.sha256,
-        "origin": document.origin, "proposed_unix_s": document.proposed_unix_s,
-        "proposed_by": document.proposed_by, "signed_by": document.signed_by,
-        "threshold": document.threshold,
-    })
 }
 
 fn identity(id: &DocumentId) -> String {

@@ -1,7 +1,10 @@
 //! What a command that did not succeed says, and with which exit code.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{fmt::Display, io::Write as _, process::ExitCode};
 
+use appraisal::policy::GoldenProblem;
+
+use super::output::{printable, printable_lines};
 use crate::service::status::chain;
 
 /// Failed.
@@ -47,6 +50,12 @@ impl Failure {
         Self { exit: REFUSED, message: String::new(), reason: None, help: None }
     }
 
+    /// What was given has problems: all of them, after `what` has them.
+    pub(super) fn problems(what: impl Display, problems: &[GoldenProblem]) -> Self {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Self::refused(format!("{what}: {}", lines.join("; ")))
+    }
+
     /// Nobody reads the output any more: nothing to say, nothing wrong.
     pub(super) const fn reader_gone() -> Self {
         Self { exit: 0, message: String::new(), reason: None, help: None }
@@ -81,17 +90,41 @@ impl Failure {
                 });
                 writeln!(err, "{object}")
             } else {
-                let code = self.reason.map(|reason| format!(" [{reason}]")).unwrap_or_default();
-                let help = self.help.map(|help| format!("\nhelp: {help}")).unwrap_or_default();
-                writeln!(err, "error{code}: {}{help}", self.message)
+                writeln!(err, "{}", self.in_words())
             };
         }
         ExitCode::from(self.exit)
+    }
+
+    /// For people: a message may quote a file or a server, so nothing of it reaches the terminal as it is.
+    fn in_words(&self) -> String {
+        let code = self.reason.as_deref().map(|reason| format!(" [{}]", printable(reason)));
+        let help = self.help.as_deref().map(|help| format!("\nhelp: {}", printable_lines(help)));
+        let message = printable_lines(&self.message);
+        format!("error{}: {message}{}", code.unwrap_or_default(), help.unwrap_or_default())
     }
 }
 
 impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::of(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_message_moves_a_cursor() {
+        let failure = Failure::refused("line 1\u{1b}[2J\nline 2\u{9b}1A\r\u{202e}gpj")
+            .with_reason("CODE")
+            .with_help("say\u{7} it\nso\u{2066}");
+        assert_eq!(
+            failure.in_words(),
+            "error [CODE]: line 1\\u{1b}[2J\nline 2\\u{9b}1A\\r\\u{202e}gpj\n\
+             help: say\\u{7} it\nso\\u{2066}"
+        );
+        assert_eq!(Failure::failed("why").in_words(), "error: why");
     }
 }

@@ -180,9 +180,7 @@ fn changed(
         keys.push((name, PublicKey::from_pem(&read_text(&file)?)?));
     }
     let text = ring_document(RING_NAME, version, threshold.unwrap_or(ring.threshold()), &keys);
-    KeyRing::parse(&text).map_err(|problems| {
-        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        Failure::refused(format!("that would be no ring: {}", lines.join("; ")))
-    })?;
+    KeyRing::parse(&text)
+        .map_err(|problems| Failure::problems("that would be no ring", &problems))?;
     Ok(text)
 }

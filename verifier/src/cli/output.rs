@@ -2,6 +2,9 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+/// Text that came from elsewhere: nothing that a worker or a document holds moves the cursor of an administrator's
+/// terminal, or reads as something else.
+pub(super) use appraisal::printable;
 use appraisal::x509::format_utc;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -84,18 +87,9 @@ impl Output {
     }
 }
 
-/// Text that came from elsewhere, with control characters made visible: nothing that a worker sends
-/// moves the cursor of an administrator's terminal.
-pub(super) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
-    }
-    out
+/// A text of several lines that came from elsewhere: its lines are kept, and nothing else of what is not printable.
+pub(super) fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// A time for people; `-` for never.

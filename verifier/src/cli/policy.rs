@@ -177,7 +177,8 @@ fn case_lines(result: &CaseResult) -> String {
     let (expected, denied) = (names(&result.expected), names(&result.denied));
     let mut out = format!("FAIL  {}: expected {expected}, got {denied}", printable(&result.case));
     for finding in &result.findings {
-        out += &format!("\n        {}: {}", finding.subject, printable(&finding.observed));
+        out +=
+            &format!("\n        {}: {}", printable(&finding.subject), printable(&finding.observed));
     }
     out
 }

@@ -11,13 +11,13 @@ use proto::{digest::HashAlg, pb};
 use serde_json::{Value, json};
 
 use super::{
-    Dare, answer, confirm, connect_reference,
+    Dare, answer, asks_or_is_told, confirm, connect_reference,
     dry_run::{print_summary, run_change},
     identity, missing, propose,
     signing::{beside, envelope_of, payload_of},
 };
 use crate::{
-    cli::{Done, Failure, Global, client::ReferenceClient, files::read_text},
+    cli::{Done, Failure, Global, client::ReferenceClient, files::read_text, output::printable},
     documents::{kind_of, name_and_version},
     store::{DocumentId, DocumentKind},
 };
@@ -116,6 +116,9 @@ pub(in crate::cli) async fn apply(global: &Global, args: ApplyArgs) -> Done {
             "--prune goes with a directory: one file would retire all the rest",
         ));
     }
+    if !args.plan {
+        asks_or_is_told(output, args.dare.yes)?;
+    }
     let wanted = wanted(&args.path)?;
     let mut client = connect_reference(global).await?;
     let request = pb::ListDocumentsRequest::default();
@@ -131,7 +134,7 @@ pub(in crate::cli) async fn apply(global: &Global, args: ApplyArgs) -> Done {
     if !output.is_json() {
         output.line("Plan:")?;
         for step in &steps {
-            output.line(format!("  {step}"))?;
+            output.line(format!("  {}", printable(&step.to_string())))?;
         }
     }
     if args.plan {
@@ -147,7 +150,7 @@ pub(in crate::cli) async fn apply(global: &Global, args: ApplyArgs) -> Done {
     for step in &steps {
         take(&mut client, step, &wanted, &args).await?;
         if !output.is_json() {
-            output.line(format!("done: {step}"))?;
+            output.line(format!("done: {}", printable(&step.to_string())))?;
         }
     }
     if output.is_json() {

@@ -215,7 +215,6 @@ fn in_one_line(summary: &pb::DryRunSummary) -> String {
 }
 
 fn found_json(found: &Found) -> Value {
-    let summary = &found.summary;
     let nodes: Vec<Value> = found
         .nodes
         .iter()
@@ -237,11 +236,20 @@ fn found_json(found: &Found) -> Value {
             })
         })
         .collect();
+    let mut value = summary_json(&found.summary);
+    if let Some(object) = value.as_object_mut() {
+        object.insert("changes".to_owned(), nodes.into());
+    }
+    value
+}
+
+/// The counts, for programs.
+pub(super) fn summary_json(summary: &pb::DryRunSummary) -> Value {
     json!({
         "nodes": summary.nodes, "still_admitted": summary.still_admitted,
         "still_denied": summary.still_denied, "newly_denied": summary.newly_denied,
         "newly_admitted": summary.newly_admitted, "undecided": summary.undecided,
-        "without_evidence": summary.without_evidence, "changes": nodes,
+        "without_evidence": summary.without_evidence,
     })
 }
 

@@ -5,29 +5,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use appraisal::policy::{
-    GoldenSet,
-    diff::{diff, to_text},
-};
 use clap::Args;
-use proto::{digest::HashAlg, pb};
+use proto::pb;
 use serde_json::json;
 
-use super::{Reference, answer, confirm, connect_reference, list, of_kind, payload_type, said};
+use super::{
+    Reference, answer, asks_or_is_told, confirm, connect_reference, list, of_kind, payload_type,
+    said,
+};
 use crate::{
     cli::{
         Done, Failure, Global,
         client::ReferenceClient,
         files::{read_bytes, read_text},
-        output::{Output, printable},
+        output::printable,
     },
     documents::{kind_of, name_and_version},
     signatures::{Envelope, SecurityPrivateKey},
     store::DocumentKind,
 };
-
-/// Lines of a document that are shown before it is signed: a policy's, a ring's.
-const MAX_SHOWN_LINES: usize = 200;
 
 /// What to sign, and with what.
 #[derive(Args, Debug)]
@@ -38,7 +34,7 @@ pub(in crate::cli) struct SignArgs {
     /// Private key, PKCS#8 PEM, P-256 or Ed25519; may be repeated.
     #[arg(long = "key", value_name = "FILE", required = true)]
     keys: Vec<PathBuf>,
-    /// Do not ask before signing what the verifier sent: for scripts.
+    /// Do not ask before signing what the verifier sent: for scripts. Needed with --json, except for a file.
     #[arg(long)]
     yes: bool,
     /// Where a file's signatures go; by default beside it, with the ending .dsse.json. Signatures that are there
@@ -62,15 +58,16 @@ pub(super) async fn sign(global: &Global, kind: DocumentKind, args: SignArgs) ->
         .what
         .parse()
         .map_err(|why: String| Failure::usage(format!("{why}, and there is no such file")))?;
+    let output = global.output();
+    asks_or_is_told(output, args.yes)?;
     let mut client = connect_reference(global).await?;
     let named = reference.newest(&mut client, kind).await?;
-    let output = global.output();
     let detail = answer(client.show(named.clone()).await)?;
     // What is signed is what the server sent: its meaning is computed here, it has to be what was asked for, and whoever
     // signs sees it. A file that was reviewed elsewhere needs no such trust.
     let payload = payload_of(&detail.toml, kind)?;
     is_what_was_asked_for(&detail.toml, kind, &named)?;
-    if !args.yes || !output.is_json() {
+    if !output.is_json() {
         let before = in_force(&mut client, kind, &named).await?;
         show_before_signing(output, kind, before.as_deref(), &detail.toml)?;
     }
@@ -113,35 +110,6 @@ pub(super) async fn in_force(
     Ok(Some(answer(client.show(active).await)?.toml))
 }
 
-/// What a signature would approve: against what is in force, or all of it.
-pub(super) fn show_before_signing(
-    output: Output,
-    kind: DocumentKind,
-    before: Option<&str>,
-    text: &str,
-) -> Done {
-    if output.is_json() {
-        return Ok(());
-    }
-    let digest = HashAlg::Sha256.hash(&[text.as_bytes()]);
-    match (kind, before.map(GoldenSet::document), GoldenSet::document(text)) {
-        (DocumentKind::Golden, Some(Ok(before)), Ok(after)) => {
-            output.line(format!("Against version {}, which is in force:", before.version))?;
-            output.line(to_text(&diff(&before, &after), false).trim_end())?;
-        }
-        // The first set, a policy, keys: short enough to be read whole, or not to be compared with anything.
-        _ => output.line(printable_lines(text))?,
-    }
-    output.line(format!("TOML {digest}"))
-}
-
-/// A text that came from elsewhere, line by line.
-fn printable_lines(text: &str) -> String {
-    let shown = text.lines().take(MAX_SHOWN_LINES).map(printable).collect::<Vec<_>>().join("\n");
-    let more = text.lines().count().saturating_sub(MAX_SHOWN_LINES);
-    if more == 0 { shown } else { format!("{shown}\n… {more} more lines: `show` prints all") }
-}
-
 fn sign_file(global: &Global, kind: DocumentKind, path: &Path, args: &SignArgs) -> Done {
     let text = read_text(path)?;
     of_kind(&text, kind, path)?;
@@ -171,7 +139,7 @@ fn sign_file(global: &Global, kind: DocumentKind, path: &Path, args: &SignArgs) 
         envelope.signatures().iter().filter_map(|signature| signature.untrusted_keyid()).collect();
     global.output().either(
         &json!({ "envelope": out, "keys": keys }),
-        format!("{}: signed by {}", out.display(), keys.join(", ")),
+        format!("{}: signed by {}", out.display(), printable(&keys.join(", "))),
     )
 }
 
@@ -213,8 +181,6 @@ fn signed(kind: DocumentKind, payload: Vec<u8>, keys: &[PathBuf]) -> Result<Enve
 /// What is signed of a document: computed from its text alone.
 pub(super) fn payload_of(text: &str, kind: DocumentKind) -> Result<Vec<u8>, Failure> {
     kind_of(text).map_err(|problem| Failure::refused(problem.to_string()))?;
-    crate::documents::payload_of(text, kind).map_err(|problems| {
-        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        Failure::refused(format!("the document has problems: {}", lines.join("; ")))
-    })
+    crate::documents::payload_of(text, kind)
+        .map_err(|problems| Failure::problems("the document has problems", &problems))
 }

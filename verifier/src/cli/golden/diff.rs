@@ -114,8 +114,5 @@ fn captured(global: &Global, node: &str) -> Result<GoldenDocument, Failure> {
 }
 
 fn read(what: &str, text: &str) -> Result<GoldenDocument, Failure> {
-    GoldenSet::document(text).map_err(|problems| {
-        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        Failure::refused(format!("{what}: {}", lines.join("; ")))
-    })
+    GoldenSet::document(text).map_err(|problems| Failure::problems(what, &problems))
 }

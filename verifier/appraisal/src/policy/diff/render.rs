@@ -2,7 +2,7 @@
 
 use super::{
     Difference, Words,
-    words::{code, printable},
+    words::{code, shown},
 };
 
 /// Longest value that is shown in full, characters: a kernel command line fits twice.
@@ -17,7 +17,7 @@ pub fn to_text(differences: &[Difference], hex: bool) -> String {
     for difference in differences {
         out.push_str(&format!("{:<8} {}\n", difference.effect, titled(difference)));
         for (sign, value) in values(difference, hex) {
-            out.push_str(&format!("           {sign} {}\n", printable(value, MAX_VALUE_CHARS)));
+            out.push_str(&format!("           {sign} {}\n", shown(value, MAX_VALUE_CHARS)));
         }
     }
     out
@@ -36,7 +36,7 @@ pub fn to_markdown(differences: &[Difference], hex: bool) -> String {
         out.push_str(&format!("- **{}**: {words}\n", difference.effect));
         for (sign, value) in values(difference, hex) {
             let what = if sign == '-' { "removed" } else { "added" };
-            out.push_str(&format!("  - {what}: {}\n", code(&printable(value, MAX_VALUE_CHARS))));
+            out.push_str(&format!("  - {what}: {}\n", code(&shown(value, MAX_VALUE_CHARS))));
         }
     }
     out

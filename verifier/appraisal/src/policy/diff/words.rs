@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::printable;
+
 /// Characters of one foreign text that words show; the whole stands in the fields of the difference.
 const MAX_SHOWN_CHARS: usize = 160;
 /// Hexadecimal digits of a digest that words show.
@@ -38,13 +40,13 @@ impl Words {
 
     /// Theirs, told apart by quotes.
     pub(super) fn quote(mut self, text: &str) -> Self {
-        self.0.push(Part::Foreign { text: printable(text, MAX_SHOWN_CHARS), is_quoted: true });
+        self.0.push(Part::Foreign { text: shown(text, MAX_SHOWN_CHARS), is_quoted: true });
         self
     }
 
     /// Theirs, where it reads better without quotes.
     pub(super) fn plain(mut self, text: &str) -> Self {
-        self.0.push(Part::Foreign { text: printable(text, MAX_SHOWN_CHARS), is_quoted: false });
+        self.0.push(Part::Foreign { text: shown(text, MAX_SHOWN_CHARS), is_quoted: false });
         self
     }
 
@@ -112,22 +114,12 @@ impl Serialize for Words {
     }
 }
 
-/// One line of printable characters: what could move a cursor, hide or turn text around is escaped.
-///
-/// A backslash stays as it is, because firmware's paths are full of them.
-pub(super) fn printable(text: &str, most: usize) -> String {
-    let mut out = String::new();
-    for (at, char) in text.chars().enumerate() {
-        if at >= most {
-            out.push('…');
-            break;
-        }
-        match char {
-            '\\' | '"' | '\'' => out.push(char),
-            _ => out.extend(char.escape_debug()),
-        }
+/// The first characters of a text, printable.
+pub(super) fn shown(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => printable(text.get(..end).unwrap_or_default()) + "…",
+        None => printable(text),
     }
-    out
 }
 
 /// Code in Markdown, whatever it holds. `text` is printable.
@@ -183,6 +175,14 @@ mod tests {
             assert_eq!(words.to_string(), shown);
             assert_eq!(words.to_markdown(), markdown);
         }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(shown("größe", 3), "grö…");
+        assert_eq!(shown("größe", 5), "größe");
+        // The bound is on what was written, not on what escaping makes of it.
+        assert_eq!(shown("\u{1b}\u{1b}x", 2), "\\u{1b}\\u{1b}…");
     }
 
     #[test]
