@@ -196,7 +196,7 @@ fn report(status: &Status) {
     if !status.accepted_by_staged.is_empty() {
         tracing::warn!(
             staged = status.accepted_by_staged,
-            "this state is accepted by golden sets that are staged: it waits for somebody to put them in force"
+            "this state is accepted by what is staged: it waits for somebody to put that in force"
         );
     }
     sd_notify(&[sd_notify::NotifyState::Status("denied")]);

@@ -25,9 +25,9 @@ use aws_lc_rs::{
 use proto::pb;
 use swtpm_tests::{
     cluster::{AnyError, Cluster},
-    fleet::SoftWorker,
     machine::PcrValues,
     process::Process,
+    soft_worker::SoftWorker,
 };
 use verifier::{
     clock::SystemClock,
@@ -155,12 +155,12 @@ async fn judge(config: &Path, golden: &Path) -> Result<(), AnyError> {
     let process = Process::own();
     println!("raw P-256 verification, key parsed each time: {raw_us:.1} us");
     let next = std::fs::read_to_string(golden)?.replacen("version = 1", "version = 2", 1);
-    let changes = [
-        ("nothing changes", next.clone()),
-        ("every node is denied", next.clone() + CLOSED),
-        ("no node can be told", next + NOT_QUOTED),
+    let changes: [(&str, String, fn(&Summary) -> u32); 3] = [
+        ("nothing changes", next.clone(), |summary| summary.still_admitted),
+        ("every node is denied", next.clone() + CLOSED, |summary| summary.newly_denied),
+        ("no node can be told", next + NOT_QUOTED, |summary| summary.undecided),
     ];
-    for (name, text) in changes {
+    for (name, text, expected) in changes {
         let put = verifier.read_document(&text).await?.compiled(false).into_iter().collect();
         let change = Change { put, ..Change::default() };
         std::fs::write("/proc/self/clear_refs", RESET_PEAK)?;
@@ -168,6 +168,10 @@ async fn judge(config: &Path, golden: &Path) -> Result<(), AnyError> {
         let start = Instant::now();
         let summary = DryRun::new(verifier, change).await?.run(verifier, None).await?;
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), process.cpu_s()? - cpu);
+        // Another outcome costs something else than what is measured here.
+        if summary.nodes == 0 || expected(&summary) != summary.nodes {
+            return Err(format!("{name}: {} nodes: {}", summary.nodes, in_words(&summary)).into());
+        }
         let (nodes, each_us) = (f64::from(summary.nodes), cpu * 1e6 / f64::from(summary.nodes));
         println!(
             "{name}: {} nodes in {seconds:.2} s, {:.0}/s; {each_us:.0} us of processor time each, {:.1} raw \

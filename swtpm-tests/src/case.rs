@@ -32,6 +32,9 @@ pub struct Attack {
     /// Codes of the recorded decision; what is expected of the answer where left out.
     #[serde(default)]
     pub audit: Option<Vec<String>>,
+    /// What every finding is about, where the code alone does not say that the right rule refused.
+    #[serde(default)]
+    pub subject: Option<String>,
     /// `path::test` that provokes the code where no attacker can.
     #[serde(default)]
     pub covered_by: Option<String>,

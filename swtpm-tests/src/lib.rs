@@ -10,14 +10,14 @@
 pub mod attacker;
 pub mod case;
 pub mod cluster;
-pub mod console;
+pub mod documented;
 pub mod efi;
 pub mod firmware;
-pub mod fleet;
 pub mod machine;
 pub mod manufacturer;
 pub mod practice;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod soft_worker;
 pub mod swtpm;

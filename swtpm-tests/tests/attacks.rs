@@ -176,6 +176,13 @@ async fn judge(site: &Site, row: &Attack, observed: &Observed) -> Vec<String> {
     if observed.layer != row.layer {
         problems.push(format!("expected layer {:?}, got {:?}", row.layer, observed.layer));
     }
+    if let Some(subject) = &row.subject {
+        let findings = observed.result.iter().flat_map(|result| &result.findings);
+        let subjects: BTreeSet<&str> = findings.map(|finding| finding.subject.as_str()).collect();
+        if subjects != BTreeSet::from([subject.as_str()]) {
+            problems.push(format!("expected findings about {subject:?}, got {subjects:?}"));
+        }
+    }
     let Some(id) = &observed.decision else { return problems };
     let store = site.cluster.store();
     let recorded = match store.decision(id).await {

@@ -1,7 +1,7 @@
 //! What a dry run predicts comes true, node by node: outcome and codes.
 
 use proto::digest::{HashAlg, PcrIndex};
-use swtpm_tests::fleet::tool;
+use swtpm_tests::soft_worker::tool;
 use verifier::{
     documents::What,
     store::{DocumentId, DocumentKind},

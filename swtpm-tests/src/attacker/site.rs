@@ -264,15 +264,7 @@ impl Site {
             self.apply(document).await?;
         }
         if let Some(verb) = m.arg("policy") {
-            let rule = match verb {
-                "firmware-floor" => "tpm.firmware.major >= 65535",
-                "needs-secure-boot" => "boot.secure_boot",
-                other => return Err(format!("policy:{other}").into()),
-            };
-            let rules = format!(
-                "[[rule]]\nname = \"{verb}\"\nmessage = \"As the site wants it.\"\nexpr = \"{rule}\"\n"
-            );
-            self.policy = Some(self.put_policy(&rules).await?);
+            self.enforce(verb).await?;
         }
         match m.arg("node") {
             Some("revoked") => self.revoke("w1").await?,
@@ -542,8 +534,42 @@ impl Site {
     }
 
     /// A new version of the honest golden set: the one before retires.
-    pub(super) async fn apply_again(&mut self) -> Result<(), AnyError> {
+    pub(super) async fn apply_again(&mut self) -> Result<DocumentId, AnyError> {
         self.apply(self.golden.clone()).await
+    }
+
+    /// `policy:…`: a rule that the honest machine is seen to meet, before an attack that does not.
+    async fn enforce(&mut self, verb: &str) -> Result<(), AnyError> {
+        let rule = |expr: String| {
+            format!(
+                "[[rule]]\nname = \"{verb}\"\nmessage = \"As the site wants it.\"\nexpr = \"{expr}\"\n"
+            )
+        };
+        let major = self.firmware_version >> 48;
+        let (met, attacked) = match verb {
+            "firmware-floor" => {
+                let floor = |major| rule(format!("tpm.firmware.major >= {major}"));
+                (floor(major), floor(major + 1))
+            }
+            // The same rule: what changes is that the machine shows no log.
+            "needs-secure-boot" => {
+                let log = self.worker.firmware_log.clone();
+                self.worker.shown.insert(LogKind::Uefi, log);
+                (rule("boot.secure_boot".to_owned()), rule("boot.secure_boot".to_owned()))
+            }
+            other => return Err(format!("policy:{other}").into()),
+        };
+        self.policy = Some(self.put_policy(&met).await?);
+        let admitted = Box::pin(super::enrol(self, &Mutations::none(), None)).await?;
+        if !admitted.observed.certificate {
+            return Err(format!("the honest machine does not meet the rule: {admitted:?}").into());
+        }
+        // What that boot has proven is not to be asked for again; nothing is shown after a boot.
+        self.worker.boot()?;
+        if met != attacked {
+            self.policy = Some(self.put_policy(&attacked).await?);
+        }
+        Ok(())
     }
 
     /// The site's policy, its next version with these rules.
@@ -563,10 +589,9 @@ impl Site {
         Ok(toml::to_string(&golden)?)
     }
 
-    async fn apply(&mut self, golden: GoldenDocument) -> Result<(), AnyError> {
+    async fn apply(&mut self, golden: GoldenDocument) -> Result<DocumentId, AnyError> {
         let text = self.next_version(golden)?;
-        self.cluster.put_in_force(&text).await?;
-        Ok(())
+        self.cluster.put_in_force(&text).await
     }
 
     pub(super) async fn import_crl(&mut self) -> Result<(), AnyError> {

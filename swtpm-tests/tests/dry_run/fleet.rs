@@ -9,8 +9,8 @@ use proto::{
 };
 use swtpm_tests::{
     cluster::{AnyError, Cluster},
-    fleet::{SoftWorker, tool},
     machine::PcrValues,
+    soft_worker::{SoftWorker, tool},
 };
 use verifier::{
     documents::{Change, DryRun, NodeChange as Changed, Summary, Told, What},

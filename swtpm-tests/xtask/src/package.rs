@@ -82,11 +82,13 @@ pub(crate) fn unpack_into(
     Ok(tree)
 }
 
-/// Every file below a folder.
+/// Every file below a folder, in the order of their names: who takes the first that fits takes the same one everywhere.
 pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
     let mut out = Vec::new();
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+    for path in paths {
         if path.is_dir() && !path.is_symlink() {
             out.extend(files_below(&path));
         } else {

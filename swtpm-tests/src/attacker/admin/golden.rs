@@ -1,14 +1,20 @@
 //! Golden sets that must not come into force.
 
+use std::time::Duration;
+
 use proto::pb;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 use tonic::Status;
 use verifier::{
     signatures::{Algorithm, Envelope, PayloadType, SecurityPrivateKey, Signature},
-    store::{DocumentId, Role},
+    store::{DATABASE_FILE, DocumentId, Role},
 };
 
 use super::{Reference, outcome, reference_as};
 use crate::{attacker::site::Site, cluster::AnyError};
+
+/// The verifier writes to its database while an attacker does.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// One attempt, by somebody with every role.
 ///
@@ -16,7 +22,7 @@ use crate::{attacker::site::Site, cluster::AnyError};
 /// The harness failed, or the attempt succeeded.
 pub(super) async fn attack(site: &mut Site, verb: &str) -> Result<Status, AnyError> {
     let mut client = reference_as(site, &format!("security-{verb}"), Role::Security).await?;
-    let before = site.cluster.store().documents_in_force().await?;
+    let mut before = site.cluster.store().documents_in_force().await?;
     let status = match verb {
         "that-is-none" => propose(&mut client, "schema = 1".to_owned(), Vec::new()).await?,
         "rolled-back" => {
@@ -33,6 +39,12 @@ pub(super) async fn attack(site: &mut Site, verb: &str) -> Result<Status, AnyErr
             outcome(client.activate(activation(&id)).await)?
         }
         "stripped" => {
+            let text = site.next_version(site.forged_golden("safe-clock")?)?;
+            let id = site.cluster.propose_signed(&text).await?;
+            strip(site, &id).await?;
+            outcome(client.stage(message(&id)).await)?
+        }
+        "without-signatures" => {
             let (id, payload) = newest(site, &mut client).await?;
             let bare = Envelope::new(PayloadType::Golden, payload)?.to_json().into_bytes();
             let request = pb::SignRequest { document: Some(message(&id)), envelope: bare };
@@ -71,6 +83,12 @@ pub(super) async fn attack(site: &mut Site, verb: &str) -> Result<Status, AnyErr
             sign(&mut client, &id, &envelope).await?
         }
         "retired-once" => {
+            let once = site.apply_again().await?;
+            site.apply_again().await?;
+            before = site.cluster.store().documents_in_force().await?;
+            outcome(client.activate(activation(&once)).await)?
+        }
+        "withdrawn" => {
             let (id, payload) = newest(site, &mut client).await?;
             let mut envelope = Envelope::new(PayloadType::Golden, payload)?;
             envelope.add(site.cluster.security_key()?.sign(&envelope.pae())?)?;
@@ -113,6 +131,34 @@ async fn newest(
     let payload = client.show(named).await?.into_inner().payload;
     let kind = proposed.kind.parse()?;
     Ok((DocumentId { kind, name: proposed.name, version: proposed.version }, payload))
+}
+
+/// Takes a document's signatures out of the verifier's database, as whoever owns its disk can.
+async fn strip(site: &Site, id: &DocumentId) -> Result<(), AnyError> {
+    let file = site.cluster.store().folder().join(DATABASE_FILE);
+    let options = SqliteConnectOptions::new().filename(file).busy_timeout(BUSY);
+    let mut database = options.connect().await?;
+    let trigger: String = sqlx::query_scalar(
+        "SELECT sql FROM sqlite_master WHERE name = 'reference_signatures_no_delete'",
+    )
+    .fetch_one(&mut database)
+    .await?;
+    sqlx::query("DROP TRIGGER reference_signatures_no_delete").execute(&mut database).await?;
+    let deleted = sqlx::query(
+        "DELETE FROM reference_signatures WHERE kind = $1 AND name = $2 AND version = $3",
+    )
+    .bind(id.kind.to_string())
+    .bind(&id.name)
+    .bind(i64::try_from(id.version)?)
+    .execute(&mut database)
+    .await?
+    .rows_affected();
+    sqlx::raw_sql(AssertSqlSafe(trigger)).execute(&mut database).await?;
+    database.close().await?;
+    if deleted == 0 {
+        return Err(format!("{id} had no signature to take away").into());
+    }
+    Ok(())
 }
 
 fn message(id: &DocumentId) -> pb::DocumentRef {

@@ -4,7 +4,7 @@
 //! ```console
 //! $ command
 //! > its next line
-//! output, where … stands for any text; a line that is only … stands for any number of lines
+//! output, where … stands for any text that is not empty; a line that is only … stands for any number of lines
 //! [exit 3]
 //! ```
 //! ````
@@ -32,17 +32,58 @@ pub struct Expected {
 pub fn commands(markdown: &str) -> Vec<Expected> {
     let mut out: Vec<Expected> = Vec::new();
     let mut heading = "";
-    let mut fence = None;
-    for (at, line) in markdown.lines().enumerate() {
-        match fence {
-            None if line.starts_with("```") => fence = Some(line == "```console"),
-            None if line.starts_with('#') => heading = line.trim_start_matches('#').trim(),
-            Some(_) if line == "```" => fence = None,
-            Some(true) => read_line(&mut out, heading, at + 1, line),
-            None | Some(false) => {}
+    for (at, line, place) in places(markdown) {
+        match place {
+            Place::Text if line.starts_with('#') => {
+                heading = line.trim_start_matches('#').trim();
+            }
+            Place::Console => read_line(&mut out, heading, at, line),
+            _ => {}
         }
     }
     out
+}
+
+/// Lines, from 1, that look like commands and stand where nothing is run: in no console block.
+#[must_use]
+pub fn stray_commands(markdown: &str) -> Vec<usize> {
+    let is_stray =
+        |line: &str, place| place != Place::Console && line.trim_start().starts_with("$ ");
+    places(markdown)
+        .filter(|(_, line, place)| is_stray(line, *place))
+        .map(|(at, _, _)| at)
+        .collect()
+}
+
+/// Where a line stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Text,
+    /// Where a block begins or ends.
+    Fence,
+    Console,
+    OtherBlock,
+}
+
+/// Every line with its number, from 1, and where it stands.
+fn places(markdown: &str) -> impl Iterator<Item = (usize, &str, Place)> {
+    let mut is_console = None;
+    markdown.lines().enumerate().map(move |(at, line)| {
+        let place = match is_console {
+            None if line.starts_with("```") => {
+                is_console = Some(line == "```console");
+                Place::Fence
+            }
+            None => Place::Text,
+            Some(_) if line == "```" => {
+                is_console = None;
+                Place::Fence
+            }
+            Some(true) => Place::Console,
+            Some(false) => Place::OtherBlock,
+        };
+        (at + 1, line, place)
+    })
 }
 
 fn read_line(out: &mut Vec<Expected>, heading: &str, line_number: usize, line: &str) {
@@ -128,10 +169,18 @@ fn line_matches(expected: &str, found: &str) -> bool {
     let mut parts: Vec<&str> = parts.collect();
     let Some(last) = parts.pop() else { return rest.is_empty() };
     for part in parts {
-        let Some((_, after)) = rest.split_once(part) else { return false };
+        let after = without_first(rest).and_then(|rest| rest.split_once(part));
+        let Some((_, after)) = after else { return false };
         rest = after;
     }
-    rest.ends_with(last)
+    without_first(rest).is_some_and(|rest| rest.ends_with(last))
+}
+
+/// What is behind the first character: … stands for one at least.
+fn without_first(text: &str) -> Option<&str> {
+    let mut characters = text.chars();
+    characters.next()?;
+    Some(characters.as_str())
 }
 
 /// What really was printed, as a document has it: digests, decisions and times as …, lines without spaces at their end.
@@ -191,6 +240,12 @@ mod tests {
     }
 
     #[test]
+    fn commands_that_nothing_would_run_are_found() {
+        assert_eq!(stray_commands(TEXT), [12]);
+        assert_eq!(stray_commands("```console\n$ a\n```\n$ b\n```console \n  $ c\n"), [4, 6]);
+    }
+
+    #[test]
     fn any_text_and_any_lines_match() {
         let expected = |output: &[&str]| Expected {
             heading: "H".into(),
@@ -207,6 +262,11 @@ mod tests {
             (&["a", "…", "z"], "a\nb\nc", false),
             (&["…x…y…"], "1x2y3", true),
             (&["…x…y…"], "1y2x3", false),
+            (&["…x…y…"], "x2y3", false),
+            (&["…x…y…"], "1xy3", false),
+            (&["…x…y…"], "1x2y", false),
+            (&["a … c"], "a  c", false),
+            (&["a…b"], "aéb", true),
             (&[], "a", false),
         ] {
             assert_eq!(
