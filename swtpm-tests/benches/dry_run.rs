@@ -155,7 +155,9 @@ async fn judge(config: &Path, golden: &Path) -> Result<(), AnyError> {
     let process = Process::own();
     println!("raw P-256 verification, key parsed each time: {raw_us:.1} us");
     let next = std::fs::read_to_string(golden)?.replacen("version = 1", "version = 2", 1);
-    let changes: [(&str, String, fn(&Summary) -> u32); 3] = [
+    /// How many nodes of a summary have the outcome that is measured.
+    type Outcome = fn(&Summary) -> u32;
+    let changes: [(&str, String, Outcome); 3] = [
         ("nothing changes", next.clone(), |summary| summary.still_admitted),
         ("every node is denied", next.clone() + CLOSED, |summary| summary.newly_denied),
         ("no node can be told", next + NOT_QUOTED, |summary| summary.undecided),

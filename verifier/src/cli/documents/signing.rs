@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     Reference, answer, asks_or_is_told, confirm, connect_reference, list, of_kind, payload_type,
-    said,
+    said, shown::show_before_signing,
 };
 use crate::{
     cli::{
