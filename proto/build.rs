@@ -3,8 +3,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=attest");
-    let files =
-        ["service", "admin", "reference", "case"].map(|name| format!("attest/v1/{name}.proto"));
+    let files = ["service", "job", "admin", "reference", "case"]
+        .map(|name| format!("attest/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // The reflection service of the verifier serves these bytes.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proto::{
-    binding::QualifyingData,
+    binding::{Purpose, QualifyingData},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{ChallengeParts, EvidenceError, LogKind, PROTOCOL_VERSION},
     pb,
@@ -326,6 +326,7 @@ impl Attester {
                 .map(|(kind, size_bytes)| pb::LogState { kind: kind.to_pb().into(), size_bytes })
                 .collect(),
             attestor_version: env!("CARGO_PKG_VERSION").to_owned(),
+            job: None,
         })
     }
 
@@ -375,8 +376,13 @@ impl Attester {
             None
         };
         let (head, log_values, mut logs) = self.tool_log(challenge).await?;
-        let data =
-            QualifyingData::for_quote(&challenge.challenge, &challenge.verifier_id, &name, &head);
+        let data = QualifyingData::for_quote(
+            &Purpose::Node,
+            &challenge.challenge,
+            &challenge.verifier_id,
+            &name,
+            &head,
+        );
         let quote = self.quote(&data, &challenge.pcr_selection, &log_values).await?;
         logs.extend(self.other_logs(challenge).await?);
         let evidence = pb::Evidence {

@@ -54,35 +54,66 @@ impl fmt::Debug for VerifierId {
     }
 }
 
+/// The job that a permit's quote is made for. Each digest is SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobBinding {
+    /// Of the DER `SubjectPublicKeyInfo` of the job's key.
+    pub key: Digest,
+    /// Of the job's claims as the worker sent them.
+    pub claims: Digest,
+    /// Of the CI system's token as the worker sent it; of nothing where there is none.
+    pub token: Digest,
+}
+
+/// What a quote is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A node certificate.
+    Node,
+    /// A permit for one job.
+    Permit(JobBinding),
+}
+
 /// `qualifyingData` of a TPM command: 32 bytes, returned by the TPM as `extraData`.
 ///
 /// # Format
 /// SHA-256 over fields, each with a `UINT16` big-endian length before it, in this order:
-/// domain string, challenge, verifier id, node key Name, and for a quote the tool log's head.
+/// domain string, challenge, verifier id, node key Name, for a quote the tool log's head, and for a permit's quote the digests
+/// of job key, job claims and token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct QualifyingData([u8; 32]);
 
 /// Domain of a node's quote.
 const DOMAIN_NODE: &[u8] = b"assay/v1/node";
+/// Domain of a permit's quote.
+const DOMAIN_PERMIT: &[u8] = b"assay/v1/permit";
 /// Domain of the node key's certification.
 const DOMAIN_NODE_KEY: &[u8] = b"assay/v1/node-key";
 
 impl QualifyingData {
-    /// For `TPM2_Quote` of a node attestation.
+    /// For `TPM2_Quote`.
     #[must_use]
     pub fn for_quote(
+        purpose: &Purpose,
         challenge: &Challenge,
         verifier: &VerifierId,
         node_key: &Name,
         tool_log_head: &Digest,
     ) -> Self {
-        Self::hash(&[
-            DOMAIN_NODE,
-            &challenge.0,
-            &verifier.0,
-            node_key.as_bytes(),
-            tool_log_head.as_bytes(),
-        ])
+        let (key, head) = (node_key.as_bytes(), tool_log_head.as_bytes());
+        match purpose {
+            Purpose::Node => Self::hash(&[DOMAIN_NODE, &challenge.0, &verifier.0, key, head]),
+            Purpose::Permit(job) => Self::hash(&[
+                DOMAIN_PERMIT,
+                &challenge.0,
+                &verifier.0,
+                key,
+                head,
+                job.key.as_bytes(),
+                job.claims.as_bytes(),
+                job.token.as_bytes(),
+            ]),
+        }
     }
 
     /// For `TPM2_Certify` of the node key.
@@ -127,15 +158,33 @@ mod tests {
         let verifier = VerifierId::new([2; 32]);
         let key = Name::of(HashAlg::Sha256, b"key");
         let head = Digest::zero(HashAlg::Sha256);
-        let quote = QualifyingData::for_quote(&challenge, &verifier, &key, &head);
+        let node = Purpose::Node;
+        let quote = QualifyingData::for_quote(&node, &challenge, &verifier, &key, &head);
         assert_ne!(quote, QualifyingData::for_node_key(&challenge, &verifier, &key));
         let swapped = QualifyingData::for_quote(
+            &node,
             &Challenge::new([2; 32]),
             &VerifierId::new([1; 32]),
             &key,
             &head,
         );
         assert_ne!(quote, swapped);
+        let of = |text: &str| HashAlg::Sha256.hash(&[text.as_bytes()]);
+        let job = JobBinding { key: of("key"), claims: of("claims"), token: of("token") };
+        let others = [
+            job,
+            JobBinding { key: of("another"), ..job },
+            JobBinding { claims: of("another"), ..job },
+            JobBinding { token: of("another"), ..job },
+            JobBinding { key: job.claims, claims: job.key, ..job },
+        ];
+        let mut seen = vec![quote];
+        for job in others {
+            let purpose = Purpose::Permit(job);
+            let permit = QualifyingData::for_quote(&purpose, &challenge, &verifier, &key, &head);
+            assert!(!seen.contains(&permit), "{job:?}");
+            seen.push(permit);
+        }
     }
 
     /// Fixed by docs/PROTOCOL.md: a change here breaks every worker.
@@ -143,6 +192,7 @@ mod tests {
     fn known_answer() {
         let name = Name::of(HashAlg::Sha256, b"");
         let data = QualifyingData::for_quote(
+            &Purpose::Node,
             &Challenge::new([0; 32]),
             &VerifierId::new([0; 32]),
             &name,

@@ -4,7 +4,7 @@
 //! stages turn it into proofs.
 
 use crate::{
-    binding::{Challenge, VerifierId},
+    binding::{Challenge, Purpose, VerifierId},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     limits::{
         MAX_ATTEST_BYTES, MAX_CERTIFICATE_BYTES, MAX_CHAIN_CERTIFICATES, MAX_CREDENTIAL_BYTES,
@@ -13,6 +13,7 @@ use crate::{
         MAX_TOOL_LOG_BYTES, MAX_TPM_PUBLIC_BYTES, MAX_UEFI_LOG_BYTES,
     },
     pb,
+    permit::JobRequest,
     reason::ReasonCode,
     tpm::{DecodeError, public::Public, signature::Signature},
 };
@@ -118,6 +119,16 @@ pub struct Hello {
     pub logs: Vec<(LogKind, u64)>,
     /// For the audit record only.
     pub attestor_version: String,
+    /// The job that a permit is asked for; `None`: the node attests for itself.
+    pub job: Option<JobRequest>,
+}
+
+impl Hello {
+    /// What the quote is asked for.
+    #[must_use]
+    pub fn purpose(&self) -> Purpose {
+        self.job.as_ref().map_or(Purpose::Node, |job| Purpose::Permit(job.binding()))
+    }
 }
 
 impl TryFrom<pb::Hello> for Hello {
@@ -164,6 +175,7 @@ impl TryFrom<pb::Hello> for Hello {
             ak_public: public("hello.ak_public", &message.ak_public)?,
             logs,
             attestor_version: message.attestor_version,
+            job: message.job.map(JobRequest::try_from).transpose()?,
         })
     }
 }

@@ -9,6 +9,7 @@ pub mod eventlog;
 pub mod evidence;
 pub mod ima;
 pub mod limits;
+pub mod permit;
 pub mod reason;
 pub mod spki;
 pub mod tool_log;

@@ -81,6 +81,8 @@ pub enum Stage {
     Ima,
     /// Reference values and site policy.
     Policy,
+    /// A job's request and its permit.
+    Job,
     /// Issuing a certificate.
     Certificate,
     /// The service's own limits.
@@ -220,6 +222,16 @@ reasons! {
     PolicyToolUnexpected "POLICY_TOOL_UNEXPECTED" Policy "The golden set is closed and does not name this tool." "Remove the tool from the worker's list or add it to the golden set.";
     PolicyTpmFirmwareBelowFloor "POLICY_TPM_FIRMWARE_BELOW_FLOOR" Policy "The TPM's firmware is older than the golden set's floor." "Update the TPM's firmware.";
     PolicyTpmManufacturerNotAllowed "POLICY_TPM_MANUFACTURER_NOT_ALLOWED" Policy "The TPM's manufacturer is not one that the golden set lists." "Add the manufacturer to the golden set or replace the TPM.";
+
+    JobBootUnproven "JOB_BOOT_UNPROVEN" Job "A job asks for a permit on a worker that has not proved this boot." "The attestor proves its boot by itself; start the job again if it does not.";
+    JobClaimsInvalid "JOB_CLAIMS_INVALID" Job "What the worker says of the job is not well-formed." "Use an attestor of the same version as the verifier; a claim is a line of at most 512 characters.";
+    JobKeyInvalid "JOB_KEY_INVALID" Job "The job's key is not a P-256 key on its curve." "Use an unmodified attestor.";
+    PermitAlreadyRedeemed "PERMIT_ALREADY_REDEEMED" Job "The permit was redeemed before: it is for one use." "Ask for another permit; if nobody else started this job, somebody has copied its permit.";
+    PermitEnded "PERMIT_ENDED" Job "The permit ended: the job is over, its time is up, or its node is not what it proved to be any more." "The message says which; start the job again once the node attests.";
+    PermitExpired "PERMIT_EXPIRED" Job "The permit was not redeemed in time." "Ask for a permit when the job starts, not before.";
+    PermitRequestReplayed "PERMIT_REQUEST_REPLAYED" Job "A request about the permit was seen before." "Try again; if it persists, somebody replays requests.";
+    PermitSignatureInvalid "PERMIT_SIGNATURE_INVALID" Job "The key under the permit's quote did not sign this request." "Redeem a permit where it was asked for: its key never leaves that worker.";
+    PermitUnknown "PERMIT_UNKNOWN" Job "No permit has this secret or identifier." "Ask for another permit.";
 
     CertificateProfileViolation "CERTIFICATE_PROFILE_VIOLATION" Certificate "A certificate about to be signed breaks its profile; nothing was signed." "Report this as a bug with the decision's identifier.";
 

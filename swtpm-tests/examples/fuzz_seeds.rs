@@ -12,7 +12,7 @@ use appraisal::{
 };
 use prost::Message;
 use proto::{
-    binding::{Challenge, QualifyingData, VerifierId},
+    binding::{Challenge, Purpose, QualifyingData, VerifierId},
     digest::{Digest, HashAlg, PcrIndex},
     eventlog::EventLog,
     pb::{self, attest_request::Message as Request},
@@ -185,8 +185,13 @@ fn attestation(out: &Output, tpm: RawTpm, ek: &Public) -> Outcome<()> {
     state.apply(&log)?;
 
     let (challenge, verifier) = (Challenge::new(CHALLENGE), VerifierId::new(VERIFIER_ID));
-    let data =
-        QualifyingData::for_quote(&challenge, &verifier, &node_key_public.name(), &state.head);
+    let data = QualifyingData::for_quote(
+        &Purpose::Node,
+        &challenge,
+        &verifier,
+        &node_key_public.name(),
+        &state.head,
+    );
     let bits = [0u8, 4, 7, TOOL_PCR].iter().fold(0u32, |bits, pcr| bits | 1 << pcr);
     let (attest, signature) = tpm.quote(ak.handle, data.as_bytes(), &[(Bank::Sha256, bits)])?;
     let certify_data = QualifyingData::for_node_key(&challenge, &verifier, &node_key_public.name());
@@ -282,6 +287,7 @@ fn messages(
         ak_public: ak_public.to_vec(),
         logs: vec![pb::LogState { kind: tools, size_bytes: u64::try_from(log.len())? }],
         attestor_version: "0.1.0".into(),
+        job: None,
     };
     let (first, second) = log.split_at(log.len() / 2);
     let chunk = |offset: usize, data: &[u8]| -> Outcome<Request> {

@@ -30,6 +30,7 @@ use appraisal::{
     ak::RestrictedAk,
     appraise,
     boot::Boot,
+    boot_unproven,
     context::{AppraisalContext, IssuedChallenge, Signer, Standing},
     ek::{AllowListed, ek_digest},
     ima::{IMA_PCR, ImaPolicy},
@@ -38,7 +39,7 @@ use appraisal::{
 };
 use arc_swap::ArcSwap;
 use proto::{
-    binding::Challenge,
+    binding::{Challenge, Purpose},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{Evidence, EvidenceError, Hello, LogKind, LogSuffix},
     pb,
@@ -47,10 +48,10 @@ use proto::{
 pub(crate) use self::in_force::blocking;
 pub use self::{
     answer::{Outcome, denied},
-    in_force::{Endorsements, Settings},
+    in_force::{Endorsements, Issuers, Settings},
 };
 use self::{
-    answer::{accepted_by_staged, codes, revoked},
+    answer::{accepted_by_staged, codes, permitted, revoked},
     boots::{Boots, ParsedBoot, WrittenBoot},
     candidate::{Candidate, is_allow_listed},
     denials::{About, Denials},
@@ -62,6 +63,7 @@ use crate::{
     credential::{RandomError, make_credential, random_bytes},
     endorsements::EkRules,
     expectations::{Expectations, Expected, PoolExpectations},
+    jobs::AskingJob,
     metrics,
     store::{
         self, AdmissionRule, By, CertificateIntent, DocumentId, Ground, NewDecision, Store,
@@ -75,7 +77,7 @@ pub struct Verifier {
     ek_rules: EkRules,
     store: Store,
     clock: Arc<dyn Clock>,
-    issuer: ArcSwap<Issuer>,
+    issuers: ArcSwap<Issuers>,
     trust_bundle: ArcSwap<Vec<Vec<u8>>>,
     endorsements: ArcSwap<Endorsements>,
     expectations: ArcSwap<Expectations>,
@@ -93,8 +95,13 @@ pub struct Verifier {
 
 /// Steps back of the clock that time synchronisation makes, seconds; more is refused.
 const MAX_CLOCK_STEP_BACK_S: i64 = 5;
-/// Purpose of a node's attestation, as decisions record it.
-const PURPOSE_NODE: &str = "node";
+/// Purpose of an attestation, as decisions record it.
+const fn purpose(purpose: &Purpose) -> &'static str {
+    match purpose {
+        Purpose::Node => "node",
+        Purpose::Permit(_) => "permit",
+    }
+}
 
 /// Answer to a Hello.
 #[derive(Debug)]
@@ -121,6 +128,8 @@ pub struct Session {
     lifetime: Duration,
     endorsements: Arc<Endorsements>,
     expected: Arc<PoolExpectations>,
+    /// The job that asks for a permit.
+    job: Option<AskingJob>,
 }
 
 /// The verifier failed to answer: no verdict, no certificate.
@@ -136,6 +145,9 @@ pub enum AttestError {
     /// The certificate could not be made.
     #[error("the certificate could not be made")]
     Certificate(#[from] CaError),
+    /// The CI system's token gave a permit before.
+    #[error("the CI system's token was used for a permit before")]
+    TokenUsed,
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -215,9 +227,11 @@ impl Verifier {
         let replaces = match self.recognise(&hello, &endorsements, now_unix_s).await? {
             Recognised::Current { known, version, candidate } => {
                 let expected = self.expectations.load().of(&candidate.record.pool);
+                let job = hello.job.as_ref().map(|job| self.judge_job(job, now_unix_s));
                 return Ok(Begun::Challenge(Box::new(Session {
                     lifetime: self.settings.challenge_lifetime,
-                    issued: self.issue(now_unix_s, &expected)?,
+                    issued: self.issue(now_unix_s, hello.purpose(), &expected)?,
+                    job,
                     hello: message,
                     candidate,
                     signer: Signer::Known(known.boot.clone()),
@@ -233,6 +247,9 @@ impl Verifier {
             Recognised::Stale { version } => Some(version),
             Recognised::Unknown => None,
         };
+        if hello.job.is_some() {
+            return Ok(Begun::Refused(boot_unproven("of this worker").into()));
+        }
         let ek_digest = ek_digest(&hello.ek_public);
         let node = self.store.node_by_ek(&ek_digest).await?;
         let allow_listed = node.as_ref().is_some_and(is_allow_listed);
@@ -270,7 +287,8 @@ impl Verifier {
         let credential = make_credential(ek.public(), &activation)?;
         let expected = self.expectations.load().of(&candidate.record.pool);
         Ok(Begun::Challenge(Box::new(Session {
-            issued: self.issue(now_unix_s, &expected)?,
+            issued: self.issue(now_unix_s, Purpose::Node, &expected)?,
+            job: None,
             hello: message,
             candidate,
             signer: Signer::Activating { ek, activation },
@@ -326,7 +344,8 @@ impl Verifier {
         now_unix_s: i64,
     ) -> Result<Judged, AttestError> {
         let Session { hello, candidate, signer, issued, known, replaces, secret, .. } = session;
-        let (endorsements, expected) = (session.endorsements, session.expected);
+        let (endorsements, expected, job) = (session.endorsements, session.expected, session.job);
+        let context_of_job = job.as_ref().map(|job| &job.context);
         let case = case::encode(&CaseInputs {
             now_unix_s,
             issued: &issued,
@@ -340,6 +359,7 @@ impl Verifier {
             known_boot: known.as_ref().map(|known| known.record.digest()),
             activation_secret: secret,
             allow_listed: candidate.allow_listed,
+            job: context_of_job,
         });
         let context = AppraisalContext {
             now_unix_s,
@@ -349,6 +369,7 @@ impl Verifier {
             tool_pcr: self.settings.tool_pcr,
             in_force: expected.in_force.as_context(),
             staged: expected.staged.as_ref().map(Expected::as_context),
+            job: context_of_job,
             case_digest: HashAlg::Sha256.hash(&[&case]),
         };
         let appraisal = appraise(&evidence, signer, &context);
@@ -400,7 +421,7 @@ impl Verifier {
             at: now_unix_s,
             node: proven.as_ref().map(|_| candidate.record.name.clone()),
             ek_digest: proven.as_ref().map(|proven| proven.boot.ek().digest),
-            purpose: PURPOSE_NODE.to_owned(),
+            purpose: purpose(&issued.purpose).to_owned(),
             outcome: match decided {
                 Ok(_) => store::Outcome::Admitted,
                 Err(_) => store::Outcome::Denied,
@@ -431,12 +452,14 @@ impl Verifier {
             seen,
             ..store::Appraisal::of(decision)
         };
-        Ok(Judged { decided, is_recorded, record, boot, accepted_by_staged })
+        let ak_name = known.as_ref().map(|known| known.boot.ak_name());
+        let job = job.zip(ak_name).map(|(job, ak_name)| (job, ak_name.as_bytes().to_vec()));
+        Ok(Judged { decided, is_recorded, record, boot, accepted_by_staged, job })
     }
 
     /// Records, signs, answers.
     async fn conclude(&self, judged: Judged, now_unix_s: i64) -> Result<Outcome, AttestError> {
-        let Judged { decided, is_recorded, record, boot, accepted_by_staged } = judged;
+        let Judged { decided, is_recorded, mut record, boot, accepted_by_staged, job } = judged;
         let decision_id = record.decision.id.clone();
         let admission = match decided {
             Ok(admission) => admission,
@@ -452,9 +475,21 @@ impl Verifier {
                 return Ok(answer);
             }
         };
-        let issuer = self.issuer.load_full();
+        if let Some((job, ak_name)) = job {
+            let (permit, told) = self.permit(admission, job, ak_name, now_unix_s)?;
+            record.permit = Some(permit);
+            return match self.record(record, boot, None).await {
+                Ok(()) => Ok(Outcome { result: permitted(told, decision_id), code: None }),
+                Err(AttestError::Store(StoreError::AlreadyExists { what: "permit", .. })) => {
+                    Err(AttestError::TokenUsed)
+                }
+                Err(other) => Err(other),
+            };
+        }
+        let issuers = self.issuers.load_full();
+        let issuer = &issuers.nodes;
         let Prepared { tbs, intent, spiffe_id } =
-            self.prepare(admission, &decision_id, &issuer, now_unix_s)?;
+            self.prepare(admission, &decision_id, issuer, now_unix_s)?;
         let serial = intent.serial.clone();
         self.record(record, boot, Some(intent)).await?;
         // Here and not on a blocking thread: one signature takes less than changing threads twice.
@@ -472,6 +507,7 @@ impl Verifier {
                 renew_after_s: self.settings.certificate_lifetime.as_secs() / 2,
                 spiffe_id,
                 accepted_by_staged: String::new(),
+                permit: None,
             },
             code: None,
         })
@@ -501,6 +537,16 @@ impl Verifier {
         &self.settings
     }
 
+    /// The CAs in force.
+    pub(crate) fn issuers(&self) -> Arc<Issuers> {
+        self.issuers.load_full()
+    }
+
+    /// Roots that relying parties trust, DER.
+    pub(crate) fn trust_bundle(&self) -> Vec<Vec<u8>> {
+        self.trust_bundle.load().as_ref().clone()
+    }
+
     /// The store.
     #[must_use]
     pub const fn store(&self) -> &Store {
@@ -521,7 +567,7 @@ impl Verifier {
     }
 
     /// Records, without making the worker wait, that an intended certificate was signed.
-    async fn mark_signed(&self, serial: &str, fingerprint: [u8; 32], now_unix_s: i64) {
+    pub(crate) async fn mark_signed(&self, serial: &str, fingerprint: [u8; 32], now_unix_s: i64) {
         let by = By::new("verifier", now_unix_s);
         if let Ok(digest) = Digest::new(HashAlg::Sha256, &fingerprint) {
             self.store.certificate_signed_soon(serial, digest, by).await;
@@ -563,6 +609,7 @@ impl Verifier {
     fn issue(
         &self,
         now_unix_s: i64,
+        purpose: Purpose,
         expected: &PoolExpectations,
     ) -> Result<IssuedChallenge, AttestError> {
         let base = self.settings.selection.banks().iter().copied();
@@ -584,6 +631,7 @@ impl Verifier {
             selection,
             required,
             expires_unix_s: now_unix_s.saturating_add(lifetime),
+            purpose,
         })
     }
 
@@ -673,6 +721,8 @@ struct Judged {
     boot: Option<WrittenBoot>,
     /// What is staged and accepts the node.
     accepted_by_staged: String,
+    /// The job that asked for a permit, with the name of the AK that vouches for it.
+    job: Option<(AskingJob, Vec<u8>)>,
 }
 
 struct Prepared {

@@ -57,6 +57,12 @@ pub enum AuditKind {
     Manifest,
     /// A node record was added, changed or removed.
     Node,
+    /// A job's permit ended.
+    PermitEnded,
+    /// A job's permit is about to be issued.
+    PermitIssued,
+    /// A job's permit was redeemed.
+    PermitRedeemed,
     /// A site policy was proposed, signed or changed its state.
     Policy,
     /// Evidence was dropped by retention.
@@ -67,7 +73,7 @@ pub enum AuditKind {
 
 impl AuditKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Action,
         Self::AdmissionRule,
         Self::Admin,
@@ -79,6 +85,9 @@ impl AuditKind {
         Self::GoldenSet,
         Self::Manifest,
         Self::Node,
+        Self::PermitEnded,
+        Self::PermitIssued,
+        Self::PermitRedeemed,
         Self::Policy,
         Self::Retention,
         Self::SecurityKeys,
@@ -99,6 +108,9 @@ impl AuditKind {
             Self::GoldenSet => "golden-set",
             Self::Manifest => "manifest",
             Self::Node => "node",
+            Self::PermitEnded => "permit-ended",
+            Self::PermitIssued => "permit-issued",
+            Self::PermitRedeemed => "permit-redeemed",
             Self::Policy => "policy",
             Self::Retention => "retention",
             Self::SecurityKeys => "security-keys",

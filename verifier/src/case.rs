@@ -9,7 +9,7 @@ use appraisal::{
     appraise,
     boot::{Boot, BootDocument},
     claims::ClaimsDocument,
-    context::{self, AppraisalContext, IssuedChallenge, NodeRecord, Signer},
+    context::{self, AppraisalContext, IssuedChallenge, JobContext, NodeRecord, Signer},
     ek::{AllowListed, TrustedEk},
     ima::Manifest,
     policy::{GoldenSet, Manifests},
@@ -17,7 +17,7 @@ use appraisal::{
 };
 use prost::Message;
 use proto::{
-    binding::{Challenge, VerifierId},
+    binding::{Challenge, JobBinding, Purpose, VerifierId},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{Evidence, Hello, LogKind, LogSuffix},
     pb,
@@ -63,11 +63,14 @@ pub struct CaseInputs<'a> {
     pub activation_secret: Option<[u8; 32]>,
     /// Whether the site's allow-list vouched for the EK.
     pub allow_listed: bool,
+    /// The job that asked for a permit.
+    pub job: Option<&'a JobContext>,
 }
 
 /// Encodes a case. Large logs are named by digest; the caller stores them as objects.
 #[must_use]
 pub fn encode(inputs: &CaseInputs<'_>) -> Vec<u8> {
+    let (hello, job_token_sha256) = without_token(inputs.hello);
     pb::Case {
         format: FORMAT,
         now_unix_s: inputs.now_unix_s,
@@ -80,14 +83,24 @@ pub fn encode(inputs: &CaseInputs<'_>) -> Vec<u8> {
         node: serde_json::to_vec(inputs.node).unwrap_or_default(),
         endorsements: inputs.endorsements.as_bytes().to_vec(),
         documents: inputs.documents.iter().map(named_to_pb).collect(),
-        hello: Some(inputs.hello.clone()),
+        hello: Some(hello),
         evidence: Some(inputs.evidence.clone()),
         logs: inputs.logs.iter().map(log_to_pb).collect(),
         known_boot: inputs.known_boot.map(|d| d.as_bytes().to_vec()).unwrap_or_default(),
         activation_secret: inputs.activation_secret.map(|s| s.to_vec()).unwrap_or_default(),
         allow_listed: inputs.allow_listed,
+        job_token_sha256,
+        job: inputs.job.map(|job| serde_json::to_vec(job).unwrap_or_default()).unwrap_or_default(),
     }
     .encode_to_vec()
+}
+
+/// A Hello as it is kept: with the token a reader of the case could act as the job at its CI system.
+fn without_token(hello: &pb::Hello) -> (pb::Hello, Vec<u8>) {
+    let mut hello = hello.clone();
+    let Some(job) = &mut hello.job else { return (hello, Vec::new()) };
+    let token = std::mem::take(&mut job.token);
+    (hello, HashAlg::Sha256.hash(&[token.as_bytes()]).as_bytes().to_vec())
 }
 
 fn named_to_pb(named: &Named) -> pb::CaseDocument {
@@ -249,6 +262,7 @@ pub struct RecordedCase {
     node: NodeRecord,
     issued: IssuedChallenge,
     hello: Hello,
+    job: Option<JobContext>,
 }
 
 impl RecordedCase {
@@ -271,6 +285,7 @@ impl RecordedCase {
         let node: NodeRecord =
             serde_json::from_slice(&message.node).map_err(|e| damaged(format!("node: {e}")))?;
         let issued = IssuedChallenge {
+            purpose: Purpose::Node,
             challenge: Challenge::new(array("challenge", &message.challenge)?),
             verifier_id: VerifierId::new(array("verifier_id", &message.verifier_id)?),
             selection: selection(&message.pcr_selection)?,
@@ -283,7 +298,20 @@ impl RecordedCase {
             .ok_or_else(|| damaged("no hello"))?
             .try_into()
             .map_err(|e: proto::evidence::EvidenceError| damaged(e.to_string()))?;
+        let purpose = match hello.purpose() {
+            Purpose::Node => Purpose::Node,
+            Purpose::Permit(job) => Purpose::Permit(JobBinding {
+                token: digest("job_token_sha256", &message.job_token_sha256)?,
+                ..job
+            }),
+        };
+        let issued = IssuedChallenge { purpose, ..issued };
+        let job = match message.job.as_slice() {
+            [] => None,
+            json => Some(serde_json::from_slice(json).map_err(|e| damaged(format!("job: {e}")))?),
+        };
         Ok(Self {
+            job,
             digest: HashAlg::Sha256.hash(&[bytes]),
             endorsements: digest("endorsements", &message.endorsements)?,
             tool_pcr,
@@ -310,6 +338,7 @@ impl RecordedCase {
             tool_pcr: self.tool_pcr,
             in_force,
             staged,
+            job: self.job.as_ref(),
             case_digest: self.digest,
         }
     }

@@ -47,6 +47,12 @@ pub const DEFAULT_MAX_DENIED_PERCENT: u64 = 10;
 pub const DEFAULT_EVIDENCE_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Evidence of a renewal takes about 4 kB beyond logs that are stored once: 4 GB at this count.
 pub const DEFAULT_EVIDENCE_COUNT: u64 = 1_000_000;
+/// A job redeems its permit as it starts; two minutes let a slow one check out its sources first.
+pub const DEFAULT_REDEEM_WITHIN: Duration = Duration::from_secs(120);
+/// The longest that hosted CI systems let a job run.
+pub const DEFAULT_JOB_DURATION: Duration = Duration::from_secs(6 * 3600);
+/// A revocation reaches a running job within this.
+pub const DEFAULT_JOB_CHECK: Duration = Duration::from_secs(15);
 /// Shortest retention of evidence: replaying yesterday's denial must be possible.
 pub const MIN_EVIDENCE_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -104,6 +110,27 @@ pub struct Retention {
     pub evidence_count: u64,
 }
 
+/// Permits of jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jobs {
+    /// A permit that is not redeemed by then is worth nothing.
+    pub redeem_within: Duration,
+    /// No permit lasts longer, whatever its node proves.
+    pub max_duration: Duration,
+    /// How often a worker asks whether its jobs may go on.
+    pub check_every: Duration,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            redeem_within: DEFAULT_REDEEM_WITHIN,
+            max_duration: DEFAULT_JOB_DURATION,
+            check_every: DEFAULT_JOB_CHECK,
+        }
+    }
+}
+
 /// Random identity of one verifier fleet, made by `verifier init`; replicas share it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FleetId([u8; 32]);
@@ -158,6 +185,8 @@ pub struct Config {
     /// Share of the admitted nodes, percent, that a golden set or policy may turn away without somebody saying that it is
     /// meant.
     pub max_denied_percent: u8,
+    /// Permits of jobs.
+    pub jobs: Jobs,
     /// Retention of evidence.
     pub retention: Retention,
     /// Service limits.
@@ -310,6 +339,7 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
     let max_denied_percent =
         golden.integer("max_denied_percent", DEFAULT_MAX_DENIED_PERCENT, 0, 100);
     let max_denied_percent = max_denied_percent.and_then(|percent| u8::try_from(percent).ok());
+    let jobs = jobs(root.table("jobs"));
     let retention = retention(root.table("retention"));
     let limits = service_limits(root.table("limits"));
     let (listen, names, metrics_listen) = service;
@@ -327,6 +357,7 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
         revocation: revocation?,
         allow_pending: allow_pending?,
         max_denied_percent: max_denied_percent?,
+        jobs: jobs?,
         retention: retention?,
         limits: limits?,
     })
@@ -412,6 +443,22 @@ fn pcr(mut table: Table<'_, '_>) -> (Option<PcrSelection>, Option<PcrIndex>) {
         }
     }
     (Some(PcrSelection::new(banks)), tool)
+}
+
+fn jobs(mut table: Table<'_, '_>) -> Option<Jobs> {
+    let all = Jobs::default();
+    let (second, hour, day) = (1, 3600, 24 * 3600);
+    let mut duration = |key, default, min, max| {
+        table.duration(key, default, Duration::from_secs(min), Duration::from_secs(max))
+    };
+    let redeem_within = duration("redeem_within", all.redeem_within, 10 * second, hour);
+    let max_duration = duration("max_duration", all.max_duration, 60 * second, 7 * day);
+    let check_every = duration("check_every", all.check_every, second, hour);
+    Some(Jobs {
+        redeem_within: redeem_within?,
+        max_duration: max_duration?,
+        check_every: check_every?,
+    })
 }
 
 fn retention(mut table: Table<'_, '_>) -> Option<Retention> {

@@ -20,6 +20,7 @@ pub mod endorsements;
 pub mod expectations;
 pub mod ima_manifest;
 pub mod init;
+pub mod jobs;
 pub mod metrics;
 pub mod objects;
 pub mod roots;

@@ -4,6 +4,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use proto::reason::ReasonCode;
 use tokio::net::TcpListener;
 use tonic::Status;
 
@@ -36,6 +37,11 @@ pub fn staged(admitted: bool, would_admit: bool) {
 /// Counts a stream that was turned away.
 pub fn refused_busy() {
     metrics::counter!("assay_streams_refused_total").increment(1);
+}
+
+/// Counts a request about a permit that was refused.
+pub fn permit_refused(code: ReasonCode) {
+    metrics::counter!("assay_permit_requests_refused_total", "code" => code.as_str()).increment(1);
 }
 
 /// Counts a denial that was answered and, by the bounds on records, not recorded.

@@ -21,7 +21,7 @@ use proto::{
     },
     pb::{
         self, admin_server::AdminServer, attestation_server::AttestationServer,
-        reference_server::ReferenceServer,
+        jobs_server::JobsServer, reference_server::ReferenceServer,
     },
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
@@ -32,7 +32,7 @@ use tonic::{
 };
 
 use crate::{
-    attestation::{AttestError, Settings, Verifier},
+    attestation::{AttestError, Issuers, Settings, Verifier},
     ca::{CaDir, CaError, CaRole, Segment, files::FileError},
     clock::Clock,
     config::{Config, EkProfile, Limits, Revocation},
@@ -42,8 +42,8 @@ use crate::{
     metrics,
     server::{self, Peer},
     service::{
-        access::Access, admin::AdminService, attest::AttestationService,
-        reference::ReferenceService,
+        access::Access, admin::AdminService, attest::AttestationService, gate::Gate,
+        jobs::JobService, reference::ReferenceService,
     },
     store::{Admin, By, DATABASE_FILE, DocumentKind, Role, Store, StoreError, StoreOptions},
     tls::{self, AdminAuthority, ServerCertificate, TlsError},
@@ -57,6 +57,8 @@ pub use upkeep::{PUBLIC_FOLDER, PublishError, publish, retention};
 pub const STORE_FOLDER: &str = "store";
 /// Largest administration message: golden sets and imported roots.
 pub const MAX_ADMIN_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+/// Largest request about a permit: an identifier, a few audiences, a signature.
+const MAX_JOB_MESSAGE_BYTES: usize = 16 * 1024;
 /// Attestations under way are given this long when the service stops.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// A connection that answers no ping is closed.
@@ -236,7 +238,7 @@ impl Parts {
     async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<Self>, ServeError> {
         let ca = CaDir::new(&config.state_dir, config.trust_domain.clone());
         // The CA first: an error in it leaves the database alone.
-        let issuer = ca.issuer(CaRole::Nodes)?;
+        let issuers = issuers(&ca)?;
         let bundle = ca.bundle()?;
         let authority = AdminAuthority::load(&ca)?;
         let (chain, key) = ca.server()?;
@@ -249,7 +251,7 @@ impl Parts {
             ek_rules(&config),
             store.clone(),
             Arc::clone(&clock),
-            issuer,
+            issuers,
             bundle,
         )
         .await;
@@ -282,14 +284,14 @@ impl Parts {
         if let Err(error) = server {
             keep(error);
         }
-        match (self.ca.issuer(CaRole::Nodes), self.ca.bundle()) {
-            (Ok(issuer), Ok(bundle)) => {
+        match (issuers(&self.ca), self.ca.bundle()) {
+            (Ok(issuers), Ok(bundle)) => {
                 // A new root: certificates of administrators may lead to it.
                 match tls::server_config(Arc::clone(&self.certificate), &bundle) {
                     Ok(tls) => self.tls.store(Arc::new(tls)),
                     Err(error) => keep(error.into()),
                 }
-                self.verifier.replace_issuer(issuer, bundle);
+                self.verifier.replace_issuers(issuers, bundle);
             }
             (Err(error), _) | (_, Err(error)) => keep(error.into()),
         }
@@ -311,6 +313,10 @@ impl Parts {
     }
 }
 
+fn issuers(ca: &CaDir) -> Result<Issuers, CaError> {
+    Ok(Issuers { nodes: ca.issuer(CaRole::Nodes)?, jobs: ca.issuer(CaRole::Jobs)? })
+}
+
 fn settings(config: &Config) -> Settings {
     Settings {
         trust_domain: config.trust_domain.clone(),
@@ -322,6 +328,7 @@ fn settings(config: &Config) -> Settings {
         max_denied_percent: config.max_denied_percent,
         first_ring: first_ring(config),
         challenge_lifetime: config.limits.challenge_lifetime,
+        jobs: config.jobs.clone(),
     }
 }
 
@@ -500,9 +507,13 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 
 async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
     parts.publish().await?;
-    let attestation = AttestationService::new(Arc::clone(&parts.verifier), &parts.config.limits);
+    let gate = Arc::new(Gate::new(&parts.config.limits));
+    let attestation = AttestationService::new(Arc::clone(&parts.verifier), Arc::clone(&gate));
     let attestation = AttestationServer::new(attestation)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let jobs = JobsServer::new(JobService::new(Arc::clone(&parts.verifier), gate))
+        .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let admin = AdminServer::from_arc(Arc::clone(&parts.admin))
         .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
@@ -513,6 +524,7 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
         .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<AttestationServer<AttestationService>>().await;
+    reporter.set_serving::<JobsServer<JobService>>().await;
     reporter.set_serving::<AdminServer<AdminService>>().await;
     reporter.set_serving::<ReferenceServer<ReferenceService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -521,16 +533,16 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
         .build_v1()
         .map_err(|error| ServeError::Reflection(error.to_string()))?;
     // Nobody unknown calls anything but attestation and health.
-    let gate = |access: Arc<Access>| {
+    let known = |access: Arc<Access>| {
         move |request: Request<()>| {
             access.identify(request.extensions().get::<Peer>())?;
             Ok::<_, Status>(request)
         }
     };
-    let reflection = InterceptedService::new(reflection, gate(Arc::clone(&parts.access)));
+    let reflection = InterceptedService::new(reflection, known(Arc::clone(&parts.access)));
     // Before the request is read: one of administration may be large.
-    let admin = InterceptedService::new(admin, gate(Arc::clone(&parts.access)));
-    let reference = InterceptedService::new(reference, gate(Arc::clone(&parts.access)));
+    let admin = InterceptedService::new(admin, known(Arc::clone(&parts.access)));
+    let reference = InterceptedService::new(reference, known(Arc::clone(&parts.access)));
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -541,6 +553,7 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
         .max_connection_age_grace(STOP_DEADLINE)
         .http2_max_header_list_size(bytes(MAX_HEADER_BYTES))
         .add_service(attestation)
+        .add_service(jobs)
         .add_service(admin)
         .add_service(reference)
         .add_service(health.max_decoding_message_size(MAX_HEALTH_MESSAGE_BYTES))

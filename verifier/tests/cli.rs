@@ -130,7 +130,7 @@ fn no_file_moves_the_cursor_of_who_reads_it() {
     let (path, config) = (file.to_str().expect("path"), folder.path().join("none.toml"));
     for args in [
         &["golden", "diff", path, path][..],
-        &["golden", "check", path],
+        &["golden", "check", path, "--tool-pcr", "14"],
         &["golden", "sign", path, "--key", "none.key"],
         &["golden", "predict", "--from", path, "--uki", path],
         &["golden", "apply", path, "--plan"],

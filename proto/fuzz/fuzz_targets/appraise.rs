@@ -51,6 +51,7 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let message = pb::Evidence::decode_length_delimited(EVIDENCE).expect("the fixture decodes");
     let fixture = Fixture {
         issued: IssuedChallenge {
+            purpose: proto::binding::Purpose::Node,
             challenge: Challenge::new(CHALLENGE),
             verifier_id: VerifierId::new(VERIFIER_ID),
             selection: PcrSelection::new([(HashAlg::Sha256, pcrs)]),

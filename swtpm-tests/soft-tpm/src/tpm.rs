@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proto::{
-    binding::QualifyingData,
+    binding::{Purpose, QualifyingData},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{ChallengeParts, LogKind, LogSuffix, PROTOCOL_VERSION},
     limits::MAX_LOG_CHUNK_BYTES,
@@ -179,6 +179,7 @@ impl SoftTpm {
                 size_bytes: self.log.len() as u64,
             }],
             attestor_version: "soft".into(),
+            job: None,
         }
     }
 
@@ -237,7 +238,8 @@ impl SoftTpm {
         let name_alg = HashAlg::from_tpm(self.node_key.name_alg).unwrap_or(HashAlg::Sha256);
         let name = Name::of(name_alg, &node_key);
         let signer = self.qualified_signer();
-        let data = QualifyingData::for_quote(challenge, verifier, &name, &self.head);
+        let data =
+            QualifyingData::for_quote(&Purpose::Node, challenge, verifier, &name, &self.head);
         let body = self.quote_body(asked.pcr_selection.banks());
         let quote = self.stamped(AttestTemplate::new(body, signer.as_bytes(), data.as_bytes()));
         let node_key = asked.node_key_wanted.then(|| {

@@ -1,7 +1,7 @@
 //! Hello and evidence of one attempt, honest but for the mutations.
 
 use proto::{
-    binding::{Challenge, QualifyingData, VerifierId},
+    binding::{Challenge, Purpose, QualifyingData, VerifierId},
     digest::{Digest, HashAlg},
     evidence::{ChallengeParts, LogKind, LogSuffix, PROTOCOL_VERSION},
     pb,
@@ -85,6 +85,7 @@ impl<'s> Answerer<'s> {
             ak_public: shown,
             logs,
             attestor_version: "attacker".to_owned(),
+            job: None,
         };
         ek::forge(self.site, m, &mut hello)?;
         m.hello(&mut hello)?;
@@ -223,7 +224,13 @@ impl<'s> Answerer<'s> {
             Some("other-node-key") => Name::of(HashAlg::Sha256, b"a key elsewhere"),
             _ => name,
         };
-        let data = QualifyingData::for_quote(&shown_challenge, &verifier, &bound_key, &head);
+        let data = QualifyingData::for_quote(
+            &Purpose::Node,
+            &shown_challenge,
+            &verifier,
+            &bound_key,
+            &head,
+        );
         let mut values = self.values(challenge)?;
         let quote = self.quote(challenge, &ak, &data, &values)?;
         if self.known.is_some() && m.has("replay:quote") {
@@ -348,9 +355,13 @@ impl<'s> Answerer<'s> {
         };
         let verifier = &challenge.verifier_id;
         let data = match m.arg("certify") {
-            Some("as-quote") => {
-                QualifyingData::for_quote(&bound, verifier, &name, &Digest::zero(HashAlg::Sha256))
-            }
+            Some("as-quote") => QualifyingData::for_quote(
+                &Purpose::Node,
+                &bound,
+                verifier,
+                &name,
+                &Digest::zero(HashAlg::Sha256),
+            ),
             _ => QualifyingData::for_node_key(&bound, verifier, &name),
         };
         let certify: Signed = match m.arg("certify") {

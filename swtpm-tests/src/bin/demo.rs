@@ -17,7 +17,7 @@ use attestor::{
     trust::{Learned, Trust},
 };
 use proto::{
-    binding::QualifyingData,
+    binding::{Purpose, QualifyingData},
     digest::{Digest, HashAlg},
     evidence::{ChallengeParts, PROTOCOL_VERSION},
     pb,
@@ -199,6 +199,7 @@ impl Demo {
             ak_public: identity.ak_public.as_bytes().to_vec(),
             logs: Vec::new(),
             attestor_version: "hostile".into(),
+            job: None,
         };
         let trust = Trust::CaFile(self.path("state/bundle.pem"));
         let url = format!("https://{listen}");
@@ -250,8 +251,13 @@ impl Demo {
         for event in proto::tool_log::ToolLogReader::new(log).flatten() {
             head = HashAlg::Sha256.hash(&[head.as_bytes(), event.content_digest().as_bytes()]);
         }
-        let data =
-            QualifyingData::for_quote(&challenge.challenge, &challenge.verifier_id, &name, &head);
+        let data = QualifyingData::for_quote(
+            &Purpose::Node,
+            &challenge.challenge,
+            &challenge.verifier_id,
+            &name,
+            &head,
+        );
         let quote = tpm.quote(*data.as_bytes(), challenge.pcr_selection.clone()).await?;
         let values = tpm.read_pcrs(challenge.pcr_selection.clone()).await?;
         let signed = |attest: attestor::tpm::SignedAttest| pb::SignedAttest {

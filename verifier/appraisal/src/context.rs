@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::{
-    binding::{Challenge, VerifierId},
+    binding::{Challenge, Purpose, VerifierId},
     digest::{Digest, PcrIndex, PcrSelection, PcrSet},
 };
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::{
     ek::TrustedEk,
     ima::ImaPolicy,
     policy::{ReferenceValues, site::SitePolicy},
+    verdict::Finding,
 };
 
 /// What the inventory says of a node.
@@ -60,6 +61,8 @@ pub struct IssuedChallenge {
     pub required: PcrSelection,
     /// After this second the answer is refused.
     pub expires_unix_s: i64,
+    /// What for: the quote is bound to it.
+    pub purpose: Purpose,
 }
 
 /// Who signed the quote, as far as is known before the evidence is read.
@@ -85,6 +88,16 @@ pub struct Expected<'a> {
     pub site: &'a [Arc<SitePolicy>],
 }
 
+/// The job that asks for a permit, as the verifier knows it before the evidence is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobContext {
+    /// What the job is taken for: canonical JSON, each claim with where it comes from.
+    pub claims: String,
+    /// What stands against the job, whatever its node proves.
+    pub findings: Vec<Finding>,
+}
+
 /// Inputs of [`crate::appraise`] besides evidence and signer.
 #[derive(Debug)]
 pub struct AppraisalContext<'a> {
@@ -102,6 +115,8 @@ pub struct AppraisalContext<'a> {
     pub in_force: Expected<'a>,
     /// What would be in force if all that is staged were activated: judged and reported, never enforced.
     pub staged: Option<Expected<'a>>,
+    /// The job, where the challenge is for a permit.
+    pub job: Option<&'a JobContext>,
     /// SHA-256 of the recorded case: evidence and every input here.
     pub case_digest: Digest,
 }

@@ -46,7 +46,7 @@ pub mod x509;
 use std::sync::Arc;
 
 use proto::{
-    binding::QualifyingData,
+    binding::{Purpose, QualifyingData},
     evidence::{Evidence, LogKind, NodeKeyEvidence},
     reason::ReasonCode,
     tool_log::ToolMeasurement,
@@ -177,6 +177,9 @@ fn prove(
         }
     };
     admissible(context, origin.ek_digest())?;
+    if let (Purpose::Permit(_), None) = (&issued.purpose, origin.boot()) {
+        return Err(boot_unproven(&context.node.name).into());
+    }
 
     let quote = SignedQuote::verify(&ak, &evidence.quote)?;
     let log = ReplayedToolLog::replay(
@@ -199,6 +202,7 @@ fn prove(
         }
     };
     let quote = quote.answering(&QualifyingData::for_quote(
+        &issued.purpose,
         &issued.challenge,
         &issued.verifier_id,
         &key.name(),
@@ -305,6 +309,7 @@ fn conclude(
 ) -> Verdict {
     let node = context.node;
     findings.extend(not_active(context));
+    findings.extend(against_the_job(context));
     let reference = match (Denial::all(findings), context.in_force.reference) {
         (Some(denial), _) => return Verdict::Deny(denial),
         (None, Some(reference)) => reference,
@@ -315,6 +320,7 @@ fn conclude(
         grant: Grant {
             node: node.name.clone(),
             pool: node.pool.clone(),
+            purpose: context.challenge.purpose,
             node_key: proven.boot.node_key().clone(),
             case_digest: context.case_digest,
             policy_version: judged_by.to_owned(),
@@ -323,6 +329,20 @@ fn conclude(
             appraised_unix_s: context.now_unix_s,
         },
     })
+}
+
+/// What stands against the job that asks for a permit. A permit is for a job that was judged.
+fn against_the_job(context: &AppraisalContext<'_>) -> Vec<Finding> {
+    match (&context.challenge.purpose, context.job) {
+        (Purpose::Node, None) => Vec::new(),
+        (Purpose::Permit(_), Some(job)) => job.findings.clone(),
+        (Purpose::Node, Some(_)) | (Purpose::Permit(_), None) => vec![Finding::new(
+            ReasonCode::JobClaimsInvalid,
+            "job",
+            "a challenge for a permit, with the job that it is for",
+            "one without the other",
+        )],
+    }
 }
 
 /// What the inventory has against a node that it lets attest.
@@ -345,6 +365,13 @@ fn no_reference_values(pool: &str, observed: &str) -> Finding {
         "an active golden set of this pool",
         observed,
     )
+}
+
+/// A permit stands on a boot that was proven: its quote is all that is new.
+#[must_use]
+pub fn boot_unproven(node: &str) -> Finding {
+    let (expected, observed) = ("a boot that the node has proved", "an AK that is not known");
+    Finding::new(ReasonCode::JobBootUnproven, format!("node {node}"), expected, observed)
 }
 
 /// Whether the inventory lets this EK be this node at all.

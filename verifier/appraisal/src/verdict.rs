@@ -1,6 +1,6 @@
 //! What an appraisal answers: findings, a denial, a verdict.
 
-use proto::{digest::Digest, reason::ReasonCode, tpm::public::Public};
+use proto::{binding::Purpose, digest::Digest, reason::ReasonCode, tpm::public::Public};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::Counters;
@@ -96,7 +96,7 @@ pub enum Verdict {
     Deny(Denial),
 }
 
-/// Permission to issue one certificate, for one node, one key, once, soon.
+/// Permission to issue one certificate, or one job's permit, for one node, one key, once, soon.
 ///
 /// # Proves
 /// Every integrity stage and every policy rule passed for this node and this key. Only [`crate::appraise`] builds it;
@@ -136,6 +136,8 @@ pub struct Grant {
     pub node: String,
     /// Pool of the node, from the inventory.
     pub pool: String,
+    /// What may be issued: a node certificate, or a permit for this job.
+    pub purpose: Purpose,
     /// The certified key: the only one that a certificate may be issued for.
     pub node_key: Public,
     /// SHA-256 of the recorded case.

@@ -30,6 +30,7 @@ fn quoted(booted: &[u8]) -> AttestedPcrs {
         .expect("an acceptable AK");
     let key = evidence.node_key.as_ref().expect("a node key").public.name();
     let answer = QualifyingData::for_quote(
+        &proto::binding::Purpose::Node,
         &site.issued.challenge,
         &site.issued.verifier_id,
         &key,

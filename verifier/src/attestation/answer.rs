@@ -42,6 +42,16 @@ pub(super) fn accepted_by_staged(staged: Option<&StagedOutcome>) -> String {
     label
 }
 
+/// The answer to a job that may start here.
+pub(super) fn permitted(permit: pb::Permit, decision_id: String) -> pb::AttestationResult {
+    pb::AttestationResult {
+        outcome: pb::Outcome::Admit.into(),
+        decision_id,
+        permit: Some(permit),
+        ..Default::default()
+    }
+}
+
 /// The answer to a denied worker: code, subject and observed; what was expected stays here.
 #[must_use]
 pub fn denied(denial: &Denial, decision_id: String) -> Outcome {

@@ -20,6 +20,7 @@ use super::{AttestError, Verifier, boots::Boots, denials::Denials};
 use crate::{
     ca::{Issuer, TrustDomain},
     clock::Clock,
+    config::Jobs,
     documents::Rings,
     endorsements::{EkRules, EndorsementSet},
     expectations::{self, Compiled, Expectations},
@@ -49,8 +50,19 @@ pub struct Settings {
     /// Digest of the first ring of security keys, as `init` wrote it: what approvals go back to. `None`: nothing is
     /// approved.
     pub first_ring: Option<Digest>,
+    /// Permits of jobs.
+    pub jobs: Jobs,
     /// Life of a challenge; at most [`proto::limits::CHALLENGE_LIFETIME`].
     pub challenge_lifetime: Duration,
+}
+
+/// The CAs whose certificates leave the verifier over the wire.
+#[derive(Debug)]
+pub struct Issuers {
+    /// Of nodes.
+    pub nodes: Issuer,
+    /// Of jobs.
+    pub jobs: Issuer,
 }
 
 /// The endorsement set in force, with its stored object.
@@ -72,7 +84,7 @@ impl Verifier {
         rules: EkRules,
         store: Store,
         clock: Arc<dyn Clock>,
-        issuer: Issuer,
+        issuers: Issuers,
         trust_bundle: Vec<Vec<u8>>,
     ) -> Result<Self, AttestError> {
         let last = store.last_decided().await?;
@@ -84,7 +96,7 @@ impl Verifier {
             ek_rules: rules,
             store,
             clock,
-            issuer: ArcSwap::from_pointee(issuer),
+            issuers: ArcSwap::from_pointee(issuers),
             trust_bundle: ArcSwap::from_pointee(trust_bundle),
             endorsements: ArcSwap::from_pointee(Endorsements { set, object, seen }),
             expectations: ArcSwap::default(),
@@ -231,8 +243,8 @@ impl Verifier {
     /// Issues under another CA, and hands out another trust bundle, from now on.
     ///
     /// Attestations that are being answered keep the CA that they began with.
-    pub fn replace_issuer(&self, issuer: Issuer, trust_bundle: Vec<Vec<u8>>) {
-        self.issuer.store(Arc::new(issuer));
+    pub fn replace_issuers(&self, issuers: Issuers, trust_bundle: Vec<Vec<u8>>) {
+        self.issuers.store(Arc::new(issuers));
         self.trust_bundle.store(Arc::new(trust_bundle));
     }
 }
@@ -367,10 +379,10 @@ mod tests {
         assert!(Arc::ptr_eq(&before, &verifier.expectations.load_full()));
         let settings = verifier.settings().clone();
         let dir = crate::ca::tests::created(&folder.path().join("ca2"), 1_800_000_000);
-        let issuer = dir.issuer(crate::ca::CaRole::Nodes).expect("an issuer");
+        let issuers = super::super::testing::issuers(&dir);
         let clock = Arc::new(crate::clock::FixedClock::at(testing::NOW));
         let opened =
-            Verifier::open(settings, EkRules::default(), store, clock, issuer, Vec::new()).await;
+            Verifier::open(settings, EkRules::default(), store, clock, issuers, Vec::new()).await;
         assert!(matches!(opened, Err(AttestError::PolicyUnusable { .. })), "{opened:?}");
     }
 }

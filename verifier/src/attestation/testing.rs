@@ -7,10 +7,11 @@ use proto::{
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
 };
 
-use super::{Settings, Verifier};
+use super::{Issuers, Settings, Verifier};
 use crate::{
-    ca::{CaRole, tests as ca},
+    ca::{CaDir, CaRole, tests as ca},
     clock::FixedClock,
+    config::Jobs,
     endorsements::EkRules,
     store::{Store, testing},
 };
@@ -37,12 +38,18 @@ pub(crate) async fn verifier_after(
         max_denied_percent: 10,
         first_ring,
         challenge_lifetime: Duration::from_secs(60),
+        jobs: Jobs::default(),
     };
     let now = testing::NOW;
     let dir = ca::created(folder, u64::try_from(now).expect("after 1970"));
-    let issuer = dir.issuer(CaRole::Nodes).expect("an issuer");
+    let issuers = issuers(&dir);
     let clock = Arc::new(FixedClock::at(now));
     let opened =
-        Verifier::open(settings, EkRules::default(), store, clock, issuer, Vec::new()).await;
+        Verifier::open(settings, EkRules::default(), store, clock, issuers, Vec::new()).await;
     Arc::new(opened.expect("a verifier"))
+}
+
+pub(crate) fn issuers(dir: &CaDir) -> Issuers {
+    let issuer = |role| dir.issuer(role).expect("an issuer");
+    Issuers { nodes: issuer(CaRole::Nodes), jobs: issuer(CaRole::Jobs) }
 }

@@ -5,9 +5,9 @@
 //! | `bundle.pem` | 0644 | roots that relying parties trust: the current one first, then those that retire |
 //! | `ca/root.pem` | 0644 | the root certificate |
 //! | `ca/root.key` | 0600 | its private key; may be moved off the machine |
-//! | `ca/{nodes,admins,servers}.pem` | 0600 | private key, issuing certificate and further intermediates |
-//! | `ca/{nodes,admins,servers}.request.key` | 0600 | private key of a request that waits for its certificate |
-//! | `ca/retired/ROLE-ID.pem` | 0600 | former issuing certificates; for `nodes` with the key, which signs the last lists |
+//! | `ca/ROLE.pem` | 0600 | private key, issuing certificate and further intermediates |
+//! | `ca/ROLE.request.key` | 0600 | private key of a request that waits for its certificate |
+//! | `ca/retired/ROLE-ID.pem` | 0600 | former issuing certificates; for `nodes` and `jobs` with the key, which signs the last lists |
 //!
 //! Key and certificate of an issuing CA stand in one file, so that one rename exchanges both.
 
@@ -277,7 +277,9 @@ impl CaDir {
             // The admin CA's private key may have been taken away; its certificate must be there.
             match role {
                 CaRole::Admins => drop(self.certificates(role)?),
-                CaRole::Nodes | CaRole::Servers => drop(self.issuer(role)?),
+                CaRole::Nodes | CaRole::Servers | CaRole::Jobs | CaRole::Results => {
+                    drop(self.issuer(role)?);
+                }
             }
             false
         } else {
@@ -334,14 +336,14 @@ impl CaDir {
         load_issuer(role, &self.role_path(role))
     }
 
-    /// Former node CAs whose certificates may still be in use: each signs its own last lists.
+    /// Former CAs of nodes or jobs whose certificates may still be in use: each signs its own last lists.
     ///
     /// # Errors
     /// As [`Self::issuer`].
-    pub fn retired_node_issuers(&self, now_unix_s: u64) -> Result<Vec<Issuer>, CaError> {
+    pub fn retired_issuers(&self, role: CaRole, now_unix_s: u64) -> Result<Vec<Issuer>, CaError> {
         let mut issuers = Vec::new();
-        for path in self.retired_files(CaRole::Nodes)? {
-            let issuer = load_issuer(CaRole::Nodes, &path)?;
+        for path in self.retired_files(role)? {
+            let issuer = load_issuer(role, &path)?;
             if issuer.certificate.is_valid_at(now_unix_s) {
                 issuers.push(issuer);
             }

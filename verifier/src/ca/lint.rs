@@ -24,7 +24,9 @@ use x509_cert::{
 };
 
 use super::{
-    profile::{ATTESTATION_EXTENSION, BACKDATE, NodeFacts, Order, Profile},
+    profile::{
+        ATTESTATION_EXTENSION, BACKDATE, JobFacts, NodeFacts, Order, PERMIT_EXTENSION, Profile,
+    },
     signer::{KeyId, Serial, signature_algorithm},
     spiffe::SpiffeId,
 };
@@ -64,6 +66,7 @@ rules! {
     KeyMatch "key-match" "The public key is the one that was asked for, byte for byte.";
     KeyType "key-type" "The public key is a point on P-256 with named-curve parameters.";
     KeyUsage "key-usage" "The key usage is exactly the profile's (X509-SVID, 4.3).";
+    PermitExtension "permit-extension" "A job's certificate has the permit extension with exactly the facts of its permit; no other certificate has it.";
     Serial "serial" "The serial number is positive, of 16 to 20 bytes, and the one that was drawn.";
     SignatureAlgorithm "signature-algorithm" "The signature algorithm is ecdsa-with-SHA256 without parameters.";
     SpiffeId "spiffe-id" "The URI name is a well-formed SPIFFE ID: a path for a leaf, none for a CA (X509-SVID, 2 and 3).";
@@ -253,12 +256,18 @@ fn allowed(order: &Order) -> Vec<(ObjectIdentifier, bool)> {
         (AuthorityKeyIdentifier::OID, false),
     ];
     if !matches!(order.profile, Profile::Root) {
-        list.push((ExtendedKeyUsage::OID, false));
+        list.push((ExtendedKeyUsage::OID, order.profile.usages_are_critical()));
     }
-    if !matches!(order.profile, Profile::Ca(super::profile::CaRole::Servers)) {
+    if has_names(&order.profile) {
         list.push((SubjectAltName::OID, false));
     }
     list
+}
+
+/// Whether a profile has alternative names: a CA for servers would otherwise name itself in every chain of TLS, and who
+/// stamps time has no identity but its certificate.
+const fn has_names(profile: &Profile) -> bool {
+    !matches!(profile, Profile::Ca(super::profile::CaRole::Servers) | Profile::Timestamp)
 }
 
 fn extensions(tbs: &TbsCertificate, order: &Order) -> Outcome {
@@ -268,8 +277,10 @@ fn extensions(tbs: &TbsCertificate, order: &Order) -> Outcome {
         ensure(!again, Rule::ExtensionDuplicate, || extension.extn_id.to_string())?;
     }
     attestation(extensions, order)?;
+    permit(extensions, order)?;
     let allowed = allowed(order);
-    for extension in extensions.iter().filter(|e| e.extn_id != ATTESTATION_EXTENSION) {
+    let of_ours = [ATTESTATION_EXTENSION, PERMIT_EXTENSION];
+    for extension in extensions.iter().filter(|e| !of_ours.contains(&e.extn_id)) {
         match allowed.iter().find(|(id, _)| *id == extension.extn_id) {
             None => return broken(Rule::ExtensionUnknown, extension.extn_id.to_string()),
             Some((id, critical)) => {
@@ -340,13 +351,31 @@ fn attestation(extensions: &[Extension], order: &Order) -> Outcome {
     }
 }
 
+fn permit(extensions: &[Extension], order: &Order) -> Outcome {
+    let rule = Rule::PermitExtension;
+    let found = extensions.iter().find(|extension| extension.extn_id == PERMIT_EXTENSION);
+    match (&order.profile, found) {
+        (Profile::Job { facts, .. }, Some(extension)) => {
+            ensure(!extension.critical, Rule::Criticality, || {
+                "the permit extension is critical".to_owned()
+            })?;
+            let decoded = JobFacts::from_der(extension.extn_value.as_bytes())
+                .or_else(|error| broken(rule, error.to_string()))?;
+            ensure(decoded == *facts, rule, || "other facts than the permit's".to_owned())
+        }
+        (Profile::Job { .. }, None) => broken(rule, "absent"),
+        (_, Some(_)) => broken(rule, "present in a certificate that is not a job's"),
+        (_, None) => Ok(()),
+    }
+}
+
 fn names(extensions: &[Extension], order: &Order) -> Outcome {
     let rule = Rule::SubjectAltName;
     let expected = order
         .profile
         .names(&order.trust_domain)
         .or_else(|error| broken(rule, error.to_string()))?;
-    if let Profile::Ca(super::profile::CaRole::Servers) = order.profile {
+    if !has_names(&order.profile) {
         return Ok(());
     }
     let found: SubjectAltName = decoded(extensions, rule)?;

@@ -11,7 +11,7 @@
 //! only.
 //!
 //! # Hierarchy
-//! One root, three issuing CAs under it: `nodes`, `admins`, `servers`. The root's key signs issuing
+//! One root, five issuing CAs under it: `nodes`, `admins`, `servers`, `jobs`, `results`. The root's key signs issuing
 //! CAs and nothing else, so that after `verifier init` the operator can move `ca/root.key` off the
 //! machine; serving, issuing, renewing the server certificate and revoking never need it. Each
 //! issuing CA can instead be signed by the site's own PKI ([`CaDir::request`], [`CaDir::import`]).
@@ -36,9 +36,10 @@ pub use self::{
     lint::{LintedTbs, ProfileViolation, Rule},
     profile::{
         ADMIN_LIFETIME, ADMISSION_LIFETIME, ATTESTATION_EXTENSION, AdminSubject, BACKDATE, CaRole,
-        CaSubject, LONG_CA_LIFETIME, MAX_NODE_LIFETIME, MIN_NODE_LIFETIME, NODE_CA_LIFETIME,
-        NodeFacts, NodeSubject, ROOT_LIFETIME, SERVER_LIFETIME, ServerName, ServerNameError,
-        ServerSubject, Subject, Terms, prepare,
+        CaSubject, JOB_LIFETIME, JobFacts, JobScope, JobSubject, LONG_CA_LIFETIME,
+        MAX_NODE_LIFETIME, MIN_NODE_LIFETIME, NODE_CA_LIFETIME, NodeFacts, NodeSubject,
+        PERMIT_EXTENSION, RESULTS_LIFETIME, ROOT_LIFETIME, ResultsSubject, SERVER_LIFETIME,
+        ServerName, ServerNameError, ServerSubject, Subject, Terms, TimestampSubject, prepare,
     },
     signer::{Issued, IssuingKey, KeyId, PrivateKey, Serial, SerialParseError, SignerError, sign},
     spiffe::{
@@ -82,6 +83,9 @@ pub enum CaError {
     /// A file.
     #[error(transparent)]
     File(#[from] files::FileError),
+    /// A job's key is not on P-256.
+    #[error("the job's key is not a point on P-256")]
+    JobKey,
     /// A name that cannot stand in a SPIFFE ID.
     #[error(transparent)]
     Name(#[from] SpiffeError),
@@ -99,6 +103,9 @@ pub enum CaError {
         /// What shows that it existed.
         present: PathBuf,
     },
+    /// A node certificate was to be made from the admission of a job.
+    #[error("the admission is for a job's permit, not for a node certificate")]
+    Purpose,
     /// A root that is still in use was to be retired.
     #[error("the root {root} cannot be retired yet: {why}")]
     RootInUse {

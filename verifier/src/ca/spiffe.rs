@@ -106,6 +106,25 @@ impl TrustDomain {
         SpiffeId { trust_domain: self.clone(), path: format!("/node/{name}") }
     }
 
+    /// `spiffe://TD/pool/POOL`: every job on a worker of the pool.
+    #[must_use]
+    pub fn pool_id(&self, pool: &Segment) -> SpiffeId {
+        SpiffeId { trust_domain: self.clone(), path: format!("/pool/{pool}") }
+    }
+
+    /// `spiffe://TD/pool/POOL/job/SYSTEM/PERMIT`: one job.
+    #[must_use]
+    pub fn job_id(&self, pool: &Segment, system: &Segment, permit: &Segment) -> SpiffeId {
+        let path = format!("/pool/{pool}/job/{system}/{permit}");
+        SpiffeId { trust_domain: self.clone(), path }
+    }
+
+    /// `spiffe://TD/verifier/results`: whoever signs attestation results.
+    #[must_use]
+    pub fn results_id(&self) -> SpiffeId {
+        SpiffeId { trust_domain: self.clone(), path: "/verifier/results".to_owned() }
+    }
+
     /// `spiffe://TD/admin/NAME`.
     #[must_use]
     pub fn admin_id(&self, name: &Segment) -> SpiffeId {

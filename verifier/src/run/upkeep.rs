@@ -95,12 +95,16 @@ fn write(
     // Serial numbers are 128 random bits: one that another of our CAs gave does no harm in a list.
     let list = |issuer: &Issuer| issuer.crl(number, now, CRL_LIFETIME, revoked.to_vec());
     let current = list(&ca.issuer(CaRole::Nodes)?)?;
-    let mut pem = current.to_pem();
-    for former in ca.retired_node_issuers(now)? {
-        pem.push_str(&list(&former)?.to_pem());
+    let jobs = list(&ca.issuer(CaRole::Jobs)?)?;
+    let mut pem = current.to_pem() + &jobs.to_pem();
+    for role in [CaRole::Nodes, CaRole::Jobs] {
+        for former in ca.retired_issuers(role, now)? {
+            pem.push_str(&list(&former)?.to_pem());
+        }
     }
     let bundle = files::certificates_pem(ca.bundle()?.iter().map(Vec::as_slice));
     files::replace(&folder.join("crl.der"), current.der(), MODE_PUBLIC)?;
+    files::replace(&folder.join("crl-jobs.der"), jobs.der(), MODE_PUBLIC)?;
     files::replace(&folder.join("crl.pem"), pem.as_bytes(), MODE_PUBLIC)?;
     files::replace(&folder.join("bundle.pem"), bundle.as_bytes(), MODE_PUBLIC)?;
     Ok(())

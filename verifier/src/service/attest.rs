@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     attestation::{Begun, Outcome, Verifier, denied},
-    config::Limits,
     metrics,
     server::Peer,
 };
@@ -31,10 +30,10 @@ pub struct AttestationService {
 }
 
 impl AttestationService {
-    /// The service of a verifier, within `limits`.
+    /// The service of a verifier, behind a gate.
     #[must_use]
-    pub fn new(verifier: Arc<Verifier>, limits: &Limits) -> Self {
-        Self { verifier, gate: Arc::new(Gate::new(limits)) }
+    pub const fn new(verifier: Arc<Verifier>, gate: Arc<Gate>) -> Self {
+        Self { verifier, gate }
     }
 }
 

@@ -18,7 +18,7 @@ const LOG_PERMIT_BYTES: usize = 4096;
 
 /// Bounds on streams; [`Limits`] has the numbers.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub struct Gate {
     streams: Arc<Semaphore>,
     log_bytes: Arc<Semaphore>,
     streams_per_peer: usize,
@@ -36,7 +36,9 @@ pub(super) struct Place {
 }
 
 impl Gate {
-    pub(super) fn new(limits: &Limits) -> Self {
+    /// A gate with these limits.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
         Self {
             streams: Arc::new(Semaphore::new(limits.streams)),
             log_bytes: Arc::new(Semaphore::new(limits.pending_log_bytes / LOG_PERMIT_BYTES)),

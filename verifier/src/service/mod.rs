@@ -4,6 +4,7 @@ pub mod access;
 pub mod admin;
 mod answer;
 pub mod attest;
-mod gate;
+pub mod gate;
+pub mod jobs;
 pub mod reference;
 pub mod status;

@@ -85,6 +85,53 @@ pub(super) async fn revoke_of_node(
     Ok(serials)
 }
 
+/// As [`revoke_of_node`], what rests on one decision.
+pub(super) async fn revoke_of_decision(
+    tx: &mut Tx,
+    decision_id: &str,
+    reason: &str,
+    by: &By,
+) -> Result<(), StoreError> {
+    let serials: Vec<String> = sqlx::query_scalar(
+        "SELECT serial FROM certificates WHERE decision_id = $1 AND not_after >= $2 AND status <> \
+         'revoked' ORDER BY serial",
+    )
+    .bind(decision_id)
+    .bind(by.at)
+    .fetch_all(&mut tx.conn)
+    .await
+    .map_err(StoreError::database("read certificates"))?;
+    for serial in &serials {
+        revoke(tx, serial, reason, by).await?;
+    }
+    Ok(())
+}
+
+/// Records a certificate that is about to be signed, with its entry.
+pub(super) async fn insert_intent(
+    tx: &mut Tx,
+    intent: &CertificateIntent,
+    decision_id: &str,
+    by: &By,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO certificates (serial, node, decision_id, not_before, not_after, spki_sha256, \
+         status) VALUES ($1, $2, $3, $4, $5, $6, 'intent')",
+    )
+    .bind(&intent.serial)
+    .bind(&intent.node)
+    .bind(decision_id)
+    .bind(intent.not_before)
+    .bind(intent.not_after)
+    .bind(intent.spki_sha256.to_string())
+    .execute(&mut tx.conn)
+    .await
+    .map_err(StoreError::insert("certificate", &intent.serial))?;
+    let (kind, actor, subject) = (AuditKind::CertificateIntent, by.actor.as_str(), &intent.serial);
+    let body = body(intent, decision_id)?;
+    tx.append(Event { kind, at: by.at, actor, subject, body }).await
+}
+
 async fn revoke(tx: &mut Tx, serial: &str, reason: &str, by: &By) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE certificates SET status = 'revoked', revoked_at = $2, revocation_reason = $3 \

@@ -238,6 +238,7 @@ async fn walk(
                 Some(AuditKind::CertificateIntent) => {
                     super::certificates::body_of(conn, &entry).await?
                 }
+                Some(AuditKind::PermitIssued) => super::permits::body_of(conn, &entry).await?,
                 _ => continue,
             };
             if record.as_ref() != Some(&entry.body) {
@@ -265,7 +266,8 @@ async fn records_without_entries(
          audit_entries e ON e.replica = d.replica AND e.seq = d.seq AND e.kind = 'decision' AND \
          e.subject = d.id WHERE e.seq IS NULL UNION ALL SELECT c.serial, '', 0 FROM certificates \
          c LEFT JOIN audit_entries e ON e.subject = c.serial AND e.kind = 'certificate-intent' \
-         WHERE e.seq IS NULL LIMIT 1",
+         WHERE e.seq IS NULL UNION ALL SELECT p.id, '', 0 FROM permits p LEFT JOIN audit_entries \
+         e ON e.subject = p.id AND e.kind = 'permit-issued' WHERE e.seq IS NULL LIMIT 1",
     )
     .fetch_optional(conn)
     .await

@@ -112,6 +112,7 @@ impl Store {
             boot,
             renewed_ak,
             certificate,
+            permit,
             grounds,
             seen,
         } = appraisal;
@@ -120,6 +121,7 @@ impl Store {
             new_node.as_ref().map(|node| node.name.as_str()),
             boot.as_ref().map(|put| put.boot.node.as_str()),
             certificate.as_ref().map(|intent| intent.node.as_str()),
+            permit.as_ref().map(|permit| permit.node.as_str()),
         ])?;
         let prepared = self.prepare(decision).await?;
         self.write(move |tx| {
@@ -131,14 +133,16 @@ impl Store {
                 let by = By::new(ACTOR, prepared.decision.at);
                 let node = match (new_node, &node_name) {
                     (Some(new), _) => Some(Arc::new(nodes::insert(tx, new, &by).await?)),
-                    (None, Some(name)) if boot.is_some() || certificate.is_some() => {
+                    (None, Some(name))
+                        if boot.is_some() || certificate.is_some() || permit.is_some() =>
+                    {
                         let ak_name = boot.as_ref().map(|put| put.boot.ak_name.as_slice());
                         let ak_name = ak_name.or(renewed_ak.as_deref());
                         Some(nodes::of_boot(tx, ak_name, name).await?)
                     }
                     _ => None,
                 };
-                if let (Some(_), Some(node)) = (&certificate, &node)
+                if let (true, Some(node)) = (certificate.is_some() || permit.is_some(), &node)
                     && node.status != NodeStatus::Active
                 {
                     let (name, status) = (node.name.clone(), node.status.as_str());
@@ -159,7 +163,8 @@ impl Store {
                     (Some(put), Some(node)) => Some(boots::put(tx, node, put).await?),
                     _ => None,
                 };
-                let (seq, entry_hash) = recording::insert(tx, prepared, certificate).await?;
+                let (seq, entry_hash) =
+                    recording::insert(tx, prepared, certificate, permit).await?;
                 Ok(Recorded { seq, entry_hash, boot_version })
             })
         })
@@ -316,7 +321,7 @@ impl Store {
 }
 
 /// The one node that all parts of an appraisal are about.
-fn one_name(parts: [Option<&str>; 4]) -> Result<Option<String>, StoreError> {
+fn one_name(parts: [Option<&str>; 5]) -> Result<Option<String>, StoreError> {
     let mut names = parts.into_iter().flatten();
     let Some(name) = names.next() else { return Ok(None) };
     if let Some(other) = names.find(|other| *other != name) {

@@ -25,6 +25,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "reference documents",
         sql: include_str!("migrations/0003_reference_documents.sql"),
     },
+    Migration { version: 4, name: "permits", sql: include_str!("migrations/0004_permits.sql") },
 ];
 
 /// Newest schema version that this program knows.

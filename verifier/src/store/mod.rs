@@ -27,6 +27,7 @@ mod lock;
 mod manifests;
 mod migrate;
 mod nodes;
+mod permits;
 mod recording;
 mod reference;
 mod retention;
@@ -66,13 +67,14 @@ pub use self::{
     changes::{Ground, Seen},
     error::StoreError,
     migrate::SCHEMA_VERSION,
+    permits::{NewPermit, Permit, PermitAnswer, PermitUse},
     reference::EndorsementSet,
     types::{
         ALLOW_LISTED, Admin, AdmissionRule, Appraisal, Boot, By, Certificate, CertificateIntent,
         CertificateStatus, Counters, Decision, DecisionFilter, Document, DocumentHead, DocumentId,
         DocumentKind, DocumentSignature, DocumentState, DocumentStep, Endorsement, EndorsementKind,
         FleetNode, KnownBoot, ManifestSummary, NewDecision, NewDocument, NewManifest, NewNode,
-        Node, NodeChange, NodeStatus, Outcome, PutBoot, Recorded, RecordedDecision,
+        Node, NodeChange, NodeStatus, Outcome, PermitState, PutBoot, Recorded, RecordedDecision,
         RecordedEvidence, Retention, RetentionReport, Role,
     },
 };

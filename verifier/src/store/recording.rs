@@ -7,7 +7,9 @@ use proto::digest::{Digest, HashAlg};
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
-    StoreError, certificates, chain, row,
+    StoreError, certificates, chain, permits,
+    permits::NewPermit,
+    row,
     types::{CertificateIntent, Decision},
     writer::{Event, Tx},
 };
@@ -51,6 +53,7 @@ pub(super) async fn insert(
     tx: &mut Tx,
     prepared: Prepared,
     intent: Option<CertificateIntent>,
+    permit: Option<NewPermit>,
 ) -> Result<(u64, Digest), StoreError> {
     let Prepared { decision, verdict, case, objects } = prepared;
     let entry = tx.next_entry(Event {
@@ -62,12 +65,27 @@ pub(super) async fn insert(
     });
     tx.appended(&entry);
     let intended = intent.map(|intent| Intended::new(tx, intent, &decision)).transpose()?;
+    if let Some(intended) = &intended {
+        tx.appended(&intended.entry);
+    }
+    let issued = match &permit {
+        Some(permit) => Some(tx.next_entry(Event {
+            kind: AuditKind::PermitIssued,
+            at: decision.at,
+            actor: ACTOR,
+            subject: &permit.id,
+            body: permits::body(permit, &decision.id)?,
+        })),
+        None => None,
+    };
+    if let Some(entry) = &issued {
+        tx.appended(entry);
+    }
 
     let mut sql = QueryBuilder::new(chain::INSERT_ENTRY);
     chain::push(&mut sql, &entry)?;
-    if let Some(intended) = &intended {
-        tx.appended(&intended.entry);
-        chain::push(sql.push(", "), &intended.entry)?;
+    for entry in intended.iter().map(|intended| &intended.entry).chain(&issued) {
+        chain::push(sql.push(", "), entry)?;
     }
     push_decision(&mut sql, &decision, &entry)?;
     sql.push("; INSERT INTO decision_evidence (decision_id, verdict, case_bytes) VALUES (");
@@ -83,10 +101,16 @@ pub(super) async fn insert(
     if let Some(Intended { intent, .. }) = &intended {
         push_certificate(&mut sql, intent, &decision.id);
     }
+    if let Some(permit) = &permit {
+        permits::push(&mut sql, permit, &decision.id, decision.at);
+    }
     Tx::end_piece(&mut sql);
     let done = sql.build().execute(&mut tx.conn).await;
-    done.map_err(|error| match &intended {
-        Some(Intended { intent, .. }) if StoreError::is_about(&error, "certificates") => {
+    done.map_err(|error| match (&intended, &permit) {
+        (_, Some(permit)) if StoreError::is_about(&error, "permits") => {
+            StoreError::insert("permit", &permit.id)(error)
+        }
+        (Some(Intended { intent, .. }), _) if StoreError::is_about(&error, "certificates") => {
             StoreError::insert("certificate", &intent.serial)(error)
         }
         _ => StoreError::insert("decision", &decision.id)(error),

@@ -655,7 +655,7 @@ async fn a_database_of_the_first_schema_is_migrated_with_what_it_holds() {
     // What later migrations did is taken back.
     let mut conn = raw(&store).await;
     sql(&mut conn, "DROP TABLE manifests; DROP TABLE reference_signatures").await;
-    sql(&mut conn, "DROP TABLE reference_documents").await;
+    sql(&mut conn, "DROP TABLE reference_documents; DROP TABLE permits").await;
     let first = include_str!("migrations/0001_initial.sql");
     let table = first.split("CREATE TABLE golden_sets").nth(1).expect("the table");
     let table = table.split_inclusive(";").next().expect("its end");

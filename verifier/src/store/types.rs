@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     StoreError,
     changes::{Ground, Seen},
+    permits::NewPermit,
 };
 use crate::objects::StoredObject;
 
@@ -118,6 +119,18 @@ words! {
         Crl = "crl",
     }
 }
+words! {
+    /// Where a job's permit stands.
+    PermitState, "permit state" {
+        /// Waits to be redeemed.
+        Issued = "issued",
+        /// A job runs by it.
+        Redeemed = "redeemed",
+        /// Worth nothing any more.
+        Ended = "ended",
+    }
+}
+
 words! {
     /// State of a certificate.
     CertificateStatus, "certificate status" {
@@ -427,6 +440,8 @@ pub struct Appraisal {
     pub renewed_ak: Option<Vec<u8>>,
     /// The certificate that will be signed; needs an active node.
     pub certificate: Option<CertificateIntent>,
+    /// The permit that will be handed out; needs an active node.
+    pub permit: Option<NewPermit>,
     /// What all this rests on besides the node's record: none of it may have changed since `seen`.
     pub grounds: Vec<Ground>,
     /// [`Store::seen`](super::Store::seen), taken before the grounds were read.
@@ -444,6 +459,7 @@ impl Appraisal {
             boot: None,
             renewed_ak: None,
             certificate: None,
+            permit: None,
             grounds: Vec::new(),
             seen: Seen::default(),
         }

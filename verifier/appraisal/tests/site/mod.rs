@@ -106,6 +106,7 @@ impl Site {
         };
         let tools = banks.iter().map(|(alg, _)| (*alg, set(&[14])));
         let issued = IssuedChallenge {
+            purpose: proto::binding::Purpose::Node,
             challenge: Challenge::new([0xc4; 32]),
             verifier_id: VerifierId::new([0x1d; 32]),
             selection: PcrSelection::new(banks.iter().copied().chain(tools.clone())),

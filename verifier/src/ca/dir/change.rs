@@ -41,8 +41,8 @@ impl CaDir {
         let former = self.issuer(role)?;
         let kept = match role {
             // It still signs the revocation lists for what it issued.
-            CaRole::Nodes => files::read_secret(&path)?,
-            CaRole::Admins | CaRole::Servers => {
+            CaRole::Nodes | CaRole::Jobs => files::read_secret(&path)?,
+            CaRole::Admins | CaRole::Servers | CaRole::Results => {
                 Zeroizing::new(certificates_pem(former.chain.iter().map(Vec::as_slice)))
             }
         };
@@ -56,6 +56,12 @@ impl CaDir {
             CaRole::Nodes => next.push(
                 "reload the verifier; workers get certificates of the new CA as they renew"
                     .to_owned(),
+            ),
+            CaRole::Jobs => next.push(
+                "reload the verifier; jobs get certificates of the new CA from then on".to_owned(),
+            ),
+            CaRole::Results => next.push(
+                "reload the verifier; results are signed under the new CA from then on".to_owned(),
             ),
             CaRole::Admins => next.push(format!(
                 "issue new administrator certificates, then remove {}",
@@ -234,7 +240,7 @@ impl CaDir {
     fn judge(&self, issuer: &Issuer) -> Result<Vec<String>, String> {
         let mut notes = Vec::new();
         let certificate = &issuer.certificate;
-        if issuer.role == CaRole::Nodes && !certificate.signs_crls() {
+        if matches!(issuer.role, CaRole::Nodes | CaRole::Jobs) && !certificate.signs_crls() {
             return Err("its key usage lacks cRLSign, which revocation needs".to_owned());
         }
         let uris = certificate.uris();
@@ -257,7 +263,8 @@ impl CaDir {
         const PROBE: Duration = Duration::from_secs(60);
         let text = |error: &dyn std::error::Error| error.to_string();
         let name: Segment = "probe".parse().map_err(|e| text(&e))?;
-        let key = PrivateKey::generate().map_err(|e| text(&e))?.public().clone();
+        let private = PrivateKey::generate().map_err(|e| text(&e))?;
+        let key = private.public().clone();
         let terms = self.terms(now_unix_s, PROBE);
         let leaf = match issuer.role {
             CaRole::Nodes => issuer
@@ -281,6 +288,13 @@ impl CaDir {
                 .map(|issued| issued.der().to_vec()),
             CaRole::Admins => issuer
                 .issue(AdminSubject::new(name, key), &terms)
+                .map(|issued| issued.der().to_vec()),
+            CaRole::Jobs => {
+                let subject = super::super::JobSubject::probe(&name, key);
+                issuer.issue(subject, &terms).map(|issued| issued.der().to_vec())
+            }
+            CaRole::Results => issuer
+                .issue(super::super::ResultsSubject::new(&private), &terms)
                 .map(|issued| issued.der().to_vec()),
             CaRole::Servers => issuer
                 .issue(

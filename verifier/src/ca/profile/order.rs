@@ -20,7 +20,7 @@ use x509_cert::{
     time::Time,
 };
 
-use super::{ATTESTATION_EXTENSION, BACKDATE, Profile};
+use super::{ATTESTATION_EXTENSION, BACKDATE, PERMIT_EXTENSION, Profile};
 use crate::ca::{
     CaCertificate, CaError, KeyId, Serial, SignerError, TrustDomain,
     lint::{self, LintedTbs},
@@ -147,7 +147,8 @@ impl Order {
         let usages = self.profile.usages();
         if !usages.is_empty() {
             let usages = ExtendedKeyUsage(usages.to_vec());
-            extensions.push(extension(ExtendedKeyUsage::OID, false, &usages)?);
+            let critical = self.profile.usages_are_critical();
+            extensions.push(extension(ExtendedKeyUsage::OID, critical, &usages)?);
         }
         let names = self.profile.names(&self.trust_domain)?;
         if !names.is_empty() {
@@ -155,12 +156,14 @@ impl Order {
         }
         extensions.push(extension(SubjectKeyIdentifier::OID, false, &subject_key)?);
         extensions.push(extension(AuthorityKeyIdentifier::OID, false, &authority_key)?);
-        if let Profile::Node { facts, .. } = &self.profile {
-            extensions.push(Extension {
-                extn_id: ATTESTATION_EXTENSION,
-                critical: false,
-                extn_value: OctetString::new(facts.to_der()?)?,
-            });
+        let facts = match &self.profile {
+            Profile::Node { facts, .. } => Some((ATTESTATION_EXTENSION, facts.to_der()?)),
+            Profile::Job { facts, .. } => Some((PERMIT_EXTENSION, facts.to_der()?)),
+            _ => None,
+        };
+        if let Some((extn_id, facts)) = facts {
+            let extn_value = OctetString::new(facts)?;
+            extensions.push(Extension { extn_id, critical: false, extn_value });
         }
         Ok(Template {
             version: 2,

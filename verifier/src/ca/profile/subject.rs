@@ -4,7 +4,10 @@ use std::{str::FromStr as _, time::Duration};
 
 use appraisal::verdict::Admission;
 use p256::PublicKey;
-use proto::tpm::public::{Curve, KeyKind, Public};
+use proto::{
+    binding::Purpose,
+    tpm::public::{Curve, KeyKind, Public},
+};
 use spki::SubjectPublicKeyInfoOwned;
 use x509_cert::name::Name;
 
@@ -59,10 +62,13 @@ impl NodeSubject {
     /// Redeems an admission: the only way to a node certificate.
     ///
     /// # Errors
-    /// [`CaError::NodeKey`] if the key is not a point on P-256; [`CaError::Name`] if the
-    /// inventory's name or pool cannot stand in a SPIFFE ID.
+    /// [`CaError::Purpose`] for the admission of a job; [`CaError::NodeKey`] if the key is not a point on P-256;
+    /// [`CaError::Name`] if the inventory's name or pool cannot stand in a SPIFFE ID.
     pub fn admitted(admission: Admission, decision_id: &str) -> Result<Self, CaError> {
         let grant = admission.redeem();
+        if grant.purpose != Purpose::Node {
+            return Err(CaError::Purpose);
+        }
         let facts = NodeFacts {
             evidence_digest: sha256(&grant.case_digest)?,
             policy_version: grant.policy_version,
@@ -183,7 +189,7 @@ impl CaSubject {
     }
 }
 
-fn name(text: &str) -> Result<Name, CaError> {
+pub(super) fn name(text: &str) -> Result<Name, CaError> {
     Ok(Name::from_str(text).map_err(SignerError::from)?)
 }
 
@@ -193,6 +199,9 @@ mod sealed {
     impl Sealed for super::AdminSubject {}
     impl Sealed for super::ServerSubject {}
     impl Sealed for super::CaSubject {}
+    impl Sealed for crate::ca::JobSubject {}
+    impl Sealed for crate::ca::ResultsSubject {}
+    impl Sealed for crate::ca::TimestampSubject {}
 }
 
 /// A subject that [`prepare`] accepts.

@@ -55,7 +55,11 @@ fn a_run_that_was_cut_off_is_taken_up() {
     let ca = created(dir.path(), NOW);
     let key = fs::read(ca.root_key_path()).expect("the root key");
     // After the root key; after the root; after one issuing CA; before the bundle.
-    let files = ["bundle.pem", "ca/servers.pem", "ca/admins.pem", "ca/nodes.pem", "ca/root.pem"];
+    let issuing = CaRole::ALL.map(|role| format!("ca/{role}.pem")).into_iter().rev();
+    let files: Vec<String> = std::iter::once("bundle.pem".to_owned())
+        .chain(issuing)
+        .chain(["ca/root.pem".to_owned()])
+        .collect();
     for cut in 1..=files.len() {
         for name in &files[..cut] {
             fs::remove_file(dir.path().join(name)).expect(name);
@@ -152,7 +156,7 @@ fn issuing_cas_rotate_with_overlap() {
     assert_ne!(old.certificate().key_id(), new.certificate().key_id());
     assert_eq!(report.former, old.certificate().key_id().short());
     assert_eq!(report.current, new.certificate().key_id().short());
-    let retired = ca.retired_node_issuers(NOW + 10).expect("retired");
+    let retired = ca.retired_issuers(CaRole::Nodes, NOW + 10).expect("retired");
     assert_eq!(retired.len(), 1);
     let entry = Revoked {
         serial: issued.serial(),
@@ -161,7 +165,7 @@ fn issuing_cas_rotate_with_overlap() {
     };
     retired[0].crl(2, NOW + 10, CRL_LIFETIME, vec![entry]).expect("its last list");
     let end = old.certificate().not_after_unix_s();
-    assert!(ca.retired_node_issuers(end + 1).expect("retired").is_empty());
+    assert!(ca.retired_issuers(CaRole::Nodes, end + 1).expect("retired").is_empty());
     // The former admin CA stays acceptable, its key is gone.
     ca.rotate(CaRole::Admins, NOW + 10).expect("rotated");
     assert_eq!(ca.certificates(CaRole::Admins).expect("both").len(), 2);

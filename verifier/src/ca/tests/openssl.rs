@@ -330,7 +330,7 @@ fn requests_are_good_and_a_sites_own_pki_can_sign_the_node_ca() {
         ca.import(CaRole::Nodes, &chain, now + 5),
         Err(CaError::Certificate { why, .. }) if why.contains("no request is waiting")
     ));
-    assert_eq!(ca.retired_node_issuers(now + 5).expect("retired CAs").len(), 1);
+    assert_eq!(ca.retired_issuers(CaRole::Nodes, now + 5).expect("retired CAs").len(), 1);
 }
 
 struct PublicOf<'a>(&'a str);

@@ -260,8 +260,9 @@ fn each_broken_rule_is_refused_under_its_own_name() {
         assert!(violation.to_string().contains(rule.name()));
         seen.insert(*rule);
     }
-    // Those that a template cannot break are broken in the tests below.
-    let elsewhere = [Rule::CanonicalDer, Rule::UniqueIdentifier, Rule::ValidityIssuer];
+    // Those that a template of a node cannot break are broken in the tests below.
+    let elsewhere =
+        [Rule::CanonicalDer, Rule::PermitExtension, Rule::UniqueIdentifier, Rule::ValidityIssuer];
     for rule in Rule::ALL {
         assert!(seen.contains(rule) || elsewhere.contains(rule), "no test breaks {rule}");
     }
@@ -371,6 +372,12 @@ fn what_the_encoder_makes_always_passes() {
         Profile::Ca(CaRole::Nodes),
         Profile::Ca(CaRole::Admins),
         Profile::Ca(CaRole::Servers),
+        Profile::Ca(CaRole::Jobs),
+        Profile::Ca(CaRole::Results),
+        Profile::Job { scope: JobScope::Pool, facts: job_facts() },
+        Profile::Job { scope: JobScope::Job, facts: job_facts() },
+        Profile::Results,
+        Profile::Timestamp,
         Profile::Admin { name: segment("ada") },
         Profile::Server { names: server },
     ] {
@@ -389,6 +396,92 @@ fn what_the_encoder_makes_always_passes() {
     assert_eq!(judged(&later, &template), Ok(()));
 }
 
+fn job_facts() -> JobFacts {
+    JobFacts {
+        permit: segment("00112233445566778899aabbccddeeff"),
+        system: segment("github"),
+        pool: segment("linux"),
+        node: segment("worker-01"),
+        claims_digest: [3; 32],
+        decision_id: "0067a1b2c3-8f3a".to_owned(),
+    }
+}
+
+fn job_order(scope: JobScope) -> Order {
+    order(Profile::Job { scope, facts: job_facts() })
+}
+
+/// What a job may sign by is what its permit says, and nothing of a node or of the verifier.
+#[test]
+fn a_certificate_of_a_job_is_for_its_permit_and_scope_alone() {
+    let names = |order: &Order| order.profile.names(&order.trust_domain).expect("names");
+    let expected = [
+        (JobScope::Pool, "spiffe://builds.example.org/pool/linux"),
+        (
+            JobScope::Job,
+            "spiffe://builds.example.org/pool/linux/job/github/00112233445566778899aabbccddeeff",
+        ),
+    ];
+    for (scope, id) in expected {
+        let order = job_order(scope);
+        assert_eq!(names(&order), [uri(id)]);
+        let breaks: [(Rule, fn(&mut Template)); 7] = [
+            (Rule::PermitExtension, |t| drop_extension(t, PERMIT_EXTENSION)),
+            (Rule::PermitExtension, |t| {
+                let other = JobFacts { node: segment("worker-02"), ..job_facts() };
+                of(t, PERMIT_EXTENSION).extn_value =
+                    OctetString::new(other.to_der().expect("it encodes")).expect("octets");
+            }),
+            (Rule::PermitExtension, |t| {
+                of(t, PERMIT_EXTENSION).extn_value = OctetString::new([0x30]).expect("octets");
+            }),
+            (Rule::Criticality, |t| of(t, PERMIT_EXTENSION).critical = true),
+            (Rule::AttestationExtension, |t| {
+                of(t, PERMIT_EXTENSION).extn_id = ATTESTATION_EXTENSION;
+            }),
+            (Rule::SubjectAltName, |t| {
+                let names = vec![uri("spiffe://builds.example.org/pool/other")];
+                set(t, SubjectAltName::OID, &SubjectAltName(names));
+            }),
+            (Rule::ExtendedKeyUsage, |t| {
+                let mut more = CaRole::Jobs.usages().to_vec();
+                more.push(const_oid::db::rfc5280::ID_KP_TIME_STAMPING);
+                set(t, ExtendedKeyUsage::OID, &ExtendedKeyUsage(more));
+            }),
+        ];
+        for (rule, break_it) in breaks {
+            let mut template = order.template().expect("a template");
+            break_it(&mut template);
+            assert_eq!(judged(&order, &template).expect_err("broken").rule, rule);
+        }
+    }
+    // Nor does another kind of certificate have it.
+    let order = node_order();
+    let mut template = order.template().expect("a template");
+    let extra = extension(
+        PERMIT_EXTENSION,
+        false,
+        &BasicConstraints { ca: false, path_len_constraint: None },
+    );
+    template.extensions.as_mut().expect("extensions").push(extra.expect("an extension"));
+    let violation = judged(&order, &template).expect_err("a node with a permit");
+    assert_eq!(violation.rule, Rule::PermitExtension);
+}
+
+#[test]
+fn who_stamps_time_may_do_nothing_else() {
+    let order = order(Profile::Timestamp);
+    let mut template = order.template().expect("a template");
+    of(&mut template, ExtendedKeyUsage::OID).critical = false;
+    assert_eq!(judged(&order, &template).expect_err("RFC 3161, 2.3").rule, Rule::Criticality);
+    let mut template = order.template().expect("a template");
+    let usages = CaRole::Results.usages().to_vec();
+    of(&mut template, ExtendedKeyUsage::OID).extn_value =
+        OctetString::new(der::Encode::to_der(&ExtendedKeyUsage(usages)).expect("it encodes"))
+            .expect("octets");
+    assert_eq!(judged(&order, &template).expect_err("too much").rule, Rule::ExtendedKeyUsage);
+}
+
 #[test]
 fn a_server_without_names_is_refused() {
     let order = order(Profile::Server { names: Vec::new() });
@@ -401,6 +494,11 @@ fn a_server_without_names_is_refused() {
 fn facts_survive_their_encoding_and_nothing_else_decodes() {
     let der = facts().to_der().expect("it encodes");
     assert_eq!(NodeFacts::from_der(&der), Ok(facts()));
+    let job = job_facts().to_der().expect("it encodes");
+    assert_eq!(JobFacts::from_der(&job), Ok(job_facts()));
+    for cut in 0..job.len() {
+        assert!(JobFacts::from_der(&job[..cut]).is_err(), "cut at {cut}");
+    }
     for cut in 0..der.len() {
         assert!(NodeFacts::from_der(&der[..cut]).is_err(), "cut at {cut}");
     }

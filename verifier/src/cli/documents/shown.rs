@@ -51,6 +51,11 @@ fn as_signed(text: &str, kind: DocumentKind) -> String {
     document.set_trailing("");
     Bare.visit_document_mut(&mut document);
     let bare = document.to_string();
+    eprintln!(
+        "DBG {bare}\n{:?} {:?}",
+        payload_of(text, kind).map(String::from_utf8),
+        payload_of(&bare, kind).map(String::from_utf8)
+    );
     // Whoever reads it relies on that. Where it is not so, the whole text is shown.
     match (payload_of(text, kind), payload_of(&bare, kind)) {
         (Ok(before), Ok(after)) if before == after => bare,
@@ -127,10 +132,10 @@ description = """
 # the rule
 [[rule]]
 name = 'debug'
-message = "Debug \
+message = """Debug \
     
 
-    mode."
+    mode."""
 expr = '!boot.debug_mode'
 # the end
 "##;

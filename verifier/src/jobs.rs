@@ -1,0 +1,385 @@
+//! Permits of jobs: judged with their quote, redeemed once, continued while their node stays what it proved to be.
+//!
+//! ```text
+//! JobRequest ─▶ AskingJob ─┐
+//! quote over Purpose::Permit ─▶ Admission ─▶ permit(): NewPermit in the decision's transaction
+//! secret + signature ─▶ redeem() ─▶ certificates of the job      (once)
+//! number + signature ─▶ proceed() ─▶ goes on, or has ended and why
+//! ```
+//! Certificates are prepared first, then the store lets the permit be used and records their intents in one transaction,
+//! then they are signed: what ended or was used before gets nothing.
+
+use std::time::Duration;
+
+use appraisal::{
+    context::JobContext,
+    verdict::{Admission, Finding},
+};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use proto::{
+    binding::Purpose,
+    digest::HashAlg,
+    limits::MAX_TEXT_BYTES,
+    pb,
+    permit::{
+        JobKey, JobRequest, audiences_are_bounded, continue_message, end_message, redeem_message,
+    },
+    reason::ReasonCode,
+};
+
+use crate::{
+    attestation::{AttestError, Verifier},
+    ca::{self, CaError, Issued, JOB_LIFETIME, JobScope, JobSubject, LintedTbs, Segment, Terms},
+    credential::random_bytes,
+    store::{By, CertificateIntent, NewPermit, Permit, PermitAnswer, PermitUse, StoreError},
+};
+
+/// Longest wait for a node's renewal beyond the life of its certificate: one that is late comes at once when it can.
+const RENEWAL_GRACE: Duration = Duration::from_secs(60);
+
+/// A job that asks for a permit: what it is taken for, before its node proved anything.
+#[derive(Clone, Debug)]
+pub struct AskingJob {
+    /// What is judged and recorded.
+    pub context: JobContext,
+    /// Its key.
+    key: JobKey,
+    /// Issuer and identifier of its token.
+    token_id: Option<String>,
+}
+
+/// Why a request about a permit is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// By what is known of the permit.
+    #[error("{why}")]
+    Refused {
+        /// Stable code.
+        code: ReasonCode,
+        /// In words.
+        why: String,
+    },
+    /// The verifier failed to answer.
+    #[error(transparent)]
+    Failed(#[from] AttestError),
+}
+
+impl JobError {
+    fn refused(code: ReasonCode, why: impl Into<String>) -> Self {
+        Self::Refused { code, why: why.into() }
+    }
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<CaError> for JobError {
+    fn from(error: CaError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// A certificate that is ready to be signed once the store let the permit be used.
+struct Prepared {
+    tbs: LintedTbs<JobSubject>,
+    scope: JobScope,
+    spiffe_id: String,
+}
+
+impl Verifier {
+    /// What a job is taken for, with all that stands against it.
+    pub(crate) fn judge_job(&self, request: &JobRequest, _now_unix_s: i64) -> AskingJob {
+        let mut findings = Vec::new();
+        let claims = match serde_json::from_slice::<serde_json::Value>(&request.untrusted_claims) {
+            Ok(claims @ serde_json::Value::Object(_)) => claims.to_string(),
+            _ => {
+                findings.push(Finding::new(
+                    ReasonCode::JobClaimsInvalid,
+                    "job",
+                    "a JSON object of claims",
+                    format!("{} bytes that are none", request.untrusted_claims.len()),
+                ));
+                "{}".to_owned()
+            }
+        };
+        if p256_key(&request.key).is_none() {
+            let observed = request.key.digest().to_string();
+            findings.push(Finding::new(
+                ReasonCode::JobKeyInvalid,
+                "job key",
+                "a point on P-256",
+                observed,
+            ));
+        }
+        AskingJob { context: JobContext { claims, findings }, key: request.key, token_id: None }
+    }
+
+    /// Uses the one-shot admission of a job: the permit to be recorded, and what the worker is told.
+    pub(crate) fn permit(
+        &self,
+        admission: Admission,
+        job: AskingJob,
+        ak_name: Vec<u8>,
+        now_unix_s: i64,
+    ) -> Result<(NewPermit, pb::Permit), AttestError> {
+        let grant = admission.redeem();
+        // The admission is for this job's key, or for none.
+        if !matches!(&grant.purpose, Purpose::Permit(bound) if bound.key == job.key.digest()) {
+            return Err(CaError::Purpose.into());
+        }
+        let (id, secret) = (random_bytes()?, random_bytes()?);
+        let jobs = &self.settings().jobs;
+        let permit = NewPermit {
+            id: hex::encode(&id[..16]),
+            secret_sha256: HashAlg::Sha256.hash(&[&secret]),
+            node: grant.node,
+            pool: grant.pool,
+            ak_name,
+            job_key: job.key.as_der().to_vec(),
+            claims: job.context.claims.clone().into_bytes(),
+            token_id: job.token_id,
+            redeem_by: later(now_unix_s, jobs.redeem_within),
+            ends_at: later(now_unix_s, jobs.max_duration),
+        };
+        let told = pb::Permit {
+            id: permit.id.clone(),
+            secret: secret.to_vec(),
+            redeem_within_s: jobs.redeem_within.as_secs(),
+            claims: permit.claims.clone(),
+        };
+        Ok((permit, told))
+    }
+
+    /// Redeems a permit: certificates of the job, once.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub async fn redeem(&self, request: pb::RedeemRequest) -> Result<pb::JobIdentity, JobError> {
+        let now_unix_s = self.now()?;
+        bounded(&request.audiences)?;
+        let secret = HashAlg::Sha256.hash(&[&request.secret]);
+        let permit = self.store().permit_by_secret(&secret).await?;
+        let permit = permit.ok_or_else(|| unknown("this secret"))?;
+        let verifier_id = &self.settings().verifier_id;
+        let message = redeem_message(verifier_id, &request.secret, &request.audiences);
+        signed(&permit, &message, &request.signature)?;
+        self.answer(permit, 0, true, &request.audiences, now_unix_s).await
+    }
+
+    /// Whether a job may go on; new certificates where they are asked for.
+    ///
+    /// # Errors
+    /// [`JobError`]: `PERMIT_ENDED` says that it may not.
+    pub async fn proceed(&self, request: pb::ContinueRequest) -> Result<pb::JobIdentity, JobError> {
+        let now_unix_s = self.now()?;
+        bounded(&request.audiences)?;
+        let permit = self.known(&request.permit_id).await?;
+        let message = continue_message(&self.settings().verifier_id, &request);
+        signed(&permit, &message, &request.signature)?;
+        let pb::ContinueRequest { sequence, rotate, audiences, .. } = request;
+        if sequence == 0 {
+            return Err(JobError::refused(
+                ReasonCode::PermitRequestReplayed,
+                "requests about a permit are numbered from 1",
+            ));
+        }
+        self.answer(permit, sequence, rotate, &audiences, now_unix_s).await
+    }
+
+    /// Ends a permit for the worker that has it.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub async fn end_job(&self, request: pb::EndRequest) -> Result<(), JobError> {
+        let now_unix_s = self.now()?;
+        if request.reason.len() > MAX_TEXT_BYTES {
+            return Err(JobError::refused(
+                ReasonCode::EvidenceLimitExceeded,
+                format!("a reason has at most {MAX_TEXT_BYTES} bytes"),
+            ));
+        }
+        let permit = self.known(&request.permit_id).await?;
+        let message = end_message(&self.settings().verifier_id, &request);
+        signed(&permit, &message, &request.signature)?;
+        let by = By::new(format!("node/{}", permit.new.node), now_unix_s);
+        let pb::EndRequest { permit_id, sequence, reason, .. } = request;
+        match self.store().end_permit(&permit_id, sequence, &reason, by).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::InvalidTransition { .. }) => Err(replayed()),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    async fn known(&self, permit_id: &str) -> Result<Permit, JobError> {
+        let permit = self.store().permit(permit_id).await?;
+        permit.ok_or_else(|| unknown("this identifier"))
+    }
+
+    /// Lets the store decide whether the permit may be used, and signs what was prepared for it.
+    async fn answer(
+        &self,
+        permit: Permit,
+        sequence: u64,
+        with_certificates: bool,
+        _audiences: &[String],
+        now_unix_s: i64,
+    ) -> Result<pb::JobIdentity, JobError> {
+        let issuers = self.issuers();
+        let prepared = match with_certificates {
+            true => self.prepare_job(&permit, now_unix_s)?,
+            false => Vec::new(),
+        };
+        let certificates = prepared.iter().map(|one| intent(one, &permit, now_unix_s)).collect();
+        let lifetime = self.settings().certificate_lifetime.saturating_add(RENEWAL_GRACE);
+        let request = PermitUse {
+            id: permit.new.id.clone(),
+            sequence,
+            proven_since: now_unix_s.saturating_sub(seconds(lifetime)),
+            certificates,
+        };
+        let by = By::new(format!("node/{}", permit.new.node), now_unix_s);
+        let permit = match self.store().use_permit(request, by).await? {
+            PermitAnswer::Good(permit) => permit,
+            refused => return Err(refusal(refused)),
+        };
+        let mut x509 = Vec::with_capacity(prepared.len());
+        for Prepared { tbs, scope, spiffe_id } in prepared {
+            let serial = tbs.serial().to_string();
+            let not_after = i64::try_from(tbs.not_after_unix_s()).unwrap_or(i64::MAX);
+            let issued: Issued<JobSubject> =
+                ca::sign(tbs, issuers.jobs.key()).map_err(CaError::from)?;
+            self.mark_signed(&serial, issued.fingerprint(), now_unix_s).await;
+            let mut chain = vec![issued.der().to_vec()];
+            chain.extend(issuers.jobs.chain().iter().cloned());
+            x509.push(pb::X509Svid {
+                spiffe_id,
+                chain,
+                hint: scope.hint().to_owned(),
+                lifetime_s: left(now_unix_s, not_after),
+            });
+        }
+        Ok(pb::JobIdentity {
+            permit_id: permit.new.id,
+            x509,
+            jwt: Vec::new(),
+            statements: Vec::new(),
+            trust_bundle: self.trust_bundle(),
+            jwt_bundle: Vec::new(),
+            check_within_s: self.settings().jobs.check_every.as_secs(),
+            ends_within_s: left(now_unix_s, permit.new.ends_at),
+        })
+    }
+
+    /// Certificates for the pool and for the job alone.
+    fn prepare_job(&self, permit: &Permit, now_unix_s: i64) -> Result<Vec<Prepared>, JobError> {
+        let issuers = self.issuers();
+        let left = Duration::from_secs(left(now_unix_s, permit.new.ends_at));
+        // Whoever comes after the end is refused by the store, which says why.
+        let lifetime = left.clamp(Duration::from_secs(1), JOB_LIFETIME);
+        let terms = Terms {
+            trust_domain: &self.settings().trust_domain,
+            now_unix_s: u64::try_from(now_unix_s).unwrap_or(0),
+            lifetime,
+        };
+        let system = system_of(&permit.new.claims);
+        let mut prepared = Vec::with_capacity(JobScope::ALL.len());
+        for scope in JobScope::ALL {
+            let subject = JobSubject::assert_from_store(permit, &system, scope)?;
+            let spiffe_id = subject.spiffe_id(terms.trust_domain).to_string();
+            let tbs = ca::prepare(subject, issuers.jobs.certificate(), &terms)?;
+            prepared.push(Prepared { tbs, scope, spiffe_id });
+        }
+        Ok(prepared)
+    }
+}
+
+fn intent(prepared: &Prepared, permit: &Permit, now_unix_s: i64) -> CertificateIntent {
+    CertificateIntent {
+        serial: prepared.tbs.serial().to_string(),
+        node: permit.new.node.clone(),
+        not_before: now_unix_s,
+        not_after: i64::try_from(prepared.tbs.not_after_unix_s()).unwrap_or(i64::MAX),
+        spki_sha256: HashAlg::Sha256.hash(&[&permit.new.job_key]),
+    }
+}
+
+/// The CI system that the claims name; `unknown` where they do not.
+fn system_of(claims: &[u8]) -> Segment {
+    let claims: serde_json::Value = serde_json::from_slice(claims).unwrap_or_default();
+    let named = claims["system"]["value"].as_str().or(claims["system"].as_str());
+    named
+        .and_then(|system| system.parse().ok())
+        .unwrap_or_else(|| "unknown".parse().expect("a segment"))
+}
+
+/// The key as the library that verifies takes it: the uncompressed point, if it is one of the curve.
+fn p256_key(key: &JobKey) -> Option<p256::PublicKey> {
+    use p256::pkcs8::DecodePublicKey as _;
+    p256::PublicKey::from_public_key_der(key.as_der()).ok()
+}
+
+/// Whether the key under the permit's quote signed this.
+fn signed(permit: &Permit, message: &[u8], signature: &[u8]) -> Result<(), JobError> {
+    // The last 65 bytes of the one DER form are the point.
+    let point = permit.new.job_key.iter().skip(permit.new.job_key.len().saturating_sub(65));
+    let point: Vec<u8> = point.copied().collect();
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &point).verify(message, signature).map_err(
+        |_| {
+            JobError::refused(
+                ReasonCode::PermitSignatureInvalid,
+                ReasonCode::PermitSignatureInvalid.meaning(),
+            )
+        },
+    )
+}
+
+fn bounded(audiences: &[String]) -> Result<(), JobError> {
+    match audiences_are_bounded(audiences) {
+        true => Ok(()),
+        false => Err(JobError::refused(
+            ReasonCode::EvidenceLimitExceeded,
+            "at most 8 audiences, of 1 to 255 bytes each",
+        )),
+    }
+}
+
+fn unknown(what: &str) -> JobError {
+    JobError::refused(ReasonCode::PermitUnknown, format!("no permit has {what}"))
+}
+
+fn replayed() -> JobError {
+    let code = ReasonCode::PermitRequestReplayed;
+    JobError::refused(code, code.meaning())
+}
+
+fn refusal(answer: PermitAnswer) -> JobError {
+    let by_code = |code: ReasonCode| JobError::refused(code, code.meaning());
+    match answer {
+        PermitAnswer::AlreadyRedeemed => by_code(ReasonCode::PermitAlreadyRedeemed),
+        PermitAnswer::Expired => by_code(ReasonCode::PermitExpired),
+        PermitAnswer::NotRedeemed => {
+            JobError::refused(ReasonCode::PermitUnknown, "the permit was not redeemed yet")
+        }
+        PermitAnswer::Ended(why) => {
+            JobError::refused(ReasonCode::PermitEnded, format!("the permit ended: {why}"))
+        }
+        PermitAnswer::Replayed | PermitAnswer::Good(_) => replayed(),
+    }
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn later(now_unix_s: i64, by: Duration) -> i64 {
+    now_unix_s.saturating_add(seconds(by))
+}
+
+/// Seconds from now, 0 for what is past.
+fn left(now_unix_s: i64, until_unix_s: i64) -> u64 {
+    u64::try_from(until_unix_s.saturating_sub(now_unix_s)).unwrap_or(0)
+}

@@ -1,0 +1,404 @@
+//! Permits of jobs: issued with their decision, redeemed once, ended.
+
+use proto::digest::Digest;
+use serde::Serialize;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    Store, StoreError,
+    certificates::{self, insert_intent},
+    row,
+    types::{By, CertificateIntent, PermitState},
+    writer::{Event, Tx},
+};
+use crate::audit::{AuditEntry, AuditKind};
+
+/// A permit that is about to be issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NewPermit {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// SHA-256 of the secret that redeems it.
+    pub secret_sha256: Digest,
+    /// Node, from the inventory.
+    pub node: String,
+    /// Its pool.
+    pub pool: String,
+    /// Name of the AK: the boot that it rests on.
+    #[serde(serialize_with = "hexadecimal")]
+    pub ak_name: Vec<u8>,
+    /// DER `SubjectPublicKeyInfo` of the job's key.
+    #[serde(serialize_with = "hexadecimal")]
+    pub job_key: Vec<u8>,
+    /// What the job was taken for: canonical JSON.
+    #[serde(serialize_with = "text")]
+    pub claims: Vec<u8>,
+    /// Issuer and identifier of the CI system's token.
+    pub token_id: Option<String>,
+    /// After this second it cannot be redeemed.
+    pub redeem_by: i64,
+    /// After this second it ends whatever happens.
+    pub ends_at: i64,
+}
+
+fn hexadecimal<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hex::encode(bytes))
+}
+
+fn text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+}
+
+/// A permit as it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Permit {
+    /// What was issued.
+    #[serde(flatten)]
+    pub new: NewPermit,
+    /// Decision that it rests on.
+    pub decision_id: String,
+    /// When it was issued, unix seconds.
+    pub issued_at: i64,
+    /// State.
+    pub state: PermitState,
+    /// Of the last request about it.
+    pub sequence: u64,
+    /// When a job began by it.
+    pub redeemed_at: Option<i64>,
+    /// When it ended.
+    pub ended_at: Option<i64>,
+    /// Why it ended.
+    pub end_reason: Option<String>,
+}
+
+/// Whether a node still is what a permit was issued to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum NodeNow {
+    /// As it was: last proved at this time, unix seconds.
+    Proven(i64),
+    /// Why it is not.
+    Not(String),
+}
+
+fn decode(found: &SqliteRow) -> Result<Permit, StoreError> {
+    Ok(Permit {
+        new: NewPermit {
+            id: row::get(found, "id")?,
+            secret_sha256: row::parse(found, "secret_sha256")?,
+            node: row::get(found, "node")?,
+            pool: row::get(found, "pool")?,
+            ak_name: row::get(found, "ak_name")?,
+            job_key: row::get(found, "job_key")?,
+            claims: row::get(found, "claims")?,
+            token_id: row::get(found, "token_id")?,
+            redeem_by: row::get(found, "redeem_by")?,
+            ends_at: row::get(found, "ends_at")?,
+        },
+        decision_id: row::get(found, "decision_id")?,
+        issued_at: row::get(found, "issued_at")?,
+        state: row::parse(found, "state")?,
+        sequence: row::get_u64(found, "sequence")?,
+        redeemed_at: row::get(found, "redeemed_at")?,
+        ended_at: row::get(found, "ended_at")?,
+        end_reason: row::get(found, "end_reason")?,
+    })
+}
+
+/// What a permit's entry says.
+pub(super) fn body(new: &NewPermit, decision_id: &str) -> Result<Vec<u8>, StoreError> {
+    row::json(&serde_json::json!({ "permit": new, "decision_id": decision_id }))
+}
+
+/// What the entry of this permit must hold, from the permit's own columns.
+pub(super) async fn body_of(
+    conn: &mut SqliteConnection,
+    entry: &AuditEntry,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    match find(conn, "id", &entry.subject).await {
+        Ok(None) => Ok(None),
+        Ok(Some(found)) => body(&found.new, &found.decision_id).map(Some),
+        // Not what was written, whatever it is.
+        Err(StoreError::Corrupt { why, .. }) => Ok(Some(why.into_bytes())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds the row of a permit to the call that writes its decision.
+pub(super) fn push(sql: &mut QueryBuilder<Sqlite>, new: &NewPermit, decision_id: &str, at: i64) {
+    sql.push(
+        "; INSERT INTO permits (id, secret_sha256, decision_id, node, pool, ak_name, job_key, \
+         claims, token_id, issued_at, redeem_by, ends_at, state, sequence) VALUES (",
+    );
+    sql.separated(", ")
+        .push_bind(&new.id)
+        .push_bind(new.secret_sha256.to_string())
+        .push_bind(decision_id)
+        .push_bind(&new.node)
+        .push_bind(&new.pool)
+        .push_bind(&new.ak_name)
+        .push_bind(&new.job_key)
+        .push_bind(&new.claims)
+        .push_bind(&new.token_id)
+        .push_bind(at)
+        .push_bind(new.redeem_by)
+        .push_bind(new.ends_at)
+        .push("'issued'")
+        .push("0");
+    sql.push(")");
+}
+
+async fn find(
+    conn: &mut SqliteConnection,
+    column: &'static str,
+    key: &str,
+) -> Result<Option<Permit>, StoreError> {
+    let sql = format!("SELECT * FROM permits WHERE {column} = $1");
+    let found = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(key).fetch_optional(conn).await;
+    found.map_err(StoreError::database("read a permit"))?.as_ref().map(decode).transpose()
+}
+
+async fn existing(tx: &mut Tx, id: &str) -> Result<Permit, StoreError> {
+    let found = find(&mut tx.conn, "id", id).await?;
+    found.ok_or_else(|| StoreError::NotFound { what: "permit", key: id.to_owned() })
+}
+
+/// Whether the node of a permit still is what it proved to be: same TPM, same boot, active, not denied since.
+async fn node_now(conn: &mut SqliteConnection, permit: &NewPermit) -> Result<NodeNow, StoreError> {
+    let node: Option<(String, String)> =
+        sqlx::query_as("SELECT status, pool FROM nodes WHERE name = $1")
+            .bind(&permit.node)
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(StoreError::database("read a node"))?;
+    match node {
+        Some((status, _)) if status != "active" => {
+            return Ok(NodeNow::Not(format!("node {} is {status}", permit.node)));
+        }
+        Some((_, pool)) if pool != permit.pool => {
+            return Ok(NodeNow::Not(format!("node {} is in the pool {pool} now", permit.node)));
+        }
+        Some(_) => {}
+        None => return Ok(NodeNow::Not(format!("node {} was removed", permit.node))),
+    }
+    let boots: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM boots WHERE ak_name = $1 AND node = $2")
+            .bind(&permit.ak_name)
+            .bind(&permit.node)
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(StoreError::database("read a boot"))?;
+    if boots == 0 {
+        return Ok(NodeNow::Not(format!("node {} has another TPM or boot now", permit.node)));
+    }
+    // A job that is refused for what it says of itself says nothing of its node.
+    let last: Option<(String, i64)> = sqlx::query_as(
+        "SELECT outcome, at FROM decisions WHERE node = $1 AND (purpose = 'node' OR outcome = \
+         'admitted') ORDER BY at DESC, seq DESC LIMIT 1",
+    )
+    .bind(&permit.node)
+    .fetch_optional(conn)
+    .await
+    .map_err(StoreError::database("read a decision"))?;
+    Ok(match last {
+        Some((outcome, at)) if outcome == "admitted" => NodeNow::Proven(at),
+        _ => NodeNow::Not(format!("node {} was denied since", permit.node)),
+    })
+}
+
+async fn end(tx: &mut Tx, permit: &Permit, reason: &str, by: &By) -> Result<(), StoreError> {
+    sqlx::query("UPDATE permits SET state = 'ended', ended_at = $2, end_reason = $3 WHERE id = $1")
+        .bind(&permit.new.id)
+        .bind(by.at)
+        .bind(reason)
+        .execute(&mut tx.conn)
+        .await
+        .map_err(StoreError::database("end a permit"))?;
+    let body = row::json(&serde_json::json!({ "change": "end", "reason": reason }))?;
+    let (kind, actor, subject) = (AuditKind::PermitEnded, by.actor.as_str(), &permit.new.id);
+    tx.append(Event { kind, at: by.at, actor, subject, body }).await
+}
+
+/// Records the certificates that a job is about to get.
+async fn intend(
+    tx: &mut Tx,
+    permit: &Permit,
+    certificates: Vec<CertificateIntent>,
+    by: &By,
+) -> Result<(), StoreError> {
+    for intent in certificates {
+        if intent.node != permit.new.node {
+            let why = format!("is for {:?}, the permit for {:?}", intent.node, permit.new.node);
+            return Err(StoreError::Invalid { what: "certificate", why });
+        }
+        insert_intent(tx, &intent, &permit.decision_id, by).await?;
+    }
+    Ok(())
+}
+
+/// A request about a permit, which a signature of the job's key came with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermitUse {
+    /// The permit.
+    pub id: String,
+    /// Of the request; 0 for the redemption.
+    pub sequence: u64,
+    /// A node that has not proved itself since, unix seconds, ends the permit.
+    pub proven_since: i64,
+    /// Certificates that are about to be signed for the job.
+    pub certificates: Vec<CertificateIntent>,
+}
+
+/// What became of a request about a permit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PermitAnswer {
+    /// Recorded: the job may have what was asked for.
+    Good(Box<Permit>),
+    /// It was redeemed before.
+    AlreadyRedeemed,
+    /// It was not redeemed in time.
+    Expired,
+    /// It was never redeemed, and this is no redemption.
+    NotRedeemed,
+    /// It has ended, now or before; why.
+    Ended(String),
+    /// The sequence does not rise.
+    Replayed,
+}
+
+impl Store {
+    /// Redeems a permit, or goes on by it, in one transaction with the intents of its certificates. A permit whose node is
+    /// not what it proved to be any more ends here.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`].
+    pub async fn use_permit(&self, request: PermitUse, by: By) -> Result<PermitAnswer, StoreError> {
+        self.write(move |tx| {
+            Box::pin(async move {
+                let PermitUse { id, sequence, proven_since, certificates } = request;
+                let mut permit = existing(tx, &id).await?;
+                let is_redemption = sequence == 0;
+                match (permit.state, is_redemption) {
+                    (PermitState::Ended, _) => {
+                        let why = permit.end_reason.unwrap_or_default();
+                        return Ok(PermitAnswer::Ended(why));
+                    }
+                    (PermitState::Redeemed, true) => return Ok(PermitAnswer::AlreadyRedeemed),
+                    (PermitState::Issued, false) => return Ok(PermitAnswer::NotRedeemed),
+                    (PermitState::Issued, true) if by.at > permit.new.redeem_by => {
+                        end(tx, &permit, "it was not redeemed in time", &by).await?;
+                        return Ok(PermitAnswer::Expired);
+                    }
+                    (PermitState::Redeemed, false) if sequence <= permit.sequence => {
+                        return Ok(PermitAnswer::Replayed);
+                    }
+                    (PermitState::Issued, true) | (PermitState::Redeemed, false) => {}
+                }
+                let why = match node_now(&mut tx.conn, &permit.new).await? {
+                    _ if by.at > permit.new.ends_at => Some("its time is up".to_owned()),
+                    NodeNow::Not(why) => Some(why),
+                    NodeNow::Proven(at) if at < proven_since => {
+                        Some(format!("node {} has not renewed its proof", permit.new.node))
+                    }
+                    NodeNow::Proven(_) => None,
+                };
+                if let Some(why) = why {
+                    end(tx, &permit, &why, &by).await?;
+                    certificates::revoke_of_decision(tx, &permit.decision_id, &why, &by).await?;
+                    return Ok(PermitAnswer::Ended(why));
+                }
+                if is_redemption {
+                    permit.state = PermitState::Redeemed;
+                    permit.redeemed_at = Some(by.at);
+                }
+                permit.sequence = sequence;
+                sqlx::query(
+                    "UPDATE permits SET state = 'redeemed', sequence = $2, redeemed_at = $3 WHERE \
+                     id = $1",
+                )
+                .bind(&id)
+                .bind(row::to_i64("sequence", sequence)?)
+                .bind(permit.redeemed_at)
+                .execute(&mut tx.conn)
+                .await
+                .map_err(StoreError::database("use a permit"))?;
+                if is_redemption {
+                    let body = row::json(&serde_json::json!({ "change": "redeem" }))?;
+                    let (kind, actor) = (AuditKind::PermitRedeemed, by.actor.as_str());
+                    tx.append(Event { kind, at: by.at, actor, subject: &id, body }).await?;
+                }
+                intend(tx, &permit, certificates, &by).await?;
+                Ok(PermitAnswer::Good(Box::new(permit)))
+            })
+        })
+        .await
+    }
+
+    /// Ends a permit; one that ended before stays as it was. Returns whether it ended now.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::InvalidTransition`] for a sequence that does not rise.
+    pub async fn end_permit(
+        &self,
+        id: &str,
+        sequence: u64,
+        reason: &str,
+        by: By,
+    ) -> Result<bool, StoreError> {
+        let (id, reason) = (id.to_owned(), reason.to_owned());
+        self.write(move |tx| {
+            Box::pin(async move {
+                let permit = existing(tx, &id).await?;
+                if permit.state == PermitState::Ended {
+                    return Ok(false);
+                }
+                if sequence <= permit.sequence {
+                    let (from, to) = (permit.state.as_str(), PermitState::Ended.as_str());
+                    return Err(StoreError::InvalidTransition {
+                        what: "permit",
+                        key: id,
+                        from,
+                        to,
+                    });
+                }
+                end(tx, &permit, &reason, &by).await?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+
+    /// The permit with this identifier.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn permit(&self, id: &str) -> Result<Option<Permit>, StoreError> {
+        find(&mut *self.reader().await?, "id", id).await
+    }
+
+    /// The permit that this secret redeems.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn permit_by_secret(&self, sha256: &Digest) -> Result<Option<Permit>, StoreError> {
+        find(&mut *self.reader().await?, "secret_sha256", &sha256.to_string()).await
+    }
+
+    /// Permits of a node, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn permits(&self, node: &str, limit: u32) -> Result<Vec<Permit>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM permits WHERE node = $1 ORDER BY issued_at DESC, id LIMIT $2",
+        )
+        .bind(node)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *self.reader().await?)
+        .await
+        .map_err(StoreError::database("list permits"))?;
+        rows.iter().map(decode).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

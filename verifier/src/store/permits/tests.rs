@@ -1,0 +1,219 @@
+use super::*;
+use crate::{
+    audit::BreakKind,
+    store::{Appraisal, NewDecision, NodeChange, Outcome, testing::*},
+};
+
+const SECRET: &str = "secret";
+
+fn permit(id: u8) -> NewPermit {
+    NewPermit {
+        id: format!("{id:032x}"),
+        secret_sha256: digest(&format!("{SECRET} {id}")),
+        node: "n1".to_owned(),
+        pool: "linux".to_owned(),
+        ak_name: boot(1, "n1").ak_name,
+        job_key: vec![0x30, id],
+        claims: b"{\"system\":\"generic\"}".to_vec(),
+        token_id: None,
+        redeem_by: NOW + 120,
+        ends_at: NOW + 3600,
+    }
+}
+
+/// A store with a node that proved its boot, and a permit of it.
+async fn with_permit(new: NewPermit) -> (tempfile::TempDir, Store) {
+    let (folder, store) = store().await;
+    store.put_boot(boot(1, "n1"), None).await.expect("a boot");
+    issue(&store, "d1", new).await.expect("issued");
+    (folder, store)
+}
+
+async fn issue(store: &Store, decision_id: &str, new: NewPermit) -> Result<(), StoreError> {
+    let decision = NewDecision { purpose: "permit".into(), ..decision(decision_id, "n1", NOW) };
+    store.record(Appraisal { permit: Some(new), ..Appraisal::of(decision) }).await.map(drop)
+}
+
+fn request(sequence: u64) -> PermitUse {
+    let id = format!("{:032x}", 1);
+    PermitUse { id, sequence, proven_since: NOW - 60, certificates: Vec::new() }
+}
+
+fn at(seconds: i64) -> By {
+    By::new("job/1", NOW + seconds)
+}
+
+async fn used(store: &Store, sequence: u64, seconds: i64) -> PermitAnswer {
+    store.use_permit(request(sequence), at(seconds)).await.expect("an answer")
+}
+
+fn ended(answer: PermitAnswer, words: &str) {
+    match answer {
+        PermitAnswer::Ended(why) if why.contains(words) => {}
+        other => panic!("{other:?}, expected {words:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_permit_is_redeemed_once_and_then_goes_on_by_rising_numbers() {
+    let (_folder, store) = with_permit(permit(1)).await;
+    assert_eq!(used(&store, 1, 1).await, PermitAnswer::NotRedeemed);
+    let found = store.permit_by_secret(&digest("secret 1")).await.expect("read").expect("there");
+    assert_eq!((found.state, found.new.clone()), (PermitState::Issued, permit(1)));
+    let intent = CertificateIntent { not_after: NOW + 3600, ..intent("41", "n1") };
+    let redemption = PermitUse { certificates: vec![intent], ..request(0) };
+    let answer = store.use_permit(redemption.clone(), at(2)).await.expect("an answer");
+    let PermitAnswer::Good(redeemed) = answer else { panic!("{answer:?}") };
+    assert_eq!((redeemed.state, redeemed.redeemed_at), (PermitState::Redeemed, Some(NOW + 2)));
+    let certificate = store.certificate("41").await.expect("read").expect("intended");
+    assert_eq!(certificate.decision_id, "d1");
+    assert_eq!(used(&store, 0, 3).await, PermitAnswer::AlreadyRedeemed);
+    assert!(matches!(used(&store, 1, 4).await, PermitAnswer::Good(_)));
+    for replayed in [0, 1] {
+        let answer = used(&store, replayed, 5).await;
+        let expected =
+            if replayed == 0 { PermitAnswer::AlreadyRedeemed } else { PermitAnswer::Replayed };
+        assert_eq!(answer, expected);
+    }
+    assert!(matches!(used(&store, 7, 6).await, PermitAnswer::Good(_)));
+    let error = store.end_permit(&permit(1).id, 7, "over", at(7)).await.expect_err("replayed");
+    assert!(matches!(error, StoreError::InvalidTransition { from: "redeemed", .. }), "{error}");
+    assert!(store.end_permit(&permit(1).id, 8, "over", at(7)).await.expect("ended"));
+    assert!(!store.end_permit(&permit(1).id, 9, "again", at(8)).await.expect("as it was"));
+    ended(used(&store, 10, 9).await, "over");
+    ended(used(&store, 0, 9).await, "over");
+    assert_eq!(store.verify_chain(|_, _| {}).await.expect("walk").broken, None);
+}
+
+#[tokio::test]
+async fn a_permit_lapses() {
+    let (_folder, store) = with_permit(permit(1)).await;
+    assert_eq!(used(&store, 0, 121).await, PermitAnswer::Expired);
+    ended(used(&store, 0, 122).await, "in time");
+    issue(&store, "d2", NewPermit { id: format!("{:032x}", 2), ..permit(2) })
+        .await
+        .expect("issued");
+    let request =
+        |sequence| PermitUse { id: format!("{:032x}", 2), proven_since: 0, ..request(sequence) };
+    let good = store.use_permit(request(0), at(10)).await.expect("an answer");
+    assert!(matches!(good, PermitAnswer::Good(_)));
+    ended(store.use_permit(request(1), at(3601)).await.expect("an answer"), "time is up");
+}
+
+/// What the node proved must still hold whenever its permit is used; what the job got is revoked then.
+#[tokio::test]
+async fn a_permit_ends_with_what_its_node_proved() {
+    let denied = || NewDecision { outcome: Outcome::Denied, ..decision("d9", "n1", NOW + 1) };
+    let renewed = || decision("d8", "n1", NOW + 1);
+    let refused_job = || NewDecision { purpose: "permit".into(), ..denied() };
+    let record = async |store: &Store, decision: NewDecision| {
+        store.record(Appraisal::of(decision)).await.map(drop).expect("recorded");
+    };
+    let change = async |store: &Store, what: NodeChange| {
+        store.change_node("n1", None, what, at(1)).await.map(drop).expect("changed");
+    };
+    for (name, words) in [
+        ("nothing", ""),
+        ("another job was refused", ""),
+        ("renewed", ""),
+        ("denied", "denied since"),
+        ("revoked", "is revoked"),
+        ("moved", "pool other now"),
+        ("replaced", "another TPM or boot"),
+        ("removed", "was removed"),
+        ("silent", "has not renewed"),
+    ] {
+        let (_folder, store) = with_permit(permit(1)).await;
+        let intent = CertificateIntent { not_after: NOW + 3600, ..intent("41", "n1") };
+        let redemption = PermitUse { certificates: vec![intent], ..request(0) };
+        store.use_permit(redemption, at(0)).await.expect("redeemed");
+        let reason = "a test".to_owned();
+        match name {
+            "another job was refused" => record(&store, refused_job()).await,
+            "renewed" => record(&store, renewed()).await,
+            "denied" => record(&store, denied()).await,
+            "revoked" => change(&store, NodeChange::Revoke { reason }).await,
+            "moved" => change(&store, NodeChange::MoveTo { pool: "other".to_owned() }).await,
+            "replaced" => {
+                let ek_digest = digest("another");
+                change(&store, NodeChange::ReplaceEk { ek_digest, allow_listed: true, reason })
+                    .await;
+            }
+            "removed" => store.remove_node("n1", "a test", at(1)).await.expect("removed"),
+            _ => {}
+        }
+        let proven_since = if name == "silent" { NOW + 1 } else { NOW };
+        let answer = store.use_permit(PermitUse { proven_since, ..request(1) }, at(2)).await;
+        let answer = answer.expect("an answer");
+        if words.is_empty() {
+            assert!(matches!(answer, PermitAnswer::Good(_)), "{name}: {answer:?}");
+            continue;
+        }
+        match &answer {
+            PermitAnswer::Ended(why) if why.contains(words) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+        let revoked = store.revoked_certificates(NOW + 2).await.expect("read");
+        assert_eq!(revoked.len(), 1, "{name}");
+        ended(
+            store
+                .use_permit(PermitUse { proven_since: 0, ..request(2) }, at(3))
+                .await
+                .expect("an answer"),
+            words,
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_gives_one_permit() {
+    let token_id = Some("issuer jti".to_owned());
+    let (_folder, store) = with_permit(NewPermit { token_id: token_id.clone(), ..permit(1) }).await;
+    let again = issue(&store, "d2", NewPermit { token_id, ..permit(2) }).await;
+    assert!(matches!(again, Err(StoreError::AlreadyExists { what: "permit", .. })), "{again:?}");
+    assert!(store.decision("d2").await.expect("read").is_none(), "nothing was recorded");
+    issue(&store, "d3", permit(2)).await.expect("without a token");
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_active_gets_none() {
+    let (_folder, store) = store().await;
+    store.put_boot(boot(1, "n1"), None).await.expect("a boot");
+    let revoke = NodeChange::Revoke { reason: "a test".to_owned() };
+    store.change_node("n1", None, revoke, by()).await.expect("revoked");
+    let refused = issue(&store, "d1", permit(1)).await;
+    assert!(matches!(refused, Err(StoreError::NodeNotActive { .. })), "{refused:?}");
+}
+
+/// A permit that somebody wrote into the database, or changed, shows in the chain; and none is used twice there.
+#[tokio::test]
+async fn the_chain_holds_permits() {
+    use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
+    let (_folder, store) = with_permit(permit(1)).await;
+    used(&store, 0, 1).await;
+    let options =
+        SqliteConnectOptions::new().filename(store.folder().join(crate::store::DATABASE_FILE));
+    let mut conn = options.connect().await.expect("raw connection");
+    for attempt in [
+        "UPDATE permits SET state = 'issued'",
+        "UPDATE permits SET job_key = x'00'",
+        "UPDATE permits SET redeem_by = 9",
+        "DELETE FROM permits",
+    ] {
+        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(attempt)).execute(&mut conn).await;
+        let error = done.expect_err(attempt).to_string();
+        assert!(error.contains("is never") || error.contains("one use"), "{attempt}: {error}");
+    }
+    let tamper = "DROP TRIGGER permits_no_rewrite; UPDATE permits SET job_key = x'00'";
+    sqlx::raw_sql(sqlx::AssertSqlSafe(tamper)).execute(&mut conn).await.expect("tampered");
+    let broken = store.verify_chain(|_, _| {}).await.expect("walk").broken.expect("broken");
+    assert_eq!(broken.kind, BreakKind::RecordDiffers);
+    let insert = "INSERT INTO permits SELECT '00000000000000000000000000000009', 'sha256:' || \
+                  substr(secret_sha256, 8, 63) || 'x', 'd0', node, pool, ak_name, job_key, claims, token_id, \
+                  issued_at, redeem_by, ends_at, 'issued', 0, NULL, NULL, NULL FROM permits; UPDATE permits SET \
+                  job_key = x'3001' WHERE id LIKE '%1'";
+    store.record(Appraisal::of(decision("d0", "n1", NOW))).await.expect("recorded");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(insert)).execute(&mut conn).await.expect("inserted");
+    let broken = store.verify_chain(|_, _| {}).await.expect("walk").broken.expect("broken");
+    assert_eq!(broken.kind, BreakKind::RecordWithoutEntry);
+}
