@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod ima;
 pub mod limits;
 pub mod reason;
+pub mod spiffe;
 pub mod spki;
 pub mod tool_log;
 pub mod tpm;
