@@ -173,7 +173,8 @@ impl VerifiedToken {
     ///
     /// `exp` must be there and be ahead of `now - leeway`; `nbf` and `iat`, where there, must not be
     /// ahead of `now + leeway`, and before `exp`. No token is accepted for longer than
-    /// `max_lifetime_s`, whatever it says: from `iat` and `nbf` without, from now with the leeway.
+    /// `max_lifetime_s`, whatever it says: from `iat`, or `nbf` where there is no `iat`, and from now
+    /// with the leeway.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -211,7 +212,14 @@ impl VerifiedToken {
                 return Err(ClaimError::NotYetValid { claim, at_unix_s, now_unix_s });
             }
             let found_s = expires.saturating_sub(at_unix_s);
-            if !(1..=max_s).contains(&found_s) {
+            if found_s < 1 {
+                return Err(ClaimError::Lifetime { found_s, max_s });
+            }
+        }
+        // Issuers set `nbf` minutes back for clocks that are late: a life begins where it is issued.
+        if let Some(begin) = issued.or(not_before) {
+            let found_s = expires.saturating_sub(begin);
+            if found_s > max_s {
                 return Err(ClaimError::Lifetime { found_s, max_s });
             }
         }

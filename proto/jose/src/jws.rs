@@ -28,8 +28,8 @@ pub const MAX_HEADER_BYTES: usize = 2 * 1024;
 /// says that a token is within the token; RFC 8725, "Use Appropriate Algorithms" and following.
 const FORBIDDEN: [&str; 9] = ["b64", "crit", "cty", "enc", "jku", "jwk", "x5c", "x5u", "zip"];
 
-/// A token that nobody has vouched for. Only the key's name and the algorithm can be read, which is
-/// what finding the key takes.
+/// A token that nobody has vouched for. Only what finding the key takes can be read: the key's name,
+/// the algorithm and the issuer's.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UnverifiedToken {
     algorithm: Algorithm,
@@ -111,6 +111,23 @@ impl UnverifiedToken {
         self.algorithm
     }
 
+    /// `iss`: who its sender says has issued it. For one thing only: to find the issuer whose keys
+    /// are then asked, as OpenID Connect has it.
+    ///
+    /// # Errors
+    /// [`JwsError::Payload`], [`JwsError::NoIssuer`].
+    pub fn untrusted_issuer(&self) -> Result<String, JwsError> {
+        match self.payload()?.remove("iss") {
+            Some(Value::String(issuer)) => Ok(issuer),
+            _ => Err(JwsError::NoIssuer),
+        }
+    }
+
+    fn payload(&self) -> Result<Map<String, Value>, JwsError> {
+        let payload = self.signed.get(self.header_len.saturating_add(1)..).unwrap_or_default();
+        json::object(&decoded("payload", payload)?).map_err(JwsError::Payload)
+    }
+
     /// Members of the header.
     pub(crate) fn untrusted_header(&self) -> &Map<String, Value> {
         &self.header
@@ -138,14 +155,8 @@ impl UnverifiedToken {
         if !self.algorithm.verifies(key.key(), self.signed.as_bytes(), &self.signature) {
             return Err(JwsError::SignatureInvalid);
         }
-        let payload = self.signed.get(self.header_len.saturating_add(1)..).unwrap_or_default();
-        let payload = decoded("payload", payload)?;
-        let claims = json::object(&payload).map_err(JwsError::Payload)?;
-        Ok(VerifiedToken {
-            algorithm: self.algorithm,
-            key_id: self.key_id,
-            claims: Claims::new(claims),
-        })
+        let claims = Claims::new(self.payload()?);
+        Ok(VerifiedToken { algorithm: self.algorithm, key_id: self.key_id, claims })
     }
 }
 

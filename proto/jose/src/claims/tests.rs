@@ -44,7 +44,8 @@ fn times_are_judged_to_the_second() {
         (json!({"iat": NOW + 61}), "JWT_NOT_YET_VALID"),
         (json!({"iat": NOW - 300}), "accepted"),
         (json!({"iat": NOW - 301}), "JWT_LIFETIME_TOO_LONG"),
-        (json!({"nbf": NOW - 301}), "JWT_LIFETIME_TOO_LONG"),
+        (json!({"nbf": NOW - 301}), "accepted"),
+        (json!({"nbf": NOW + 20, "exp": NOW + 19}), "JWT_LIFETIME_TOO_LONG"),
         (json!({"nbf": NOW + 20, "exp": NOW + 20}), "JWT_LIFETIME_TOO_LONG"),
         (json!({"iat": NOW + 20, "exp": NOW + 19}), "JWT_LIFETIME_TOO_LONG"),
         (json!({"exp": MAX_UNIX_S}), "JWT_LIFETIME_TOO_LONG"),
@@ -76,6 +77,9 @@ fn a_lifetime_is_bounded_also_where_no_beginning_is_said() {
     let until = |exp: i64| code(&json!({"aud": "assay", "exp": exp}), &RULES);
     assert_eq!(until(NOW + 660), "accepted");
     assert_eq!(until(NOW + 661), "JWT_LIFETIME_TOO_LONG");
+    let from = |nbf: i64| code(&json!({"aud": "assay", "exp": NOW + 300, "nbf": nbf}), &RULES);
+    assert_eq!(from(NOW - 300), "accepted");
+    assert_eq!(from(NOW - 301), "JWT_LIFETIME_TOO_LONG");
     assert_eq!(code(&json!({"aud": "assay", "iat": NOW}), &RULES), "JWT_CLAIM_MISSING");
 }
 

@@ -55,9 +55,12 @@ pub enum JwsError {
     /// The signature is not the key's over this header and payload.
     #[error("the token's signature is not by the key it names")]
     SignatureInvalid,
-    /// The payload, signed as it is, is no JSON object.
+    /// The payload is no JSON object.
     #[error("the token's payload does not decode")]
     Payload(#[source] JsonError),
+    /// The payload has no `iss` that is text.
+    #[error("the token does not say who has issued it")]
+    NoIssuer,
 }
 
 impl JwsError {
@@ -75,7 +78,7 @@ impl JwsError {
             Self::KeyUnknown => "JWS_KEY_UNKNOWN",
             Self::KeyUnfit => "JWS_KEY_UNFIT",
             Self::SignatureInvalid => "JWS_SIGNATURE_INVALID",
-            Self::Payload(_) => "JWS_PAYLOAD_INVALID",
+            Self::Payload(_) | Self::NoIssuer => "JWS_PAYLOAD_INVALID",
         }
     }
 }

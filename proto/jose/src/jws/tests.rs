@@ -249,3 +249,18 @@ fn nothing_of_a_token_is_printed() {
     let shown = format!("{parsed:?}");
     assert_eq!(shown, "UnverifiedToken { algorithm: Es256, key_id: \"k\", .. }");
 }
+
+#[test]
+fn the_issuer_is_read_to_find_its_keys() {
+    let signer = Signer::p256();
+    let issuer = |payload: &str| {
+        let header = r#"{"alg":"ES256","kid":"k"}"#;
+        let token = signer.token_of(Algorithm::Es256, header, payload.as_bytes());
+        let token = UnverifiedToken::parse(&token).expect("a token");
+        token.untrusted_issuer().map_err(|error| error.code())
+    };
+    assert_eq!(issuer(r#"{"iss":"https://x.example"}"#), Ok("https://x.example".to_owned()));
+    for payload in ["{}", r#"{"iss":1}"#, r#"{"iss":"a","iss":"a"}"#, "[]"] {
+        assert_eq!(issuer(payload), Err("JWS_PAYLOAD_INVALID"), "{payload}");
+    }
+}
