@@ -8,6 +8,7 @@ pub mod digest;
 pub mod eventlog;
 pub mod evidence;
 pub mod ima;
+pub mod job;
 pub mod limits;
 pub mod reason;
 pub mod spiffe;
