@@ -355,6 +355,57 @@ impl JobClaims {
         if out.canonical_json().as_bytes() == bytes { Ok(out) } else { Err(JobError::Encoding) }
     }
 
+    /// The claims with where each comes from, as the verifier records and hands them out.
+    ///
+    /// # Format
+    /// A JSON object without white space, members sorted: `system` is a text, every other member an object with `source`
+    /// (`environment` or `platform_token`) and `value`.
+    #[must_use]
+    pub fn json_with_sources(&self) -> String {
+        let mut members: Map<String, Value> = self
+            .iter()
+            .map(|(claim, found)| {
+                let sourced = serde_json::json!({ "source": found.source, "value": found.value });
+                (claim.as_str().to_owned(), sourced)
+            })
+            .collect();
+        members.insert(SYSTEM.to_owned(), self.system.as_str().into());
+        Value::Object(members).to_string()
+    }
+
+    /// Reads what [`Self::json_with_sources`] gives, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::from_canonical_json`].
+    pub fn from_json_with_sources(bytes: &[u8]) -> Result<Self, JobError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Sourced {
+            source: Source,
+            value: String,
+        }
+        // Twice the encoding without sources: their names and braces.
+        if bytes.len() > 2 * MAX_JOB_CLAIMS_BYTES {
+            return Err(JobError::Encoding);
+        }
+        let mut members: Map<String, Value> =
+            serde_json::from_slice(bytes).map_err(|_| JobError::Encoding)?;
+        let Some(Value::String(system)) = members.remove(SYSTEM) else {
+            return Err(JobError::Encoding);
+        };
+        let mut claims = Vec::new();
+        for (name, value) in members {
+            let claim = JobClaim::ALL.into_iter().find(|claim| claim.as_str() == name);
+            let sourced = serde_json::from_value::<Sourced>(value);
+            let (Some(claim), Ok(Sourced { source, value })) = (claim, sourced) else {
+                return Err(JobError::Encoding);
+            };
+            claims.push((claim, value, source));
+        }
+        let out = Self::new(system.parse()?, claims)?;
+        if out.json_with_sources().as_bytes() == bytes { Ok(out) } else { Err(JobError::Encoding) }
+    }
+
     /// SHA-256 of [`Self::canonical_json`].
     #[must_use]
     pub fn digest(&self) -> Digest {

@@ -65,8 +65,6 @@ pub const MAX_TOOLS: usize = 1_000;
 pub const MAX_PATH_BYTES: usize = 4096;
 /// Free text from a worker (tool name, version, package).
 pub const MAX_TEXT_BYTES: usize = 256;
-/// What a worker says of a job: a dozen claims of [`MAX_TEXT_BYTES`] twice over.
-pub const MAX_JOB_CLAIMS_BYTES: usize = 8 * 1024;
 /// A CI system's signed token: those of today have 2 kB at most.
 pub const MAX_JOB_TOKEN_BYTES: usize = 16 * 1024;
 /// Audiences of JWT-SVIDs in one request.

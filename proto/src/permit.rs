@@ -9,7 +9,8 @@ use crate::{
     binding::{JobBinding, VerifierId},
     digest::{Digest, HashAlg},
     evidence::EvidenceError,
-    limits::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES, MAX_JOB_CLAIMS_BYTES, MAX_JOB_TOKEN_BYTES},
+    job::MAX_JOB_CLAIMS_BYTES,
+    limits::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES, MAX_JOB_TOKEN_BYTES},
     pb,
     reason::ReasonCode,
 };

@@ -19,6 +19,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use proto::{
     binding::Purpose,
     digest::HashAlg,
+    job::{JobClaims, Source},
     limits::MAX_TEXT_BYTES,
     pb,
     permit::{
@@ -29,7 +30,7 @@ use proto::{
 
 use crate::{
     attestation::{AttestError, Verifier},
-    ca::{self, CaError, Issued, JOB_LIFETIME, JobScope, JobSubject, LintedTbs, Segment, Terms},
+    ca::{self, CaError, Issued, JOB_LIFETIME, JobScope, JobSubject, LintedTbs, Terms},
     credential::random_bytes,
     store::{By, CertificateIntent, NewPermit, Permit, PermitAnswer, PermitUse, StoreError},
 };
@@ -94,16 +95,17 @@ impl Verifier {
     /// What a job is taken for, with all that stands against it.
     pub(crate) fn judge_job(&self, request: &JobRequest, _now_unix_s: i64) -> AskingJob {
         let mut findings = Vec::new();
-        let claims = match serde_json::from_slice::<serde_json::Value>(&request.untrusted_claims) {
-            Ok(claims @ serde_json::Value::Object(_)) => claims.to_string(),
-            _ => {
+        let read = JobClaims::from_canonical_json(&request.untrusted_claims, Source::Environment);
+        let claims = match read {
+            Ok(claims) => claims.json_with_sources(),
+            Err(error) => {
                 findings.push(Finding::new(
                     ReasonCode::JobClaimsInvalid,
                     "job",
-                    "a JSON object of claims",
-                    format!("{} bytes that are none", request.untrusted_claims.len()),
+                    "claims in their canonical encoding",
+                    error.to_string(),
                 ));
-                "{}".to_owned()
+                String::new()
             }
         };
         if p256_key(&request.key).is_none() {
@@ -285,10 +287,9 @@ impl Verifier {
             now_unix_s: u64::try_from(now_unix_s).unwrap_or(0),
             lifetime,
         };
-        let system = system_of(&permit.new.claims);
         let mut prepared = Vec::with_capacity(JobScope::ALL.len());
         for scope in JobScope::ALL {
-            let subject = JobSubject::assert_from_store(permit, &system, scope)?;
+            let subject = JobSubject::assert_from_store(permit, scope)?;
             let spiffe_id = subject.spiffe_id(terms.trust_domain).to_string();
             let tbs = ca::prepare(subject, issuers.jobs.certificate(), &terms)?;
             prepared.push(Prepared { tbs, scope, spiffe_id });
@@ -305,15 +306,6 @@ fn intent(prepared: &Prepared, permit: &Permit, now_unix_s: i64) -> CertificateI
         not_after: i64::try_from(prepared.tbs.not_after_unix_s()).unwrap_or(i64::MAX),
         spki_sha256: HashAlg::Sha256.hash(&[&permit.new.job_key]),
     }
-}
-
-/// The CI system that the claims name; `unknown` where they do not.
-fn system_of(claims: &[u8]) -> Segment {
-    let claims: serde_json::Value = serde_json::from_slice(claims).unwrap_or_default();
-    let named = claims["system"]["value"].as_str().or(claims["system"].as_str());
-    named
-        .and_then(|system| system.parse().ok())
-        .unwrap_or_else(|| "unknown".parse().expect("a segment"))
 }
 
 /// The key as the library that verifies takes it: the uncompressed point, if it is one of the curve.

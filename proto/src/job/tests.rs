@@ -246,3 +246,32 @@ fn a_claim_is_made_once() {
         assert_eq!(json, format!("\"{system}\""));
     }
 }
+
+#[test]
+fn sources_survive_their_encoding_and_nothing_else_is_read() {
+    let claims = JobClaims::new(
+        CiSystem::GitHub,
+        [
+            (JobClaim::RunId, "42".to_owned(), Source::PlatformToken),
+            (JobClaim::Job, "build \"x\"".to_owned(), Source::Environment),
+        ],
+    )
+    .expect("claims");
+    let json = claims.json_with_sources();
+    assert_eq!(
+        json,
+        r#"{"job":{"source":"environment","value":"build \"x\""},"run_id":{"source":"platform_token","value":"42"},"system":"github"}"#
+    );
+    assert_eq!(JobClaims::from_json_with_sources(json.as_bytes()), Ok(claims));
+    for other in [
+        json.replace(':', ": "),
+        json.replace("environment", "hearsay"),
+        json.replace("\"system\":\"github\"", "\"system\":\"github\",\"system\":\"github\""),
+        json.replace("\"value\":\"42\"", "\"value\":42"),
+        json.replace("run_id", "run"),
+    ] {
+        assert_ne!(other, json);
+        let refused = JobClaims::from_json_with_sources(other.as_bytes());
+        assert_eq!(refused, Err(JobError::Encoding), "{other}");
+    }
+}

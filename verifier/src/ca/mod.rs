@@ -83,6 +83,9 @@ pub enum CaError {
     /// A file.
     #[error(transparent)]
     File(#[from] files::FileError),
+    /// A job's claims are not what the verifier records.
+    #[error("the job's claims cannot be read")]
+    JobClaims(#[source] proto::job::JobError),
     /// A job's key is not on P-256.
     #[error("the job's key is not a point on P-256")]
     JobKey,

@@ -3,7 +3,7 @@
 use const_oid::ObjectIdentifier;
 use der::{Decode, Encode, Sequence, asn1::OctetString};
 use p256::{PublicKey, pkcs8::DecodePublicKey as _};
-use proto::permit::JobKey;
+use proto::{job::JobClaims, permit::JobKey};
 use spki::SubjectPublicKeyInfoOwned;
 
 use super::{Profile, Subject, order::Terms, subject::name};
@@ -66,7 +66,7 @@ pub struct JobFacts {
     pub pool: Segment,
     /// Node that the job runs on.
     pub node: Segment,
-    /// SHA-256 of the job's claims, as the verifier recorded them.
+    /// SHA-256 of the job's claims: `JobClaims::digest`.
     pub claims_digest: [u8; 32],
     /// Identifier of the decision, for `verifier replay`.
     pub decision_id: String,
@@ -141,21 +141,17 @@ impl JobSubject {
     /// used: see `Store::use_permit`.
     ///
     /// # Errors
-    /// [`CaError::JobKey`] if the key is not a point on P-256; [`CaError::Name`] if a recorded name cannot stand in a SPIFFE
+    /// [`CaError::JobKey`] if the key is not a point on P-256; [`CaError::JobClaims`]; [`CaError::Name`] if a recorded name cannot stand in a SPIFFE
     /// ID.
-    pub fn assert_from_store(
-        permit: &Permit,
-        system: &Segment,
-        scope: JobScope,
-    ) -> Result<Self, CaError> {
+    pub fn assert_from_store(permit: &Permit, scope: JobScope) -> Result<Self, CaError> {
         let new = &permit.new;
-        let digest = proto::digest::HashAlg::Sha256.hash(&[&new.claims]);
+        let claims = JobClaims::from_json_with_sources(&new.claims).map_err(CaError::JobClaims)?;
         let facts = JobFacts {
             permit: new.id.parse()?,
-            system: system.clone(),
+            system: claims.system().as_str().parse()?,
             pool: new.pool.parse()?,
             node: new.node.parse()?,
-            claims_digest: digest.as_bytes().try_into().map_err(|_| CaError::JobKey)?,
+            claims_digest: claims.digest().as_bytes().try_into().map_err(|_| CaError::JobKey)?,
             decision_id: permit.decision_id.clone(),
         };
         Ok(Self { scope, facts, key: job_spki(&new.job_key)? })
