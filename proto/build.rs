@@ -3,7 +3,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=attest");
-    let files = ["service", "job", "admin", "reference", "case"]
+    let files = ["service", "job", "gate", "admin", "reference", "case"]
         .map(|name| format!("attest/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

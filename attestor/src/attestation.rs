@@ -6,10 +6,11 @@ use std::{
 };
 
 use proto::{
-    binding::{Purpose, QualifyingData},
+    binding::{Purpose, QualifyingData, VerifierId},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
     evidence::{ChallengeParts, EvidenceError, LogKind, PROTOCOL_VERSION},
     pb,
+    permit::JobRequest,
     tpm::attest::{Attest, Attested},
 };
 
@@ -41,6 +42,9 @@ const PROVE_AGAIN: [&str; 9] = [
     "TOOL_LOG_OFFSET_INVALID",
     "AK_ACTIVATION_FAILED",
 ];
+
+/// A job's permit stands on a boot that the verifier has on record.
+const BOOT_UNPROVEN: &str = "JOB_BOOT_UNPROVEN";
 
 /// Longest time between attestations, whatever the verifier asks for.
 const MAX_RENEWAL_DELAY: Duration = Duration::from_secs(24 * 3600);
@@ -129,6 +133,17 @@ pub struct Answered {
     pub measured: Measured,
     /// Roots to trust from now on; changed by an admission only.
     pub bundle: Learned,
+    /// The fleet that the challenge was of; `None` where there was none.
+    pub verifier_id: Option<VerifierId>,
+}
+
+impl Answered {
+    /// Whether the node has to prove itself before it can vouch for a job.
+    #[must_use]
+    pub fn needs_proof(&self) -> bool {
+        let mut codes = self.result.findings.iter().map(|finding| finding.code.as_str());
+        codes.any(|code| code == BOOT_UNPROVEN) || wants_proof(&self.result)
+    }
 }
 
 impl Attester {
@@ -229,24 +244,34 @@ impl Attester {
     /// [`AttestError`] where there was no verdict.
     pub async fn attest(&mut self) -> Result<Answered, AttestError> {
         let renewal = self.identity.is_some();
-        match self.try_attest().await {
+        match self.try_attest(None).await {
             Ok(answered) if renewal && wants_proof(&answered.result) => {
                 tracing::info!("proving this boot again");
                 self.forget_boot();
-                self.try_attest().await
+                self.try_attest(None).await
             }
             Err(AttestError::Tpm(error)) if renewal && error.needs_enrollment() => {
                 tracing::info!(%error, "the TPM lost our keys; proving this boot anew");
                 self.forget_boot();
-                self.try_attest().await
+                self.try_attest(None).await
             }
             Err(error @ AttestError::OtherLog { .. }) if renewal => {
                 tracing::info!(%error, "proving this boot anew");
                 self.forget_boot();
-                self.try_attest().await
+                self.try_attest(None).await
             }
             other => other,
         }
+    }
+
+    /// Proves this worker for a job, with every tool measured anew: the answer has a permit, or says why not.
+    ///
+    /// Where the answer [needs proof](Answered::needs_proof), the node attests first, and the job asks again.
+    ///
+    /// # Errors
+    /// [`AttestError`] where there was no verdict.
+    pub async fn permit(&mut self, job: pb::JobRequest) -> Result<Answered, AttestError> {
+        self.try_attest(Some(job)).await
     }
 
     /// Events in this boot's tool log.
@@ -269,8 +294,12 @@ impl Attester {
         self.local.lock().unwrap_or_else(PoisonError::into_inner).reconciled = false;
     }
 
-    async fn try_attest(&mut self) -> Result<Answered, AttestError> {
-        let measured = self.measure(false).await?;
+    async fn try_attest(&mut self, job: Option<pb::JobRequest>) -> Result<Answered, AttestError> {
+        let purpose = match job.clone().map(JobRequest::try_from).transpose()? {
+            Some(job) => Purpose::Permit(job.binding()),
+            None => Purpose::Node,
+        };
+        let measured = self.measure(job.is_some()).await?;
         let identity = match &self.identity {
             Some(identity) => identity.clone(),
             None => {
@@ -287,23 +316,25 @@ impl Attester {
             self.bundle = Learned::default();
         }
         let channel = connect(&self.settings.url, &given, &self.bundle, &DEADLINES).await?;
-        let hello = self.hello(&identity).await?;
+        let hello = pb::Hello { job, ..self.hello(&identity).await? };
         let (conversation, answer) = Conversation::begin(channel, hello, &DEADLINES).await?;
         let challenge = match answer {
             Answer::Challenge(challenge) => ChallengeParts::try_from(*challenge)?,
             Answer::Result(result) => {
                 let bundle = self.bundle.clone();
-                return Ok(Answered { result: *result, node_key: None, measured, bundle });
+                let (node_key, verifier_id) = (None, None);
+                return Ok(Answered { result: *result, node_key, measured, bundle, verifier_id });
             }
         };
-        let (evidence, logs) = self.evidence(&challenge).await?;
+        let (evidence, logs) = self.evidence(&challenge, &purpose).await?;
         let result = conversation.finish(evidence, logs).await?;
         // Only an admission changes whom the worker trusts, and only to certificates that can be used.
         if result.outcome() == pb::Outcome::Admit && usable(&result.trust_bundle) {
             self.bundle = given.learned(result.trust_bundle.clone());
         }
         let (node_key, bundle) = (self.node_key.clone(), self.bundle.clone());
-        Ok(Answered { result, node_key, measured, bundle })
+        let verifier_id = Some(challenge.verifier_id);
+        Ok(Answered { result, node_key, measured, bundle, verifier_id })
     }
 
     async fn hello(&self, identity: &Identity) -> Result<pb::Hello, AttestError> {
@@ -347,6 +378,7 @@ impl Attester {
     async fn evidence(
         &mut self,
         challenge: &ChallengeParts,
+        purpose: &Purpose,
     ) -> Result<(pb::Evidence, Vec<Suffix>), AttestError> {
         let activation_secret = match &challenge.credential {
             Some((id_object, encrypted_secret)) => self
@@ -377,7 +409,7 @@ impl Attester {
         };
         let (head, log_values, mut logs) = self.tool_log(challenge).await?;
         let data = QualifyingData::for_quote(
-            &Purpose::Node,
+            purpose,
             &challenge.challenge,
             &challenge.verifier_id,
             &name,

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     attestation::{Answered, AttestError, Attester, renewal_delay},
+    jobs::{Ask, Asked, Counter, DeskError, NodeState, Permitted},
     output::{Output, OutputError, Reason, Status, write_bundle},
 };
 
@@ -86,11 +87,19 @@ pub fn keep(
     Ok(status)
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until `ends` is ready; jobs that ask are served between attestations.
 ///
 /// A file that cannot be written (a full disk) is logged and written again at the next attestation.
-pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
-    let mut ends = pin!(ended());
+pub async fn run(
+    mut attester: Attester,
+    output: Output,
+    plan: Plan,
+    (mut asks, node): Counter,
+    ends: impl Future<Output = ()>,
+) {
+    let mut ends = pin!(ends);
+    // A job that waits for its node's own proof.
+    let mut waiting: Option<Ask> = None;
     let (changed, mut changes) = mpsc::channel(1);
     let mut watch = Watch::new(changed);
     let mut backoff = MIN_BACKOFF;
@@ -113,6 +122,14 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
                     DENIED_RETRY
                 };
                 watch.follow(answered.measured.directories());
+                node.send_replace(stands(&answered, attester.log_events()));
+                if let Some(ask) = waiting.take() {
+                    let asked = match admitted {
+                        true => permitted(&mut attester, &ask).await.into_answer(),
+                        false => Err(DeskError::Denied(Box::new(answered.result.clone()))),
+                    };
+                    ask.answer(asked);
+                }
                 match keep(&output, &answered, Some(&plan), Some(wait)) {
                     Ok(status) => {
                         report(&status);
@@ -125,6 +142,9 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
                 }
             }
             Err(error) => {
+                if let Some(ask) = waiting.take() {
+                    ask.answer(Err(DeskError::Failed(crate::chain(&error))));
+                }
                 let wait = renewal_delay(backoff, random());
                 backoff = (backoff * 2).min(MAX_BACKOFF);
                 failed(&output, &error, wait);
@@ -139,6 +159,22 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
                 () = &mut ends => return stopping(),
                 () = sleep_until(renew) => break,
                 () = sleep_until(measure_at) => {}
+                Some(ask) = asks.recv() => {
+                    let before = attester.log_events();
+                    match permitted(&mut attester, &ask).await {
+                        Vouched::NeedsProof => {
+                            waiting = Some(ask);
+                            break;
+                        }
+                        vouched => ask.answer(vouched.into_answer()),
+                    }
+                    if attester.log_events() != before {
+                        tracing::info!("a tool changed: attesting at once");
+                        node.send_modify(|node| node.tool_events = attester.log_events());
+                        break;
+                    }
+                    continue;
+                }
                 _ = changes.recv() => {
                     tokio::time::sleep(SETTLE).await;
                     while changes.try_recv().is_ok() {}
@@ -148,6 +184,8 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
             match attester.measure(false).await {
                 Ok(_) if attester.log_events() != before => {
                     tracing::info!("a tool changed: attesting at once");
+                    // Jobs need no verdict to end.
+                    node.send_modify(|node| node.tool_events = attester.log_events());
                     break;
                 }
                 Ok(_) => {}
@@ -160,12 +198,75 @@ pub async fn run(mut attester: Attester, output: Output, plan: Plan) {
     }
 }
 
+/// What became of a job's request.
+enum Vouched {
+    /// The node has to prove itself first.
+    NeedsProof,
+    /// The verifier's answer, with the events of the tool log then.
+    Answered(Box<Answered>, u64),
+    /// There was none.
+    Failed(String),
+}
+
+impl Vouched {
+    fn into_answer(self) -> Asked {
+        let (answered, tool_events) = match self {
+            Self::Answered(answered, tool_events) => (answered, tool_events),
+            Self::Failed(why) => return Err(DeskError::Failed(why)),
+            Self::NeedsProof => {
+                return Err(DeskError::Failed("the verifier does not know this boot".to_owned()));
+            }
+        };
+        let Answered { result, measured, bundle, verifier_id, .. } = *answered;
+        match (result.permit.clone(), verifier_id) {
+            (Some(permit), Some(verifier_id)) => Ok(Permitted {
+                permit,
+                decision_id: result.decision_id,
+                verifier_id,
+                bundle,
+                tools: u32::try_from(measured.tools.len()).unwrap_or(u32::MAX),
+                tool_events,
+            }),
+            _ if result.outcome() == pb::Outcome::Admit => {
+                Err(DeskError::Failed("the verifier sent no permit".to_owned()))
+            }
+            _ => Err(DeskError::Denied(Box::new(result))),
+        }
+    }
+}
+
+async fn permitted(attester: &mut Attester, ask: &Ask) -> Vouched {
+    match attester.permit(ask.job.clone()).await {
+        Ok(answered) if answered.needs_proof() => Vouched::NeedsProof,
+        Ok(answered) => Vouched::Answered(Box::new(answered), attester.log_events()),
+        Err(AttestError::Tpm(error)) if error.needs_enrollment() => {
+            attester.forget_boot();
+            Vouched::NeedsProof
+        }
+        Err(error) => Vouched::Failed(crate::chain(&error)),
+    }
+}
+
+/// What jobs are told of the node.
+fn stands(answered: &Answered, tool_events: u64) -> NodeState {
+    let result = &answered.result;
+    let against = (result.outcome() != pb::Outcome::Admit).then(|| {
+        let first = result.findings.first();
+        first.map_or_else(
+            || ("GATE_NO_VERDICT".to_owned(), "the verifier gave no reason".to_owned()),
+            |first| (first.code.clone(), format!("{}: {}", first.subject, first.observed)),
+        )
+    });
+    NodeState { tool_events, against, spiffe_id: result.spiffe_id.clone() }
+}
+
 fn stopping() {
     sd_notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("ending: told to stop");
 }
 
-async fn ended() {
+/// Resolves at SIGTERM or SIGINT.
+pub async fn ended() {
     let (Ok(mut term), Ok(mut int)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod inspect;
+pub mod jobs;
 pub mod logs;
 pub mod measure;
 pub mod output;

@@ -23,10 +23,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ConfigArgs;
 
-type Done = Result<ExitCode, Box<dyn Error>>;
+pub(super) type Done = Result<ExitCode, Box<dyn Error>>;
 
 /// Writes to the standard output. A reader that has gone (`| head`) is nothing to complain of.
-fn say(text: fmt::Arguments<'_>) -> io::Result<()> {
+pub(super) fn say(text: fmt::Arguments<'_>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_fmt(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -35,7 +35,7 @@ fn say(text: fmt::Arguments<'_>) -> io::Result<()> {
 }
 
 /// Denied, or a check found problems.
-const REFUSED: u8 = 3;
+pub(super) const REFUSED: u8 = 3;
 
 pub(super) fn run(args: &ConfigArgs) -> Done {
     let config = load(args)?;
@@ -253,6 +253,6 @@ async fn open(config: &Config) -> Result<(Attester, TpmThread), Box<dyn Error>> 
 }
 
 /// One thread for the network, one for the TPM, and a few that come and go for files: a small process.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()
 }

@@ -1,6 +1,7 @@
 //! Command line of `attestor`.
 
 mod commands;
+mod job;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
@@ -10,6 +11,11 @@ use tracing_subscriber::EnvFilter;
 /// Exit codes, in every help text.
 const EXIT_CODES: &str = "Exit codes: 0 done (admitted), 1 no answer (TPM, network, disk, configuration), \
                           2 wrong usage, 3 denied, or a check found problems.";
+
+/// Exit codes of what jobs run.
+const EXIT_CODES_JOB: &str = "Exit codes: the command's own, or 128 and its signal; 1 no answer (no daemon, \
+                              configuration); 2 wrong usage; 3 (or --refused-code, or SYSTEM_FAILURE_EXIT_CODE) \
+                              the worker or the job was refused, or the permit ended.";
 
 /// Proves to a verifier, with this machine's TPM, which machine this is, what it booted and which build
 /// tools it carries; keeps the build-node certificate that the verifier issues for it.
@@ -97,6 +103,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run a job's command if, and as long as, this worker proves itself for it.
+    ///
+    /// Asks the daemon for a permit: a fresh challenge, every tool measured anew, a quote over the job's key and claims.
+    /// The command starts once the verifier has given and redeemed it, and is ended with it.
+    ///
+    /// Example: attestor exec --job generic -- make release
+    #[command(after_help = EXIT_CODES_JOB, verbatim_doc_comment)]
+    Exec(job::ExecArgs),
+    /// Get a permit for the job around this command: for hooks of CI systems.
+    ///
+    /// Examples:
+    ///   attestor permit --job github --for parent
+    ///   attestor permit --job gitlab --defer permit.json && attestor exec --permit permit.json -- make
+    ///   attestor permit --end PERMIT
+    #[command(after_help = EXIT_CODES_JOB, verbatim_doc_comment)]
+    Permit(job::PermitArgs),
     /// Pass TPM commands through standard input and output, for OpenSSL's tpm2 provider.
     ///
     /// The provider cannot load keys under the NULL hierarchy by itself. Example:
@@ -133,6 +155,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Measure { tools, json } => commands::measure(&tools, json),
         Command::Inspect { tcti, config, json } => commands::inspect(tcti, config.as_deref(), json),
         Command::Status { output_dir, json } => commands::status(&output_dir, json),
+        Command::Exec(args) => job::exec(&args),
+        Command::Permit(args) => job::permit(&args),
         Command::Tcti { tcti } => commands::tcti(&tcti),
         Command::CheckConfig(config) => commands::check_config(&config),
         Command::Completions { shell } => {

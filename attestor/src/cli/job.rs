@@ -1,0 +1,452 @@
+//! `exec` and `permit`: what a job's own user runs. They talk to the daemon over its socket, and touch no TPM.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::{fs::OpenOptionsExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use hyper_util::rt::TokioIo;
+use proto::{
+    job::{CiSystem, JobClaims, Source, from_environment},
+    limits::MAX_JOB_TOKEN_BYTES,
+    pb::{self, job_event::Event, job_gate_client::JobGateClient},
+};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::UnixStream,
+    process::Command,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint, Uri},
+};
+
+use super::commands::{Done, REFUSED, say};
+
+/// Where the daemon listens for jobs.
+const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
+/// Longest wait for the daemon; its own deadline is shorter.
+const START_WITHIN: Duration = Duration::from_secs(90);
+/// Between asking a job to end and ending it.
+const KILL_AFTER: Duration = Duration::from_secs(10);
+/// Largest permit file, bytes.
+const MAX_PERMIT_FILE_BYTES: u64 = 64 * 1024;
+
+/// A CI system, as the command line names it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum System {
+    Buildkite,
+    /// Any other: variables ASSAY_JOB_RUN_ID, ASSAY_JOB_NAME and others.
+    Generic,
+    Github,
+    Gitlab,
+    Jenkins,
+    Tekton,
+}
+
+impl From<System> for CiSystem {
+    fn from(system: System) -> Self {
+        match system {
+            System::Buildkite => Self::Buildkite,
+            System::Generic => Self::Generic,
+            System::Github => Self::GitHub,
+            System::Gitlab => Self::GitLab,
+            System::Jenkins => Self::Jenkins,
+            System::Tekton => Self::Tekton,
+        }
+    }
+}
+
+/// Which processes get the job's identities.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Processes {
+    /// Those that the command's parent starts: for hooks.
+    Parent,
+    /// Those of the command's control group.
+    Cgroup,
+    /// Every process of the user: for workers that run one job at a time.
+    User,
+}
+
+impl From<Processes> for pb::JobProcesses {
+    fn from(processes: Processes) -> Self {
+        match processes {
+            Processes::Parent => Self::Parent,
+            Processes::Cgroup => Self::Cgroup,
+            Processes::User => Self::User,
+        }
+    }
+}
+
+/// What a job is, and how the daemon is asked.
+#[derive(Args, Debug)]
+struct JobArgs {
+    /// CI system: which variables say what job this is.
+    #[arg(long, value_enum, value_name = "SYSTEM", required_unless_present_any = ["permit", "end"])]
+    job: Option<System>,
+    /// File with the CI system's signed token.
+    #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
+    token_file: Option<PathBuf>,
+    /// Variable with the CI system's signed token.
+    #[arg(long, value_name = "NAME")]
+    token_env: Option<String>,
+    /// Audience of a JWT-SVID that is wanted at once; may be repeated.
+    #[arg(long = "audience", value_name = "NAME")]
+    audiences: Vec<String>,
+    /// A permit that `attestor permit --defer` wrote: it is redeemed now, once.
+    #[arg(long, value_name = "FILE")]
+    permit: Option<PathBuf>,
+    /// Folder for the signed results about node and dispatch, and for tokens; files of earlier jobs are replaced.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// The daemon's socket for jobs.
+    #[arg(long, env = "ASSAY_JOB_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    socket: PathBuf,
+    /// Exit code where the job must not start or was ended; what the CI system gives under SYSTEM_FAILURE_EXIT_CODE
+    /// (GitLab's custom executor) by default, else 3.
+    #[arg(long, value_name = "CODE")]
+    refused_code: Option<u8>,
+}
+
+/// Arguments of `exec`.
+#[derive(Args, Debug)]
+pub(super) struct ExecArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// The job's command.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<std::ffi::OsString>,
+}
+
+/// Arguments of `permit`.
+#[derive(Args, Debug)]
+pub(super) struct PermitArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// Which processes get the job's identities.
+    #[arg(long = "for", value_enum, default_value_t = Processes::Parent, value_name = "PROCESSES")]
+    processes: Processes,
+    /// Only get the permit, into this file, for `attestor exec --permit` of the same user.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["permit", "out"])]
+    defer: Option<PathBuf>,
+    /// End this permit: the job is over.
+    #[arg(long, value_name = "PERMIT", conflicts_with_all = ["job", "permit", "defer"])]
+    end: Option<String>,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--defer` writes: worth nothing without the daemon that has the job's key.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct PermitFile {
+    permit_id: String,
+}
+
+/// Starts a command if, and as long as, this worker proves itself.
+pub(super) fn exec(args: &ExecArgs) -> Done {
+    let refused = refused_code(&args.job);
+    super::commands::runtime()?.block_on(async {
+        let mut request = request(&args.job)?;
+        request.hold = true;
+        request.processes = pb::JobProcesses::Caller.into();
+        let mut events = start(&args.job.socket, request).await?;
+        let started = match next(&mut events).await? {
+            Event::Started(started) => started,
+            Event::Refused(why) => return Ok(refuse(&why, refused)),
+            other => return Err(format!("the daemon sent {other:?} instead of an answer").into()),
+        };
+        eprint!("{}", summary(&started));
+        if let Some(folder) = &args.job.out {
+            write_results(folder, &started)?;
+        }
+        run(&args.command, &started, events, refused).await
+    })
+}
+
+/// Gets a permit for the processes around this command, or ends one.
+pub(super) fn permit(args: &PermitArgs) -> Done {
+    let refused = refused_code(&args.job);
+    super::commands::runtime()?.block_on(async {
+        if let Some(permit_id) = &args.end {
+            let request =
+                pb::StopRequest { permit_id: permit_id.clone(), reason: "the job is over".into() };
+            let stopped = client(&args.job.socket).await?.stop(request).await?.into_inner();
+            let what = if stopped.ended { "ended" } else { "no such permit of this user runs" };
+            say(format_args!("{permit_id}: {what}\n"))?;
+            return Ok(if stopped.ended { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) });
+        }
+        let mut request = request(&args.job)?;
+        request.defer = args.defer.is_some();
+        request.processes = pb::JobProcesses::from(args.processes).into();
+        let mut events = start(&args.job.socket, request).await?;
+        match next(&mut events).await? {
+            Event::Started(started) => {
+                if let Some(folder) = &args.job.out {
+                    write_results(folder, &started)?;
+                }
+                if args.json {
+                    say(format_args!("{}\n", serde_json::to_string_pretty(&json(&started))?))?;
+                } else {
+                    say(format_args!("{}", summary(&started)))?;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Event::Deferred(deferred) => {
+                let file = PermitFile { permit_id: deferred.permit_id.clone() };
+                let path = args.defer.as_deref().unwrap_or(Path::new("permit.json"));
+                write_private(path, serde_json::to_string_pretty(&file)?.as_bytes())?;
+                say(format_args!(
+                    "permit {} (decision {}) in {}: redeem it within {} s\n",
+                    deferred.permit_id,
+                    deferred.decision_id,
+                    path.display(),
+                    deferred.redeem_within_s
+                ))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Event::Refused(why) => Ok(refuse(&why, refused)),
+            Event::Ended(ended) => Err(format!("the permit ended at once: {}", ended.why).into()),
+        }
+    })
+}
+
+/// The exit code that makes the CI system give the job up, and not blame the build.
+fn refused_code(args: &JobArgs) -> u8 {
+    let of_the_system = || std::env::var("SYSTEM_FAILURE_EXIT_CODE").ok()?.parse().ok();
+    args.refused_code.or_else(of_the_system).filter(|code| *code != 0).unwrap_or(REFUSED)
+}
+
+fn request(args: &JobArgs) -> Result<pb::StartRequest, Box<dyn std::error::Error>> {
+    let mut request = pb::StartRequest { audiences: args.audiences.clone(), ..Default::default() };
+    if let Some(path) = &args.permit {
+        let bytes = read_bounded(path, MAX_PERMIT_FILE_BYTES)?;
+        let file: PermitFile = serde_json::from_slice(&bytes)
+            .map_err(|error| format!("{}: no permit of `--defer`: {error}", path.display()))?;
+        request.permit_id = file.permit_id;
+        return Ok(request);
+    }
+    let system: CiSystem = args.job.ok_or("--job says which CI system this is")?.into();
+    let variables: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let claims = from_environment(system, &variables)
+        .map_err(|error| format!("--job {system}: {error}"))?;
+    request.claims = claims.canonical_json().into_bytes();
+    let max = u64::try_from(MAX_JOB_TOKEN_BYTES).unwrap_or(u64::MAX);
+    let token = match (&args.token_file, &args.token_env) {
+        (Some(path), _) => Some(String::from_utf8(read_bounded(path, max)?)?),
+        (None, Some(name)) => Some(
+            std::env::var(name).map_err(|error| format!("--token-env {name}: {error}"))?,
+        ),
+        (None, None) => None,
+    };
+    request.token = token.map(|token| token.trim().to_owned()).unwrap_or_default();
+    Ok(request)
+}
+
+fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    let at = |error: io::Error| format!("{}: {error}", path.display());
+    let file = std::fs::File::open(path).map_err(at)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, max.saturating_add(1)), &mut bytes)
+        .map_err(at)?;
+    if bytes.len() as u64 > max {
+        return Err(format!("{}: more than {max} bytes", path.display()));
+    }
+    Ok(bytes)
+}
+
+async fn client(socket: &Path) -> Result<JobGateClient<Channel>, Box<dyn std::error::Error>> {
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+    });
+    // The address only satisfies the protocol: the connector knows where to go.
+    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
+    let channel = channel.map_err(|error| {
+        format!(
+            "{}: the worker's daemon does not answer: {}; is `attestor run` running with [jobs] in its configuration?",
+            socket.display(),
+            attestor::chain(&error)
+        )
+    })?;
+    Ok(JobGateClient::new(channel))
+}
+
+type Events = Streaming<pb::JobEvent>;
+
+async fn start(
+    socket: &Path,
+    request: pb::StartRequest,
+) -> Result<Events, Box<dyn std::error::Error>> {
+    let mut client = client(socket).await?;
+    let events = timeout(START_WITHIN, client.start(request)).await;
+    let events = events.map_err(|_| "the worker's daemon did not answer in time")??;
+    Ok(events.into_inner())
+}
+
+async fn next(events: &mut Events) -> Result<Event, Box<dyn std::error::Error>> {
+    let event = timeout(START_WITHIN, events.message()).await;
+    let event = event.map_err(|_| "the worker's daemon did not answer in time")??;
+    event
+        .and_then(|event| event.event)
+        .ok_or_else(|| "the worker's daemon hung up before it answered".into())
+}
+
+/// Says why a job must not run.
+fn refuse(why: &pb::JobRefused, code: u8) -> ExitCode {
+    eprint!("{}", refusal(why));
+    ExitCode::from(code)
+}
+
+fn refusal(refused: &pb::JobRefused) -> String {
+    let mut out = String::new();
+    let decision = match refused.decision_id.as_str() {
+        "" => String::new(),
+        id => format!(" (decision {id})"),
+    };
+    let _ = writeln!(out, "attestor: this job does not run here: {}{decision}", refused.why);
+    let _ = writeln!(out, "  {}", refused.code);
+    for finding in &refused.findings {
+        if finding.code != refused.code {
+            let _ = writeln!(out, "  {}", finding.code);
+        }
+        let _ = writeln!(out, "    what:     {}", finding.subject);
+        let _ = writeln!(out, "    observed: {}", finding.observed);
+        let _ = writeln!(out, "    remedy:   {}", finding.remedy);
+    }
+    out
+}
+
+/// What a job's log shows: who vouches for what, on one screen.
+fn summary(started: &pb::JobStarted) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "attestor: this worker has proved itself for this job");
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(out, "  {name:<10} {value}");
+    };
+    line("node", &started.node);
+    for id in &started.spiffe_ids {
+        line("identity", id);
+    }
+    line("permit", &started.permit_id);
+    line("decision", &started.decision_id);
+    line("tools", &format!("{} measured now, none from memory", started.tools));
+    if let Ok(claims) = JobClaims::from_json_with_sources(&started.claims) {
+        line("system", claims.system().as_str());
+        for (claim, found) in claims.iter() {
+            let source = match found.source() {
+                Source::PlatformToken => "signed by the platform",
+                Source::Environment => "from the environment, unproven",
+            };
+            line(claim.as_str(), &format!("{} ({source})", found.value()));
+        }
+    }
+    line("ends", &format!("in {} s at the latest", started.ends_within_s));
+    line("SPIFFE", &started.workload_endpoint);
+    out
+}
+
+fn json(started: &pb::JobStarted) -> serde_json::Value {
+    let claims: serde_json::Value = serde_json::from_slice(&started.claims).unwrap_or_default();
+    serde_json::json!({
+        "permit_id": started.permit_id,
+        "decision_id": started.decision_id,
+        "node": started.node,
+        "spiffe_ids": started.spiffe_ids,
+        "claims": claims,
+        "tools": started.tools,
+        "ends_within_s": started.ends_within_s,
+        "workload_endpoint": started.workload_endpoint,
+    })
+}
+
+/// Signed results and tokens, for whoever consumes what the job makes.
+fn write_results(folder: &Path, started: &pb::JobStarted) -> Result<(), String> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for statement in &started.statements {
+        let name = match statement.kind.as_str() {
+            "node" => "node.sigstore.json",
+            "dispatch" => "dispatch.sigstore.json",
+            // From the network: a name that is not known is no file name.
+            _ => continue,
+        };
+        write_private(&folder.join(name), &statement.bundle)?;
+    }
+    for (at, svid) in started.jwt.iter().enumerate() {
+        write_private(&folder.join(format!("token-{at}.jwt")), svid.token.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let at = |error: io::Error| format!("{}: {error}", path.display());
+    // Not through a link that somebody put there, and never readable by others for a moment.
+    let _ = std::fs::remove_file(path);
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at)?;
+    file.write_all(bytes).map_err(at)
+}
+
+/// Runs the job until it ends, or its permit does.
+async fn run(
+    command: &[std::ffi::OsString],
+    started: &pb::JobStarted,
+    mut events: Events,
+    refused: u8,
+) -> Done {
+    let (program, arguments) = command.split_first().ok_or("no command")?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("SPIFFE_ENDPOINT_SOCKET", &started.workload_endpoint)
+        .env("ASSAY_PERMIT_ID", &started.permit_id)
+        .env("ASSAY_DECISION_ID", &started.decision_id)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("{}: {error}", program.to_string_lossy()))?;
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let group = group.ok_or("the job's process ended at once")?;
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let why = loop {
+        tokio::select! {
+            status = child.wait() => return Ok(exit_code(status?)),
+            _ = term.recv() => { let _ = kill_process_group(group, Signal::TERM); }
+            _ = int.recv() => { let _ = kill_process_group(group, Signal::INT); }
+            event = events.message() => break match event {
+                Ok(Some(pb::JobEvent { event: Some(Event::Ended(ended)) })) => {
+                    format!("{} {}", ended.code, ended.why)
+                }
+                Ok(_) => "GATE_STOPPING the worker's daemon hung up".to_owned(),
+                Err(status) => format!("GATE_STOPPING the worker's daemon is gone: {}", status.message()),
+            },
+        }
+    };
+    eprintln!("attestor: the permit of this job ended, and so does the job: {why}");
+    let _ = kill_process_group(group, Signal::TERM);
+    if timeout(KILL_AFTER, child.wait()).await.is_err() {
+        eprintln!("attestor: the job did not end when asked to: killed");
+    }
+    // Whatever of its group is left, too.
+    let _ = kill_process_group(group, Signal::KILL);
+    let _ = child.wait().await;
+    Ok(ExitCode::from(refused))
+}
+
+/// As a shell has it: the command's own code, or 128 and the signal.
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

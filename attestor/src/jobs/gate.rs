@@ -1,0 +1,425 @@
+//! What the commands of jobs talk to: who calls is the kernel's word, what they may ask is configured.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use proto::{job::{JobClaims, Source}, pb, permit::audiences_are_bounded};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use workload::{JobIdentity, Observation, Peer, ProcessKey, Registry, Selector};
+
+use super::{
+    Desk, DeskError, JobKeyPair, JobSettings, Line, LineError, Link,
+    life::{End, Life, credentials},
+};
+
+/// Events that wait for a job: started, ended.
+const EVENTS: usize = 2;
+
+/// Implements `assay.attest.v1.JobGate`.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    settings: Arc<JobSettings>,
+    desk: Desk,
+    link: Link,
+    registry: Registry,
+    endpoint: String,
+    slots: Arc<Semaphore>,
+    jobs: Arc<Mutex<HashMap<String, Entry>>>,
+}
+
+/// A job that runs, or a permit that waits for one.
+#[derive(Debug)]
+struct Entry {
+    uid: u32,
+    processes: Processes,
+    /// Told what to say when somebody stops the job.
+    stop: watch::Sender<Option<String>>,
+    /// A permit that was not redeemed yet.
+    deferred: Option<Deferred>,
+}
+
+#[derive(Debug)]
+struct Deferred {
+    line: Arc<Line>,
+    secret: Vec<u8>,
+    tool_events: u64,
+    tools: u32,
+    decision_id: String,
+    claims: Vec<u8>,
+    redeem_within: Duration,
+    slot: OwnedSemaphorePermit,
+}
+
+/// Whose identities a job's are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Processes {
+    Below(ProcessKey),
+    Cgroup(String),
+    User(u32),
+}
+
+impl Processes {
+    fn of(wanted: pb::JobProcesses, caller: &Observation) -> Result<Self, Refusal> {
+        let missing = |what: &str| Refusal::new("GATE_PROCESSES_UNKNOWN", what);
+        match wanted {
+            pb::JobProcesses::Caller => {
+                let own = caller.ancestry.first().copied();
+                own.map(Self::Below).ok_or_else(|| missing("the caller is gone"))
+            }
+            pb::JobProcesses::Parent => {
+                let parent = caller.ancestry.get(1).copied().filter(|parent| parent.pid > 1);
+                parent.map(Self::Below).ok_or_else(|| {
+                    missing("the caller has no parent but init: choose cgroup or user")
+                })
+            }
+            pb::JobProcesses::Cgroup => {
+                let cgroup = caller.cgroup.clone().filter(|path| path != "/");
+                cgroup.map(Self::Cgroup).ok_or_else(|| {
+                    missing("the caller has no control group of its own: choose parent or user")
+                })
+            }
+            pb::JobProcesses::User => Ok(Self::User(caller.uid)),
+            pb::JobProcesses::Unspecified => Err(missing("no processes are named")),
+        }
+    }
+
+    /// Whether this process is one of them.
+    fn have(&self, process: &Observation) -> bool {
+        match self {
+            Self::Below(key) => process.ancestry.contains(key),
+            Self::Cgroup(path) => process.cgroup.as_ref().is_some_and(|other| {
+                other.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }),
+            Self::User(uid) => process.uid == *uid,
+        }
+    }
+
+    fn selector(&self) -> Option<Selector> {
+        match self {
+            Self::Below(key) => Selector::ancestor(*key).ok(),
+            Self::Cgroup(path) => Selector::cgroup(path).ok(),
+            Self::User(uid) => Some(Selector::user(*uid)),
+        }
+    }
+}
+
+/// Why a job does not start.
+#[derive(Clone, Debug, Default)]
+struct Refusal(pb::JobRefused);
+
+impl Refusal {
+    fn new(code: &str, why: impl Into<String>) -> Self {
+        Self(pb::JobRefused { code: code.to_owned(), why: why.into(), ..Default::default() })
+    }
+}
+
+impl From<DeskError> for Refusal {
+    fn from(error: DeskError) -> Self {
+        let why = error.to_string();
+        match error {
+            DeskError::Denied(result) => Self(pb::JobRefused {
+                code: result.findings.first().map(|first| first.code.clone()).unwrap_or_default(),
+                why,
+                findings: result.findings,
+                decision_id: result.decision_id,
+            }),
+            DeskError::Busy => Self::new("GATE_BUSY", why),
+            DeskError::Late(_) => Self::new("GATE_LATE", why),
+            DeskError::Stopping => Self::new("GATE_STOPPING", why),
+            DeskError::Failed(_) => Self::new("GATE_NO_VERDICT", why),
+        }
+    }
+}
+
+impl From<LineError> for Refusal {
+    fn from(error: LineError) -> Self {
+        match error {
+            LineError::Refused { code, why } => Self::new(&code, why),
+            other => Self::new("GATE_NO_VERDICT", crate::chain(&other)),
+        }
+    }
+}
+
+impl Gate {
+    /// A gate before a daemon.
+    #[must_use]
+    pub fn new(
+        settings: JobSettings,
+        desk: Desk,
+        link: Link,
+        registry: Registry,
+        endpoint: String,
+    ) -> Self {
+        let slots = Arc::new(Semaphore::new(settings.max_jobs));
+        let (settings, jobs) = (Arc::new(settings), Arc::default());
+        Self { settings, desk, link, registry, endpoint, slots, jobs }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this caller may ask at all: a user of the list, and no process of a job that runs.
+    fn admits(&self, caller: &Observation) -> Result<(), Refusal> {
+        if caller.uid != 0 && !self.settings.users.contains(&caller.uid) {
+            return Err(Refusal::new(
+                "GATE_USER_NOT_ALLOWED",
+                format!("user {} is not listed under jobs.users", caller.uid),
+            ));
+        }
+        let jobs = self.jobs();
+        match jobs.values().find(|job| job.deferred.is_none() && job.processes.have(caller)) {
+            Some(_) => Err(Refusal::new(
+                "GATE_CALLER_IS_A_JOB",
+                "a process of a job that runs cannot start another one",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// What the environment says, if it can be believed to be claims at all.
+    fn claims(&self, claims: &[u8]) -> Result<(), Refusal> {
+        let read = JobClaims::from_canonical_json(claims, Source::Environment)
+            .map_err(|error| Refusal::new("JOB_CLAIMS_INVALID", error.to_string()))?;
+        let systems = &self.settings.systems;
+        if !systems.is_empty() && !systems.contains(&read.system()) {
+            return Err(Refusal::new(
+                "GATE_SYSTEM_NOT_ALLOWED",
+                format!("jobs of {} are not among jobs.systems", read.system()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A permit, with the place that it takes.
+    async fn permit(
+        &self,
+        request: &pb::StartRequest,
+    ) -> Result<Deferred, Refusal> {
+        let busy = || Refusal::new("GATE_BUSY", "as many jobs run as this worker lets run");
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| busy())?;
+        self.claims(&request.claims)?;
+        let key = JobKeyPair::generate().and_then(|key| Ok((key.public()?, key)));
+        let (public, key) = key.map_err(|error| Refusal::new("GATE_NO_KEY", error.to_string()))?;
+        let job = pb::JobRequest {
+            key: public,
+            claims: request.claims.clone(),
+            token: request.token.clone(),
+        };
+        let permitted = self.desk.ask(job, self.settings.start_within).await?;
+        let pb::Permit { id, secret, claims, redeem_within_s } = permitted.permit;
+        let line = Arc::new(Line::new(self.link.clone(), key, permitted.verifier_id, id));
+        Ok(Deferred {
+            line,
+            secret,
+            tool_events: permitted.tool_events,
+            tools: permitted.tools,
+            decision_id: permitted.decision_id,
+            claims,
+            redeem_within: Duration::from_secs(redeem_within_s),
+            slot,
+        })
+    }
+
+    /// Takes a permit that waits, if it is this user's.
+    fn take(&self, permit_id: &str, caller: &Observation) -> Result<Deferred, Refusal> {
+        let mut jobs = self.jobs();
+        let entry = jobs.get_mut(permit_id).filter(|entry| entry.uid == caller.uid);
+        let Some(entry) = entry else {
+            return Err(Refusal::new("PERMIT_UNKNOWN", "no permit of this user has this identifier"));
+        };
+        match entry.deferred.take() {
+            Some(deferred) => {
+                jobs.remove(permit_id);
+                Ok(deferred)
+            }
+            None => Err(Refusal::new("PERMIT_ALREADY_REDEEMED", "a job runs by this permit already")),
+        }
+    }
+
+    /// Redeems a permit and gives the job's processes its identities.
+    async fn begin(
+        &self,
+        deferred: Deferred,
+        request: &pb::StartRequest,
+        caller: &Observation,
+    ) -> Result<Begun, Refusal> {
+        let Deferred { line, secret, tool_events, tools, decision_id, claims, slot, .. } = deferred;
+        let processes = Processes::of(request.processes(), caller)?;
+        let identity = line.redeem(&secret, request.audiences.clone()).await?;
+        let unusable = |why: String| Refusal::new("GATE_IDENTITY_UNUSABLE", why);
+        let selectors: Vec<Selector> = processes.selector().into_iter().collect();
+        let served = credentials(&line, &identity).map_err(|error| unusable(error.to_string()))?;
+        let id = line.permit_id().parse().map_err(|_| unusable("the permit's identifier".into()))?;
+        let job = JobIdentity { id, selectors, credentials: served };
+        let handle = self.registry.admit(job).map_err(|error| unusable(error.to_string()))?;
+        let (stop, stopped) = watch::channel(None);
+        let entry = Entry { uid: caller.uid, processes, stop: stop.clone(), deferred: None };
+        self.jobs().insert(line.permit_id().to_owned(), entry);
+        let node = self.desk.node();
+        let started = pb::JobStarted {
+            permit_id: line.permit_id().to_owned(),
+            decision_id,
+            node: node.borrow().spiffe_id.clone(),
+            spiffe_ids: identity.x509.iter().map(|svid| svid.spiffe_id.clone()).collect(),
+            claims,
+            ends_within_s: identity.ends_within_s,
+            workload_endpoint: self.endpoint.clone(),
+            jwt: identity.jwt.clone(),
+            statements: identity.statements.clone(),
+            tools,
+        };
+        let settings = Arc::clone(&self.settings);
+        let life = Life { line, handle, node, tool_events, settings, identity };
+        Ok(Begun { started, life, stop, stopped, slot })
+    }
+
+    /// Runs a job to its end in a task of its own.
+    fn run(&self, begun: Begun) -> tokio::task::JoinHandle<End> {
+        let (gate, id) = (self.clone(), begun.started.permit_id.clone());
+        let Begun { life, stopped, slot, .. } = begun;
+        tokio::spawn(async move {
+            let end = life.run(stopped).await;
+            gate.jobs().remove(&id);
+            drop(slot);
+            end
+        })
+    }
+
+    /// Keeps a permit for a later call, until its time is up.
+    fn keep(&self, deferred: Deferred, within: Duration, caller: &Observation) {
+        let id = deferred.line.permit_id().to_owned();
+        let (stop, _) = watch::channel(None);
+        let (uid, processes) = (caller.uid, Processes::User(caller.uid));
+        let entry = Entry { uid, processes, stop, deferred: Some(deferred) };
+        self.jobs().insert(id.clone(), entry);
+        let gate = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(within).await;
+            let mut jobs = gate.jobs();
+            if jobs.get(&id).is_some_and(|entry| entry.deferred.is_some()) {
+                jobs.remove(&id);
+            }
+        });
+    }
+
+    async fn start(
+        &self,
+        request: pb::StartRequest,
+        caller: &Observation,
+        events: &mpsc::Sender<Result<pb::JobEvent, Status>>,
+    ) -> Result<(), Refusal> {
+        self.admits(caller)?;
+        if !audiences_are_bounded(&request.audiences) {
+            let why = "at most 8 audiences, of 1 to 255 bytes each";
+            return Err(Refusal::new("EVIDENCE_LIMIT_EXCEEDED", why));
+        }
+        let permit = match request.permit_id.as_str() {
+            "" => self.permit(&request).await?,
+            waiting => self.take(waiting, caller)?,
+        };
+        if request.defer {
+            let within = permit.redeem_within;
+            let told = pb::JobDeferred {
+                permit_id: permit.line.permit_id().to_owned(),
+                decision_id: permit.decision_id.clone(),
+                redeem_within_s: within.as_secs(),
+                claims: permit.claims.clone(),
+            };
+            self.keep(permit, within, caller);
+            send(events, Event::Deferred(told)).await;
+            return Ok(());
+        }
+        let begun = self.begin(permit, &request, caller).await?;
+        let (started, stop) = (begun.started.clone(), begun.stop.clone());
+        let mut running = self.run(begun);
+        let told = send(events, Event::Started(started)).await;
+        if !request.hold && told {
+            return Ok(());
+        }
+        // Held by the call: whichever ends first ends the other. A caller who went away before it heard that it may start
+        // has no job either.
+        let end = tokio::select! {
+            end = &mut running => end.ok(),
+            () = events.closed() => {
+                stop.send_replace(Some("whoever held the permit is gone".to_owned()));
+                return Ok(());
+            }
+        };
+        let End { code, why } = end.unwrap_or_else(|| End::new("GATE_STOPPING", "the job's task ended"));
+        send(events, Event::Ended(pb::JobEnded { code, why })).await;
+        Ok(())
+    }
+}
+
+use pb::job_event::Event;
+
+/// A job whose identities are served.
+struct Begun {
+    started: pb::JobStarted,
+    life: Life,
+    stop: watch::Sender<Option<String>>,
+    stopped: watch::Receiver<Option<String>>,
+    slot: OwnedSemaphorePermit,
+}
+
+/// Whether the caller is still there.
+async fn send(events: &mpsc::Sender<Result<pb::JobEvent, Status>>, event: Event) -> bool {
+    events.send(Ok(pb::JobEvent { event: Some(event) })).await.is_ok()
+}
+
+/// Who calls; everything is refused where the kernel does not say.
+fn caller<T>(request: &Request<T>) -> Result<Observation, Status> {
+    let peer = request.extensions().get::<Arc<Peer>>();
+    let peer = peer.ok_or_else(|| Status::internal("the caller is not known"))?;
+    peer.observe().map_err(|error| Status::permission_denied(error.to_string()))
+}
+
+#[tonic::async_trait]
+impl pb::job_gate_server::JobGate for Gate {
+    type StartStream = ReceiverStream<Result<pb::JobEvent, Status>>;
+
+    async fn start(
+        &self,
+        request: Request<pb::StartRequest>,
+    ) -> Result<Response<Self::StartStream>, Status> {
+        let caller = caller(&request)?;
+        let (events, stream) = mpsc::channel(EVENTS);
+        let (gate, request) = (self.clone(), request.into_inner());
+        tokio::spawn(async move {
+            if let Err(Refusal(refused)) = gate.start(request, &caller, &events).await {
+                tracing::warn!(
+                    uid = caller.uid,
+                    code = refused.code,
+                    decision = refused.decision_id,
+                    "no job starts: {}",
+                    refused.why
+                );
+                send(&events, Event::Refused(refused)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn stop(
+        &self,
+        request: Request<pb::StopRequest>,
+    ) -> Result<Response<pb::Stopped>, Status> {
+        let caller = caller(&request)?;
+        let pb::StopRequest { permit_id, reason } = request.into_inner();
+        let jobs = self.jobs();
+        let entry = jobs.get(&permit_id);
+        let entry = entry.filter(|entry| caller.uid == 0 || entry.uid == caller.uid);
+        let ended = entry.is_some_and(|entry| {
+            let why = if reason.is_empty() { "stopped".to_owned() } else { reason };
+            entry.stop.send_replace(Some(why));
+            true
+        });
+        Ok(Response::new(pb::Stopped { ended }))
+    }
+}

@@ -1,0 +1,248 @@
+//! One job that runs: its identities stay fresh, and end when anything that they rest on does.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use proto::pb;
+use tokio::{
+    process::Command,
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+use workload::{
+    AdmitError, Credentials, JobHandle, JwtGrant, JwtRefusal, JwtRequest, JwtSvid, NotASpiffeId,
+    SpiffeId, TrustBundle, X509Svid,
+};
+use zeroize::Zeroizing;
+
+use super::{JobSettings, KeyError, Line, LineError, NodeState};
+
+/// How long the verifier is waited for when a job is over.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long what runs at the end of a permit may take.
+const ACTION_DEADLINE: Duration = Duration::from_secs(60);
+/// A JWK set without keys.
+const NO_KEYS: &[u8] = b"{\"keys\":[]}";
+
+/// Why a job's permit is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// `GATE_JOB_OVER`, another code of the gate, or a reason code of the verifier.
+    pub(super) code: String,
+    /// In words.
+    pub(super) why: String,
+}
+
+impl End {
+    pub(super) fn new(code: &str, why: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), why: why.into() }
+    }
+
+    /// The job said itself that it is over.
+    pub(super) fn over(why: &str) -> Self {
+        Self::new(JOB_OVER, why)
+    }
+
+    fn is_over(&self) -> bool {
+        self.code == JOB_OVER
+    }
+}
+
+const JOB_OVER: &str = "GATE_JOB_OVER";
+
+/// Identities cannot be made of what the verifier sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IdentityError {
+    #[error("the verifier sent an identity that is none: {0}")]
+    SpiffeId(#[from] NotASpiffeId),
+    #[error("the verifier sent no identity")]
+    Nothing,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the verifier's identities do not hold together: {0}")]
+    Admit(#[from] AdmitError),
+}
+
+/// What the Workload API serves of a job.
+pub(super) fn credentials(
+    line: &Arc<Line>,
+    identity: &pb::JobIdentity,
+) -> Result<Credentials, IdentityError> {
+    let key: Zeroizing<Vec<u8>> = line.key().pkcs8()?;
+    let mut x509 = Vec::with_capacity(identity.x509.len());
+    for svid in &identity.x509 {
+        x509.push(X509Svid {
+            spiffe_id: svid.spiffe_id.parse()?,
+            chain: svid.chain.clone(),
+            key_pkcs8: key.clone(),
+            hint: svid.hint.clone(),
+        });
+    }
+    let trust_domain = x509.first().ok_or(IdentityError::Nothing)?.spiffe_id.trust_domain().clone();
+    let jwk_set = match identity.jwt_bundle.as_slice() {
+        [] => NO_KEYS.to_vec(),
+        keys => keys.to_vec(),
+    };
+    let bundle = TrustBundle { x509_roots: identity.trust_bundle.clone(), jwk_set };
+    let spiffe_ids = x509.iter().map(|svid| svid.spiffe_id.clone()).collect();
+    let line = Arc::downgrade(line);
+    let source = Arc::new(move |request: JwtRequest| {
+        let line = line.upgrade();
+        async move {
+            let gone = || JwtRefusal::Denied("the job's permit has ended".to_owned());
+            tokens(line.ok_or_else(gone)?.as_ref(), request).await
+        }
+    });
+    let jwt = Some(JwtGrant { spiffe_ids, source });
+    Ok(Credentials { x509, jwt, bundles: BTreeMap::from([(trust_domain, bundle)]) })
+}
+
+async fn tokens(line: &Line, request: JwtRequest) -> Result<Vec<JwtSvid>, JwtRefusal> {
+    let identity = line.proceed(false, request.audiences).await.map_err(|error| match error {
+        LineError::Refused { why, .. } => JwtRefusal::Denied(why),
+        other => JwtRefusal::Unavailable(crate::chain(&other)),
+    })?;
+    let mut out = Vec::new();
+    for svid in identity.jwt {
+        let spiffe_id: SpiffeId = svid.spiffe_id.parse().map_err(|_| {
+            JwtRefusal::Unavailable("the verifier sent an identity that is none".to_owned())
+        })?;
+        if request.spiffe_id.as_ref().is_none_or(|wanted| *wanted == spiffe_id) {
+            out.push(JwtSvid { spiffe_id, token: svid.token, hint: svid.hint });
+        }
+    }
+    Ok(out)
+}
+
+/// A job that runs.
+pub(super) struct Life {
+    pub(super) line: Arc<Line>,
+    pub(super) handle: JobHandle,
+    pub(super) node: watch::Receiver<NodeState>,
+    /// Events of the tool log when the permit was given.
+    pub(super) tool_events: u64,
+    pub(super) settings: Arc<JobSettings>,
+    /// What the redemption gave.
+    pub(super) identity: pb::JobIdentity,
+}
+
+impl Life {
+    /// Until the job is over, or its permit ends; tells the Workload API and the verifier, and runs what is to run then.
+    pub(super) async fn run(mut self, stop: watch::Receiver<Option<String>>) -> End {
+        let end = self.lasts(stop).await;
+        let Self { line, handle, settings, .. } = self;
+        handle.end(&end.why);
+        if end.is_over() {
+            tracing::info!(permit = line.permit_id(), "the job is over");
+        } else {
+            tracing::error!(permit = line.permit_id(), code = end.code, why = end.why, "permit ended");
+        }
+        if !end.code.starts_with("PERMIT_") {
+            match timeout(FAREWELL, line.end(&end.why)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!("the verifier was not told: {}", crate::chain(&error));
+                }
+                Err(_) => tracing::warn!("the verifier was not told: it does not answer"),
+            }
+        }
+        if !end.is_over() {
+            act(&settings.on_end, line.permit_id(), &end).await;
+        }
+        end
+    }
+
+    async fn lasts(&mut self, mut stop: watch::Receiver<Option<String>>) -> End {
+        let start = Instant::now();
+        let ends = start + Duration::from_secs(self.identity.ends_within_s);
+        let check_every = Duration::from_secs(self.identity.check_within_s.max(1));
+        let mut heard = start;
+        let mut rotate = half_life(start, &self.identity);
+        let mut check = start + check_every;
+        loop {
+            if let Some(end) = self.by_the_node() {
+                return end;
+            }
+            tokio::select! {
+                biased;
+                told = stop.changed() => {
+                    let why = stop.borrow_and_update().clone();
+                    return match told {
+                        Ok(()) => End::over(&why.unwrap_or_else(|| "the job is over".to_owned())),
+                        Err(_) => End::new("GATE_STOPPING", "the worker's daemon stops"),
+                    };
+                }
+                changed = self.node.changed() => {
+                    if changed.is_err() {
+                        return End::new("GATE_STOPPING", "the worker's daemon stops");
+                    }
+                    continue;
+                }
+                () = sleep_until(ends) => return End::new("PERMIT_ENDED", "its time is up"),
+                () = sleep_until(check) => {}
+            }
+            let is_due = Instant::now() >= rotate;
+            match self.line.proceed(is_due, Vec::new()).await {
+                Ok(identity) => {
+                    heard = Instant::now();
+                    if is_due {
+                        let update = credentials(&self.line, &identity)
+                            .and_then(|credentials| Ok(self.handle.update(credentials)?));
+                        match update {
+                            Ok(()) => rotate = half_life(heard, &identity),
+                            Err(error) => tracing::error!(%error, "new certificates cannot be used"),
+                        }
+                    }
+                }
+                Err(LineError::Refused { code, why }) => return End { code, why },
+                Err(error) => {
+                    let silent = heard.elapsed();
+                    tracing::warn!(
+                        silent_s = silent.as_secs(),
+                        "the verifier was not asked whether the job may go on: {}",
+                        crate::chain(&error)
+                    );
+                    if silent >= self.settings.silence {
+                        let why = format!("the verifier has not answered for {} s", silent.as_secs());
+                        return End::new("GATE_VERIFIER_SILENT", why);
+                    }
+                }
+            }
+            check = Instant::now() + check_every;
+        }
+    }
+
+    /// What the worker itself knows against its jobs.
+    fn by_the_node(&mut self) -> Option<End> {
+        let node = self.node.borrow_and_update();
+        if let Some((code, why)) = &node.against {
+            return Some(End { code: code.clone(), why: format!("the worker was denied: {why}") });
+        }
+        (node.tool_events != self.tool_events)
+            .then(|| End::new("GATE_TOOL_CHANGED", "a build tool changed while the job ran"))
+    }
+}
+
+/// When to ask for new certificates.
+fn half_life(now: Instant, identity: &pb::JobIdentity) -> Instant {
+    let shortest = identity.x509.iter().map(|svid| svid.lifetime_s).min();
+    now + Duration::from_secs(shortest.unwrap_or(0) / 2)
+}
+
+/// Runs what the configuration names, as the daemon's user.
+async fn act(command: &[String], permit_id: &str, end: &End) {
+    let Some((program, arguments)) = command.split_first() else { return };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env("ASSAY_PERMIT_ID", permit_id)
+        .env("ASSAY_END_CODE", &end.code)
+        .env("ASSAY_END_WHY", &end.why)
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    match timeout(ACTION_DEADLINE, command.status()).await {
+        Ok(Ok(status)) if status.success() => tracing::info!(program, "ran what ends the job"),
+        Ok(Ok(status)) => tracing::error!(program, %status, "what should end the job failed"),
+        Ok(Err(error)) => tracing::error!(program, %error, "what should end the job did not start"),
+        Err(_) => tracing::error!(program, "what should end the job took too long"),
+    }
+}

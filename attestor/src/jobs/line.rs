@@ -1,0 +1,167 @@
+//! The line of one job to the verifier: every request signed by the job's key and numbered.
+
+use proto::{
+    binding::VerifierId,
+    limits::MAX_MESSAGE_BYTES,
+    pb::{self, jobs_client::JobsClient},
+    permit::{continue_message, end_message, redeem_message},
+};
+use tokio::sync::{Mutex, watch};
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use super::{JobKeyPair, KeyError};
+use crate::{
+    client::{ClientError, DEADLINES, connect},
+    trust::{Learned, Trust},
+};
+
+/// Where the verifier is, and what it is trusted by at the moment.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// `https://host:port`.
+    pub url: String,
+    /// As configured.
+    pub trust: Trust,
+    /// Roots learned from admissions.
+    pub bundle: watch::Receiver<Learned>,
+}
+
+impl Link {
+    async fn client(&self) -> Result<JobsClient<Channel>, LineError> {
+        let given = self.trust.read().map_err(ClientError::from)?;
+        let bundle = self.bundle.borrow().clone();
+        // Roots that another CA file or pin vouched for count no more.
+        let bundle = if bundle.holds_under(&given) { bundle } else { Learned::default() };
+        let channel = connect(&self.url, &given, &bundle, &DEADLINES).await?;
+        Ok(JobsClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    }
+}
+
+/// Why a request about a permit gave nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LineError {
+    /// The verifier refused: asking again gives the same.
+    #[error("{why}")]
+    Refused {
+        /// Stable code.
+        code: String,
+        /// In words.
+        why: String,
+    },
+    /// There was no answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The job's key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// Codes that say that a permit is worth nothing: everything else may pass.
+const FINAL: [Code; 5] = [
+    Code::FailedPrecondition,
+    Code::InvalidArgument,
+    Code::NotFound,
+    Code::PermissionDenied,
+    Code::Unimplemented,
+];
+
+impl From<Status> for LineError {
+    fn from(status: Status) -> Self {
+        if !FINAL.contains(&status.code()) {
+            return Self::Client(status.into());
+        }
+        let code = status.get_details_error_info().map(|info| info.reason);
+        let why = status.message().to_owned();
+        Self::Refused { code: code.unwrap_or_else(|| "SERVICE_UNAVAILABLE".to_owned()), why }
+    }
+}
+
+/// A permit with the key that uses it.
+#[derive(Debug)]
+pub struct Line {
+    link: Link,
+    key: JobKeyPair,
+    verifier_id: VerifierId,
+    permit_id: String,
+    /// Of the last request; requests go one after the other.
+    sequence: Mutex<u64>,
+}
+
+impl Line {
+    /// The line of a permit.
+    #[must_use]
+    pub fn new(link: Link, key: JobKeyPair, verifier_id: VerifierId, permit_id: String) -> Self {
+        Self { link, key, verifier_id, permit_id, sequence: Mutex::new(0) }
+    }
+
+    /// Identifier of the permit.
+    #[must_use]
+    pub fn permit_id(&self) -> &str {
+        &self.permit_id
+    }
+
+    /// The job's key.
+    #[must_use]
+    pub const fn key(&self) -> &JobKeyPair {
+        &self.key
+    }
+
+    /// Redeems the permit.
+    ///
+    /// # Errors
+    /// [`LineError`].
+    pub async fn redeem(
+        &self,
+        secret: &[u8],
+        audiences: Vec<String>,
+    ) -> Result<pb::JobIdentity, LineError> {
+        let _turn = self.sequence.lock().await;
+        let message = redeem_message(&self.verifier_id, secret, &audiences);
+        let signature = self.key.sign(&message)?;
+        let request = pb::RedeemRequest { secret: secret.to_vec(), audiences, signature };
+        Ok(self.link.client().await?.redeem(request).await?.into_inner())
+    }
+
+    /// Asks whether the job may go on.
+    ///
+    /// # Errors
+    /// [`LineError`].
+    pub async fn proceed(
+        &self,
+        rotate: bool,
+        audiences: Vec<String>,
+    ) -> Result<pb::JobIdentity, LineError> {
+        let mut sequence = self.sequence.lock().await;
+        let mut client = self.link.client().await?;
+        *sequence += 1;
+        let permit_id = self.permit_id.clone();
+        let mut request = pb::ContinueRequest {
+            permit_id,
+            sequence: *sequence,
+            rotate,
+            audiences,
+            signature: Vec::new(),
+        };
+        request.signature = self.key.sign(&continue_message(&self.verifier_id, &request))?;
+        Ok(client.r#continue(request).await?.into_inner())
+    }
+
+    /// Tells the verifier that the permit is not used any more.
+    ///
+    /// # Errors
+    /// [`LineError`]; the permit ends by itself then, in time.
+    pub async fn end(&self, reason: &str) -> Result<(), LineError> {
+        let mut sequence = self.sequence.lock().await;
+        let mut client = self.link.client().await?;
+        *sequence += 1;
+        let mut reason = reason.to_owned();
+        reason.truncate(reason.floor_char_boundary(proto::limits::MAX_TEXT_BYTES));
+        let (permit_id, signature) = (self.permit_id.clone(), Vec::new());
+        let mut request = pb::EndRequest { permit_id, sequence: *sequence, reason, signature };
+        request.signature = self.key.sign(&end_message(&self.verifier_id, &request))?;
+        client.end(request).await?;
+        Ok(())
+    }
+}
