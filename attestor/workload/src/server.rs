@@ -1,0 +1,136 @@
+//! The server: accepts connections, within bounds, and hands each to a task.
+
+use std::{fmt, future::Future, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    admission::{Admissions, Full},
+    connection,
+    limits::Limits,
+    pb::spiffe_workload_api_server::SpiffeWorkloadApiServer,
+    peer::Peer,
+    registry::Registry,
+    service::Service,
+    socket::{BoundSocket, SocketError, SocketOptions},
+    validation::JwtValidator,
+};
+
+/// After the kernel refused to accept, usually for want of descriptors: long enough not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The Workload API on a socket that exists already; it answers once [`WorkloadServer::serve`] runs.
+pub struct WorkloadServer {
+    socket: BoundSocket,
+    path: PathBuf,
+    registry: Registry,
+    validator: Arc<dyn JwtValidator>,
+    limits: Limits,
+}
+
+impl WorkloadServer {
+    /// Makes the socket. Do this before giving up privileges where the directory is root's; the
+    /// file's removal at the end needs the right to write to it.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn bind(
+        options: &SocketOptions,
+        registry: Registry,
+        validator: Arc<dyn JwtValidator>,
+        limits: Limits,
+    ) -> Result<Self, SocketError> {
+        let socket = BoundSocket::bind(options)?;
+        Ok(Self { socket, path: options.path(), registry, validator, limits })
+    }
+
+    /// For clients, the value of `SPIFFE_ENDPOINT_SOCKET`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.path.display())
+    }
+
+    /// Serves until `shutdown` is ready; then streams end with `UNAVAILABLE`, the file is removed,
+    /// and what does not end by itself is cut off after [`Limits::shutdown_grace`].
+    ///
+    /// # Errors
+    /// [`SocketError::Io`] where the socket cannot be watched.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), SocketError> {
+        let Self { socket, path, registry, validator, limits } = self;
+        let io = |error| SocketError::Io(path.clone(), "cannot be watched", error);
+        let listener = socket.listener().and_then(UnixListener::from_std).map_err(io)?;
+        let is_stopping = watch::Sender::new(false);
+        let request_bytes = limits.request_bytes;
+        let stopping = is_stopping.subscribe();
+        let service = Service { registry, validator, limits: limits.clone(), stopping };
+        let service =
+            SpiffeWorkloadApiServer::new(service).max_decoding_message_size(request_bytes);
+        let admissions = Admissions::new(limits.connections, limits.connections_per_uid);
+        let mut connections = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let Some((place, peer)) = receive(&stream, &admissions) else { continue };
+                        let (service, limits) = (service.clone(), limits.clone());
+                        let stopping = is_stopping.subscribe();
+                        connections.spawn(async move {
+                            let _place = place;
+                            connection::serve(stream, peer, service, limits, stopping).await;
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        drop(socket);
+        is_stopping.send_replace(true);
+        let all = async { while connections.join_next().await.is_some() {} };
+        // Each connection keeps to the grace itself; a moment more is for those that begin late.
+        let _ = timeout(limits.shutdown_grace * 2, all).await;
+        connections.abort_all();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for WorkloadServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkloadServer").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Looks at who connected; `None` closes the connection at once.
+fn receive(
+    stream: &UnixStream,
+    admissions: &Admissions,
+) -> Option<(crate::admission::Place, Arc<Peer>)> {
+    let uid = stream.peer_cred().ok()?.uid();
+    let place = match admissions.take(uid) {
+        Ok(place) => place,
+        Err(full) => {
+            let bound = if full == Full::User { "the user's" } else { "all" };
+            tracing::debug!(uid, "closed a connection: {bound} connections are in use");
+            return None;
+        }
+    };
+    match Peer::of(stream) {
+        Ok(peer) => Some((place, Arc::new(peer))),
+        Err(error) => {
+            tracing::debug!(uid, %error, "closed a connection");
+            None
+        }
+    }
+}
