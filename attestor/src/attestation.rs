@@ -14,6 +14,8 @@ use proto::{
     tpm::attest::{Attest, Attested},
 };
 
+use tokio::sync::watch;
+
 use crate::{
     client::{Answer, ClientError, Conversation, DEADLINES, connect},
     logs::{EventLogError, EventLogs},
@@ -73,7 +75,7 @@ pub struct Attester {
     /// PCR values as last read, so that a steady renewal costs one TPM command.
     pcr_values: Vec<PcrValue>,
     /// Roots from the last admission.
-    bundle: Learned,
+    bundle: watch::Sender<Learned>,
 }
 
 /// A log's bytes from an offset on, as they are sent.
@@ -184,7 +186,7 @@ impl Attester {
             identity: None,
             node_key: None,
             pcr_values: Vec::new(),
-            bundle,
+            bundle: watch::Sender::new(bundle),
         })
     }
 
@@ -282,8 +284,14 @@ impl Attester {
 
     /// Roots that the verifier named last.
     #[must_use]
-    pub const fn bundle(&self) -> &Learned {
-        &self.bundle
+    pub fn bundle(&self) -> Learned {
+        self.bundle.borrow().clone()
+    }
+
+    /// The same, from now on.
+    #[must_use]
+    pub fn learned(&self) -> watch::Receiver<Learned> {
+        self.bundle.subscribe()
     }
 
     /// Makes the next attestation prove the boot from the start.
@@ -309,19 +317,19 @@ impl Attester {
             }
         };
         let given = self.settings.trust.read().map_err(ClientError::from)?;
-        if !self.bundle.is_empty() && !self.bundle.holds_under(&given) {
+        if !self.bundle().is_empty() && !self.bundle().holds_under(&given) {
             tracing::warn!(
                 "another CA file or pin is given: the roots learned before count no more"
             );
-            self.bundle = Learned::default();
+            self.bundle.send_replace(Learned::default());
         }
-        let channel = connect(&self.settings.url, &given, &self.bundle, &DEADLINES).await?;
+        let channel = connect(&self.settings.url, &given, &self.bundle(), &DEADLINES).await?;
         let hello = pb::Hello { job, ..self.hello(&identity).await? };
         let (conversation, answer) = Conversation::begin(channel, hello, &DEADLINES).await?;
         let challenge = match answer {
             Answer::Challenge(challenge) => ChallengeParts::try_from(*challenge)?,
             Answer::Result(result) => {
-                let bundle = self.bundle.clone();
+                let bundle = self.bundle();
                 let (node_key, verifier_id) = (None, None);
                 return Ok(Answered { result: *result, node_key, measured, bundle, verifier_id });
             }
@@ -330,9 +338,9 @@ impl Attester {
         let result = conversation.finish(evidence, logs).await?;
         // Only an admission changes whom the worker trusts, and only to certificates that can be used.
         if result.outcome() == pb::Outcome::Admit && usable(&result.trust_bundle) {
-            self.bundle = given.learned(result.trust_bundle.clone());
+            self.bundle.send_replace(given.learned(result.trust_bundle.clone()));
         }
-        let (node_key, bundle) = (self.node_key.clone(), self.bundle.clone());
+        let (node_key, bundle) = (self.node_key.clone(), self.bundle());
         let verifier_id = Some(challenge.verifier_id);
         Ok(Answered { result, node_key, measured, bundle, verifier_id })
     }

@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
-use proto::digest::PcrIndex;
+use proto::{digest::PcrIndex, job::CiSystem};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{
+    jobs::{DEFAULT_MAX_JOBS, DEFAULT_SILENCE, DEFAULT_START_WITHIN, JobSettings},
     logs::LogPaths,
+    privilege::uid_of,
     tpm::{AkAlgorithm, EkAlgorithm, EkPreference, Tcti, TpmConfig},
     trust::{Trust, certificates},
 };
@@ -56,6 +58,8 @@ pub struct Config {
     pub user: Option<String>,
     /// Logs that others write.
     pub logs: LogPaths,
+    /// Jobs that may ask for permits; `None`: none.
+    pub jobs: Option<JobSettings>,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +74,21 @@ struct Document {
     logs: LogsSection,
     #[serde(default)]
     daemon: DaemonSection,
+    jobs: Option<JobsSection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobsSection {
+    users: Vec<String>,
+    #[serde(default)]
+    systems: Vec<CiSystem>,
+    socket_dir: Option<PathBuf>,
+    max_jobs: Option<usize>,
+    start_within_s: Option<u64>,
+    verifier_silence_s: Option<u64>,
+    #[serde(default)]
+    on_end: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -195,9 +214,56 @@ impl Config {
             output_dir: document.daemon.output_dir.unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into()),
             measure_interval: interval.map_or(DEFAULT_MEASURE_INTERVAL, Duration::from_secs),
             user: document.daemon.user,
+            jobs: document.jobs.map(job_settings).transpose()?,
             logs: log_paths(document.logs)?,
         })
     }
+}
+
+fn job_settings(section: JobsSection) -> Result<JobSettings, (String, String)> {
+    let bounded = |key: &str, given: Option<u64>, default: u64, min: u64, max: u64| {
+        let value = given.unwrap_or(default);
+        match (min..=max).contains(&value) {
+            true => Ok(value),
+            false => Err((key.to_owned(), format!("{value}: must be {min} to {max}"))),
+        }
+    };
+    let seconds = |key, given, default: Duration, min, max| {
+        bounded(key, given, default.as_secs(), min, max).map(Duration::from_secs)
+    };
+    let mut users = Vec::with_capacity(section.users.len());
+    for user in &section.users {
+        let uid = user.parse().or_else(|_| uid_of(user).map_err(|error| error.to_string()));
+        users.push(uid.map_err(|what| ("jobs.users".to_owned(), what))?);
+    }
+    let directory = section.socket_dir.unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
+    if !directory.is_absolute() {
+        let what = format!("{}: must be an absolute path", directory.display());
+        return Err(("jobs.socket_dir".to_owned(), what));
+    }
+    let max_jobs = section.max_jobs.map(|jobs| jobs as u64);
+    let max_jobs = bounded("jobs.max_jobs", max_jobs, DEFAULT_MAX_JOBS as u64, 1, 1024)?;
+    Ok(JobSettings {
+        directory,
+        users,
+        systems: section.systems,
+        max_jobs: usize::try_from(max_jobs).unwrap_or(DEFAULT_MAX_JOBS),
+        start_within: seconds(
+            "jobs.start_within_s",
+            section.start_within_s,
+            DEFAULT_START_WITHIN,
+            5,
+            600,
+        )?,
+        silence: seconds(
+            "jobs.verifier_silence_s",
+            section.verifier_silence_s,
+            DEFAULT_SILENCE,
+            1,
+            3600,
+        )?,
+        on_end: section.on_end,
+    })
 }
 
 /// Each log's path: the usual one, another one, or `none` for a log that is not to be sent.

@@ -14,6 +14,7 @@ mod gate;
 mod key;
 mod life;
 mod line;
+mod serve;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -22,6 +23,7 @@ pub use self::{
     gate::Gate,
     key::{JobKeyPair, KeyError},
     line::{Line, LineError, Link},
+    serve::JobSockets,
 };
 
 /// Jobs that run or ask at once: a worker has as many slots as processors, seldom more.

@@ -8,7 +8,7 @@ use std::{
 
 /// Why the user could not be changed; nothing goes on as root then.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot become user {user:?}: {what}")]
+#[error("user {user:?}: {what}")]
 pub struct PrivilegeError {
     /// The user.
     pub user: String,
@@ -31,6 +31,14 @@ pub fn hand_over(user: &str, folders: &[&Path]) -> Result<(), PrivilegeError> {
         }
     }
     Ok(())
+}
+
+/// The user with this name.
+///
+/// # Errors
+/// [`PrivilegeError`] for an unknown one.
+pub fn uid_of(user: &str) -> Result<u32, PrivilegeError> {
+    ids(user).map(|(uid, _)| uid)
 }
 
 /// User and primary group of a name.

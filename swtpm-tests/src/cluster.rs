@@ -90,6 +90,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts the verifier again with these lines in a table of its configuration that it had not.
+    ///
+    /// # Errors
+    /// Whatever a part says.
+    pub async fn configure(&mut self, table: &str, lines: &str) -> Result<(), AnyError> {
+        let text = std::fs::read_to_string(&self.config)?;
+        std::fs::write(&self.config, format!("{text}\n[{table}]\n{lines}"))?;
+        self.stop_verifier().await?;
+        self.start_verifier().await
+    }
+
     /// Stops the verifier; its state stays.
     ///
     /// # Errors

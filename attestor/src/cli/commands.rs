@@ -12,6 +12,7 @@ use attestor::{
     attestation::{Answered, Attester, Settings},
     config::Config,
     daemon::{self, Plan},
+    jobs::{JobSockets, Link, desk},
     logs::{EventLogs, LogPaths},
     measure::{self, Cache, Options, Progress, ToolList, render_text},
     output::{BUNDLE_FILE, Output, Status, read_bundle},
@@ -20,6 +21,7 @@ use attestor::{
     trust::Learned,
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch;
 
 use super::ConfigArgs;
 
@@ -46,14 +48,45 @@ pub(super) fn run(args: &ConfigArgs) -> Done {
             measure_interval: config.measure_interval,
             bundle_path: config.state_dir.join(BUNDLE_FILE),
         };
+        // While the folder is still ours to write to.
+        let sockets = config.jobs.clone().map(JobSockets::bind).transpose()?;
         if let Some(user) = &config.user {
             hand_over(user, &[&config.output_dir, &config.state_dir])?;
             become_user(user)?;
         }
-        daemon::run(attester, output, plan).await;
+        serve(&config, attester, output, plan, sockets).await?;
         thread.ended().await;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// The daemon, and beside it what jobs talk to, until a signal ends both.
+async fn serve(
+    config: &Config,
+    attester: Attester,
+    output: Output,
+    plan: Plan,
+    sockets: Option<JobSockets>,
+) -> Result<(), Box<dyn Error>> {
+    let (desk, counter) = desk();
+    let (stop, stopping) = watch::channel(false);
+    let stopped = |mut stopping: watch::Receiver<bool>| async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    let (url, trust) = (config.url.clone(), config.trust.clone());
+    let link = Link { url, trust, bundle: attester.learned() };
+    let jobs = async {
+        match sockets {
+            Some(sockets) => sockets.serve(desk, link, stopped(stopping.clone())).await,
+            None => Ok(()),
+        }
+    };
+    let node = async {
+        daemon::run(attester, output, plan, counter, daemon::ended()).await;
+        stop.send_replace(true);
+    };
+    let (served, ()) = tokio::join!(jobs, node);
+    Ok(served?)
 }
 
 pub(super) fn once(args: &ConfigArgs, json: bool) -> Done {

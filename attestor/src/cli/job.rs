@@ -92,7 +92,7 @@ impl From<Processes> for pb::JobProcesses {
 #[derive(Args, Debug)]
 struct JobArgs {
     /// CI system: which variables say what job this is.
-    #[arg(long, value_enum, value_name = "SYSTEM", required_unless_present_any = ["permit", "end"])]
+    #[arg(long, value_enum, value_name = "SYSTEM")]
     job: Option<System>,
     /// File with the CI system's signed token.
     #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
@@ -241,15 +241,15 @@ fn request(args: &JobArgs) -> Result<pb::StartRequest, Box<dyn std::error::Error
     let variables: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let claims = from_environment(system, &variables)
-        .map_err(|error| format!("--job {system}: {error}"))?;
+    let claims =
+        from_environment(system, &variables).map_err(|error| format!("--job {system}: {error}"))?;
     request.claims = claims.canonical_json().into_bytes();
     let max = u64::try_from(MAX_JOB_TOKEN_BYTES).unwrap_or(u64::MAX);
     let token = match (&args.token_file, &args.token_env) {
         (Some(path), _) => Some(String::from_utf8(read_bounded(path, max)?)?),
-        (None, Some(name)) => Some(
-            std::env::var(name).map_err(|error| format!("--token-env {name}: {error}"))?,
-        ),
+        (None, Some(name)) => {
+            Some(std::env::var(name).map_err(|error| format!("--token-env {name}: {error}"))?)
+        }
         (None, None) => None,
     };
     request.token = token.map(|token| token.trim().to_owned()).unwrap_or_default();

@@ -1,12 +1,16 @@
 //! What the commands of jobs talk to: who calls is the kernel's word, what they may ask is configured.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use proto::{job::{JobClaims, Source}, pb, permit::audiences_are_bounded};
+use proto::{
+    job::{JobClaims, Source},
+    pb,
+    permit::audiences_are_bounded,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -19,6 +23,10 @@ use super::{
 
 /// Events that wait for a job: started, ended.
 const EVENTS: usize = 2;
+/// A permit that was not redeemed in time is kept a little longer: the verifier says then what is wrong with it.
+const KEPT_LONGER: Duration = Duration::from_secs(30);
+/// Permits that are remembered as used.
+const REMEMBERED: usize = 1024;
 
 /// Implements `assay.attest.v1.JobGate`.
 #[derive(Clone, Debug)]
@@ -30,6 +38,8 @@ pub struct Gate {
     endpoint: String,
     slots: Arc<Semaphore>,
     jobs: Arc<Mutex<HashMap<String, Entry>>>,
+    /// Identifiers of permits that were redeemed, the latest last.
+    used: Arc<Mutex<VecDeque<String>>>,
 }
 
 /// A job that runs, or a permit that waits for one.
@@ -93,7 +103,9 @@ impl Processes {
         match self {
             Self::Below(key) => process.ancestry.contains(key),
             Self::Cgroup(path) => process.cgroup.as_ref().is_some_and(|other| {
-                other.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                other
+                    .strip_prefix(path.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }),
             Self::User(uid) => process.uid == *uid,
         }
@@ -156,8 +168,8 @@ impl Gate {
         endpoint: String,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(settings.max_jobs));
-        let (settings, jobs) = (Arc::new(settings), Arc::default());
-        Self { settings, desk, link, registry, endpoint, slots, jobs }
+        let (settings, jobs, used) = (Arc::new(settings), Arc::default(), Arc::default());
+        Self { settings, desk, link, registry, endpoint, slots, jobs, used }
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -197,10 +209,7 @@ impl Gate {
     }
 
     /// A permit, with the place that it takes.
-    async fn permit(
-        &self,
-        request: &pb::StartRequest,
-    ) -> Result<Deferred, Refusal> {
+    async fn permit(&self, request: &pb::StartRequest) -> Result<Deferred, Refusal> {
         let busy = || Refusal::new("GATE_BUSY", "as many jobs run as this worker lets run");
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| busy())?;
         self.claims(&request.claims)?;
@@ -228,18 +237,23 @@ impl Gate {
 
     /// Takes a permit that waits, if it is this user's.
     fn take(&self, permit_id: &str, caller: &Observation) -> Result<Deferred, Refusal> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.iter().any(|id| id == permit_id) {
+            let why = "a job has been started by this permit already";
+            return Err(Refusal::new("PERMIT_ALREADY_REDEEMED", why));
+        }
         let mut jobs = self.jobs();
         let entry = jobs.get_mut(permit_id).filter(|entry| entry.uid == caller.uid);
-        let Some(entry) = entry else {
-            return Err(Refusal::new("PERMIT_UNKNOWN", "no permit of this user has this identifier"));
+        let Some(deferred) = entry.and_then(|entry| entry.deferred.take()) else {
+            let why = "no permit of this user waits by this identifier";
+            return Err(Refusal::new("PERMIT_UNKNOWN", why));
         };
-        match entry.deferred.take() {
-            Some(deferred) => {
-                jobs.remove(permit_id);
-                Ok(deferred)
-            }
-            None => Err(Refusal::new("PERMIT_ALREADY_REDEEMED", "a job runs by this permit already")),
+        jobs.remove(permit_id);
+        if used.len() == REMEMBERED {
+            used.pop_front();
         }
+        used.push_back(permit_id.to_owned());
+        Ok(deferred)
     }
 
     /// Redeems a permit and gives the job's processes its identities.
@@ -255,7 +269,8 @@ impl Gate {
         let unusable = |why: String| Refusal::new("GATE_IDENTITY_UNUSABLE", why);
         let selectors: Vec<Selector> = processes.selector().into_iter().collect();
         let served = credentials(&line, &identity).map_err(|error| unusable(error.to_string()))?;
-        let id = line.permit_id().parse().map_err(|_| unusable("the permit's identifier".into()))?;
+        let id =
+            line.permit_id().parse().map_err(|_| unusable("the permit's identifier".into()))?;
         let job = JobIdentity { id, selectors, credentials: served };
         let handle = self.registry.admit(job).map_err(|error| unusable(error.to_string()))?;
         let (stop, stopped) = watch::channel(None);
@@ -300,7 +315,7 @@ impl Gate {
         self.jobs().insert(id.clone(), entry);
         let gate = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(within).await;
+            tokio::time::sleep(within.saturating_add(KEPT_LONGER)).await;
             let mut jobs = gate.jobs();
             if jobs.get(&id).is_some_and(|entry| entry.deferred.is_some()) {
                 jobs.remove(&id);
@@ -351,7 +366,8 @@ impl Gate {
                 return Ok(());
             }
         };
-        let End { code, why } = end.unwrap_or_else(|| End::new("GATE_STOPPING", "the job's task ended"));
+        let End { code, why } =
+            end.unwrap_or_else(|| End::new("GATE_STOPPING", "the job's task ended"));
         send(events, Event::Ended(pb::JobEnded { code, why })).await;
         Ok(())
     }
@@ -412,14 +428,19 @@ impl pb::job_gate_server::JobGate for Gate {
     ) -> Result<Response<pb::Stopped>, Status> {
         let caller = caller(&request)?;
         let pb::StopRequest { permit_id, reason } = request.into_inner();
-        let jobs = self.jobs();
+        let mut jobs = self.jobs();
         let entry = jobs.get(&permit_id);
         let entry = entry.filter(|entry| caller.uid == 0 || entry.uid == caller.uid);
-        let ended = entry.is_some_and(|entry| {
-            let why = if reason.is_empty() { "stopped".to_owned() } else { reason };
-            entry.stop.send_replace(Some(why));
-            true
-        });
+        let ended = match entry {
+            // Nobody can redeem it any more.
+            Some(entry) if entry.deferred.is_some() => jobs.remove(&permit_id).is_some(),
+            Some(entry) if entry.stop.borrow().is_none() => {
+                let why = if reason.is_empty() { "stopped".to_owned() } else { reason };
+                entry.stop.send_replace(Some(why));
+                true
+            }
+            Some(_) | None => false,
+        };
         Ok(Response::new(pb::Stopped { ended }))
     }
 }

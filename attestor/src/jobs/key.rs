@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::{
-    encoding::{AsDer as _, Pkcs8V1Der},
+    encoding::AsDer as _,
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},
 };
@@ -42,7 +42,7 @@ impl JobKeyPair {
     /// # Errors
     /// [`KeyError`].
     pub fn pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let der: Pkcs8V1Der<'static> = self.pair.to_pkcs8v1().map_err(|_| KeyError)?;
+        let der = self.pair.to_pkcs8v1().map_err(|_| KeyError)?;
         Ok(Zeroizing::new(der.as_ref().to_vec()))
     }
 

@@ -134,7 +134,12 @@ impl Life {
         if end.is_over() {
             tracing::info!(permit = line.permit_id(), "the job is over");
         } else {
-            tracing::error!(permit = line.permit_id(), code = end.code, why = end.why, "permit ended");
+            tracing::error!(
+                permit = line.permit_id(),
+                code = end.code,
+                why = end.why,
+                "permit ended"
+            );
         }
         if !end.code.starts_with("PERMIT_") {
             match timeout(FAREWELL, line.end(&end.why)).await {
@@ -189,7 +194,9 @@ impl Life {
                             .and_then(|credentials| Ok(self.handle.update(credentials)?));
                         match update {
                             Ok(()) => rotate = half_life(heard, &identity),
-                            Err(error) => tracing::error!(%error, "new certificates cannot be used"),
+                            Err(error) => {
+                                tracing::error!(%error, "new certificates cannot be used")
+                            }
                         }
                     }
                 }
@@ -202,7 +209,8 @@ impl Life {
                         crate::chain(&error)
                     );
                     if silent >= self.settings.silence {
-                        let why = format!("the verifier has not answered for {} s", silent.as_secs());
+                        let why =
+                            format!("the verifier has not answered for {} s", silent.as_secs());
                         return End::new("GATE_VERIFIER_SILENT", why);
                     }
                 }

@@ -19,18 +19,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tonic::Status;
-use tower::Service as _;
 
 use crate::{
     limits::Limits,
-    pb::spiffe_workload_api_server::SpiffeWorkloadApiServer,
     peer::Peer,
     refusal::{Refusal, RefusalCode},
-    service::Service,
 };
 
-/// The metadata that a program which was tricked into connecting cannot set.
-const HEADER: &str = "workload.spiffe.io";
 /// Reset streams that a client may have pending: the known cheap floods of HTTP/2 open and reset.
 const MAX_PENDING_RESETS: usize = 20;
 
@@ -46,16 +41,16 @@ struct Activity {
 }
 
 /// Serves one connection until it is closed, of no use, or the server stops.
-pub(crate) async fn serve(
+pub(crate) async fn serve<S: Answers>(
     stream: UnixStream,
     peer: Arc<Peer>,
-    service: SpiffeWorkloadApiServer<Service>,
+    Guarded { service, header }: Guarded<S>,
     limits: Limits,
     mut stopping: watch::Receiver<bool>,
 ) {
     let activity = watch::Sender::new(Activity::default());
     let watched = activity.subscribe();
-    let gate = Gate { service, peer: Arc::clone(&peer), activity, limits: limits.clone() };
+    let gate = Gate { service, header, peer: Arc::clone(&peer), activity, limits: limits.clone() };
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -109,15 +104,51 @@ async fn ended(peer: &Peer) {
     }
 }
 
+/// A gRPC service, as tonic generates it.
+pub trait Answers:
+    tower::Service<
+        Request<Incoming>,
+        Response = Response<tonic::body::Body>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: tower::Service<
+            Request<Incoming>,
+            Response = Response<tonic::body::Body>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A service with what each of its requests must carry.
+#[derive(Clone)]
+pub(crate) struct Guarded<S> {
+    pub(crate) service: S,
+    /// Metadata whose value must be `true`.
+    pub(crate) header: Option<&'static str>,
+}
+
 /// Looks at each request before the service does.
-struct Gate {
-    service: SpiffeWorkloadApiServer<Service>,
+struct Gate<S> {
+    service: S,
+    header: Option<&'static str>,
     peer: Arc<Peer>,
     activity: watch::Sender<Activity>,
     limits: Limits,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Gate {
+impl<S: Answers> hyper::service::Service<Request<Incoming>> for Gate<S> {
     type Response = Response<Counted>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -127,7 +158,7 @@ impl hyper::service::Service<Request<Incoming>> for Gate {
         let counted = |response: Response<tonic::body::Body>| {
             response.map(|body| Counted { body, _counter: counter })
         };
-        if let Err(refusal) = check_header(request.headers()) {
+        if let Err(refusal) = check_header(request.headers(), self.header) {
             let response = Status::from(refusal).into_http();
             return Box::pin(std::future::ready(Ok(counted(response))));
         }
@@ -148,12 +179,13 @@ impl hyper::service::Service<Request<Incoming>> for Gate {
     }
 }
 
-fn check_header(headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut values = headers.get_all(HEADER).iter();
+fn check_header(headers: &HeaderMap, wanted: Option<&'static str>) -> Result<(), Refusal> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let mut values = headers.get_all(wanted).iter();
     match (values.next(), values.next()) {
         (Some(value), None) if value == "true" => Ok(()),
         _ => {
-            let what = format!("the metadata `{HEADER}: true` is needed exactly once");
+            let what = format!("the metadata `{wanted}: true` is needed exactly once");
             Err(Refusal::new(RefusalCode::HeaderMissing, what))
         }
     }

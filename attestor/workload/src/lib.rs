@@ -49,16 +49,18 @@ mod stream;
 mod validation;
 
 pub use self::{
+    connection::Answers,
     identity::{
         Bundles, Credentials, JobId, JobIdentity, JwtAnswer, JwtGrant, JwtRefusal, JwtRequest,
         JwtSource, JwtSvid, NotAJobId, TrustBundle, X509Svid,
     },
     limits::Limits,
+    peer::{Observation, Peer, PeerError},
     proc_fs::ProcessKey,
     refusal::{ERROR_DOMAIN, RefusalCode},
     registry::{AdmitError, Clock, JobHandle, Registry},
     selector::{Closeness, Selector, SelectorError, SelectorParts},
-    server::WorkloadServer,
+    server::{PeerSocket, WorkloadServer},
     socket::{DEFAULT_MODE, DEFAULT_NAME, MAX_PATH_BYTES, SocketError, SocketOptions},
     spiffe_id::{NotASpiffeId, SpiffeId, TrustDomain},
     validation::{JwtRejection, JwtToValidate, JwtValidator, ValidJwt},

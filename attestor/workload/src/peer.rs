@@ -25,7 +25,7 @@ use crate::{
 /// That this process, and not one it handed its descriptor to, wrote a request: descriptors can be
 /// passed on. A connection speaks for whoever opened it, and only while that process lives.
 #[derive(Debug)]
-pub(crate) struct Peer {
+pub struct Peer {
     uid: u32,
     gid: u32,
     pidfd: OwnedFd,
@@ -35,18 +35,20 @@ pub(crate) struct Peer {
 
 /// What the kernel says of a peer at one moment; it lived when all of this was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Observation {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct Observation {
+    /// Effective user when it connected.
+    pub uid: u32,
+    /// Effective group when it connected.
+    pub gid: u32,
     /// `None` where the kernel has no unified hierarchy.
-    pub(crate) cgroup: Option<String>,
+    pub cgroup: Option<String>,
     /// The process itself, its parent, and so on.
-    pub(crate) ancestry: Vec<ProcessKey>,
+    pub ancestry: Vec<ProcessKey>,
 }
 
 /// Why nothing is known of a peer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PeerError {
+pub enum PeerError {
     /// The process ended, or its number stands for another by now.
     #[error("the process that opened the connection is gone")]
     Gone,
@@ -149,7 +151,7 @@ impl Peer {
     /// # Errors
     /// [`PeerError::Gone`] when the process ended before everything was read: what was read by its
     /// number may then be of another.
-    pub(crate) fn observe(&self) -> Result<Observation, PeerError> {
+    pub fn observe(&self) -> Result<Observation, PeerError> {
         let read = self.read();
         if !self.is_running() {
             return Err(PeerError::Gone);

@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     admission::{Admissions, Full},
-    connection,
+    connection::{self, Answers, Guarded},
     limits::Limits,
     pb::spiffe_workload_api_server::SpiffeWorkloadApiServer,
     peer::Peer,
@@ -24,12 +24,21 @@ use crate::{
 /// After the kernel refused to accept, usually for want of descriptors: long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The metadata that a program which was tricked into connecting cannot set.
+const HEADER: &str = "workload.spiffe.io";
+
 /// The Workload API on a socket that exists already; it answers once [`WorkloadServer::serve`] runs.
 pub struct WorkloadServer {
-    socket: BoundSocket,
-    path: PathBuf,
+    socket: PeerSocket,
     registry: Registry,
     validator: Arc<dyn JwtValidator>,
+}
+
+/// A socket that exists already, within bounds: each request of whatever is served on it comes with the [`Peer`] that
+/// connected, as an extension of type `Arc<Peer>`.
+pub struct PeerSocket {
+    socket: BoundSocket,
+    path: PathBuf,
     limits: Limits,
 }
 
@@ -45,14 +54,13 @@ impl WorkloadServer {
         validator: Arc<dyn JwtValidator>,
         limits: Limits,
     ) -> Result<Self, SocketError> {
-        let socket = BoundSocket::bind(options)?;
-        Ok(Self { socket, path: options.path(), registry, validator, limits })
+        Ok(Self { socket: PeerSocket::bind(options, limits)?, registry, validator })
     }
 
     /// For clients, the value of `SPIFFE_ENDPOINT_SOCKET`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("unix://{}", self.path.display())
+        format!("unix://{}", self.socket.path.display())
     }
 
     /// Serves until `shutdown` is ready; then streams end with `UNAVAILABLE`, the file is removed,
@@ -61,15 +69,50 @@ impl WorkloadServer {
     /// # Errors
     /// [`SocketError::Io`] where the socket cannot be watched.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), SocketError> {
-        let Self { socket, path, registry, validator, limits } = self;
-        let io = |error| SocketError::Io(path.clone(), "cannot be watched", error);
-        let listener = socket.listener().and_then(UnixListener::from_std).map_err(io)?;
+        let Self { socket, registry, validator } = self;
         let is_stopping = watch::Sender::new(false);
-        let request_bytes = limits.request_bytes;
-        let stopping = is_stopping.subscribe();
-        let service = Service { registry, validator, limits: limits.clone(), stopping };
+        let limits = socket.limits.clone();
+        let (request_bytes, stopping) = (limits.request_bytes, is_stopping.subscribe());
+        let service = Service { registry, validator, limits, stopping };
         let service =
             SpiffeWorkloadApiServer::new(service).max_decoding_message_size(request_bytes);
+        let guarded = Guarded { service, header: Some(HEADER) };
+        socket.serve_guarded(guarded, is_stopping, shutdown).await
+    }
+}
+
+impl PeerSocket {
+    /// Makes the socket; see [`WorkloadServer::bind`].
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn bind(options: &SocketOptions, limits: Limits) -> Result<Self, SocketError> {
+        let socket = BoundSocket::bind(options)?;
+        Ok(Self { socket, path: options.path(), limits })
+    }
+
+    /// Serves a gRPC service until `shutdown` is ready; see [`WorkloadServer::serve`].
+    ///
+    /// # Errors
+    /// [`SocketError::Io`] where the socket cannot be watched.
+    pub async fn serve<S: Answers>(
+        self,
+        service: S,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), SocketError> {
+        let guarded = Guarded { service, header: None };
+        self.serve_guarded(guarded, watch::Sender::new(false), shutdown).await
+    }
+
+    async fn serve_guarded<S: Answers>(
+        self,
+        guarded: Guarded<S>,
+        is_stopping: watch::Sender<bool>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), SocketError> {
+        let Self { socket, path, limits } = self;
+        let io = |error| SocketError::Io(path.clone(), "cannot be watched", error);
+        let listener = socket.listener().and_then(UnixListener::from_std).map_err(io)?;
         let admissions = Admissions::new(limits.connections, limits.connections_per_uid);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
@@ -81,11 +124,11 @@ impl WorkloadServer {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         let Some((place, peer)) = receive(&stream, &admissions) else { continue };
-                        let (service, limits) = (service.clone(), limits.clone());
+                        let (guarded, limits) = (guarded.clone(), limits.clone());
                         let stopping = is_stopping.subscribe();
                         connections.spawn(async move {
                             let _place = place;
-                            connection::serve(stream, peer, service, limits, stopping).await;
+                            connection::serve(stream, peer, guarded, limits, stopping).await;
                         });
                     }
                     Err(error) => {
@@ -108,7 +151,13 @@ impl WorkloadServer {
 
 impl fmt::Debug for WorkloadServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkloadServer").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("WorkloadServer").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PeerSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerSocket").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -80,6 +80,7 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
 impl Fixture {
     fn appraise(&self, evidence: &Evidence) -> Verdict {
         let context = AppraisalContext {
+            job: None,
             now_unix_s: NOW_UNIX_S,
             challenge: &self.issued,
             node: &self.node,

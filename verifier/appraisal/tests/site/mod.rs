@@ -192,6 +192,7 @@ impl Site {
 
     pub fn context(&self) -> AppraisalContext<'_> {
         AppraisalContext {
+            job: None,
             now_unix_s: self.now,
             challenge: &self.issued,
             node: &self.node,

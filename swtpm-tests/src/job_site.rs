@@ -1,0 +1,227 @@
+//! A site whose worker runs jobs: a verifier in this process, and the real `attestor` on a software TPM.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use attestor::tpm::EkPreference;
+
+use crate::{
+    cluster::{AnyError, Cluster, Tools, booted, ek_of},
+    swtpm::{Swtpm, SwtpmOptions},
+};
+
+/// How long anything here may take: a TPM and two processes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Verifier, TPM, tools, and the daemon with its sockets.
+#[derive(Debug)]
+pub struct JobSite {
+    // In the order in which they end.
+    daemon: Daemon,
+    /// Tools of the worker.
+    pub tools: Tools,
+    /// The worker's TPM.
+    pub tpm: Swtpm,
+    /// The verifier.
+    pub cluster: Cluster,
+    folder: tempfile::TempDir,
+}
+
+/// A daemon that does not outlive a test that failed.
+#[derive(Debug)]
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What differs between sites.
+#[derive(Clone, Debug)]
+pub struct JobSiteOptions {
+    /// Further lines of the daemon's `[jobs]`.
+    pub jobs: String,
+    /// Lines of the verifier's `[jobs]`.
+    pub verifier_jobs: String,
+    /// Users that may ask, as the configuration has them.
+    pub users: Vec<String>,
+}
+
+impl Default for JobSiteOptions {
+    fn default() -> Self {
+        Self {
+            jobs: "verifier_silence_s = 2\n".to_owned(),
+            verifier_jobs: "check_every = \"1s\"\n".to_owned(),
+            users: Vec::new(),
+        }
+    }
+}
+
+impl JobSite {
+    /// A site whose node `w1` of pool `linux` is admitted by a golden set of what it proved.
+    ///
+    /// # Errors
+    /// Whatever a part says.
+    pub async fn start() -> Result<Self, AnyError> {
+        Self::start_with(JobSiteOptions::default()).await
+    }
+
+    /// As [`JobSite::start`], with options.
+    ///
+    /// # Errors
+    /// Whatever a part says.
+    pub async fn start_with(options: JobSiteOptions) -> Result<Self, AnyError> {
+        let tpm = booted(Swtpm::start(SwtpmOptions::default())?)?;
+        let mut cluster = Cluster::start().await?;
+        cluster.configure("jobs", &options.verifier_jobs).await?;
+        cluster.trust(tpm.manufacturer()).await?;
+        let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await?;
+        cluster.add_node("w1", "linux", ek).await?;
+        let tools = Tools::new()?;
+        let mut worker = cluster.worker(&tpm.tcti(), &tools).await?;
+        worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+        cluster.golden_from("w1", |text| text).await?;
+        worker.stop().await;
+        let folder = tempfile::tempdir()?;
+        // Jobs of other users have to reach the socket.
+        set_mode(folder.path(), 0o755)?;
+        let daemon = start_daemon(folder.path(), &cluster, &tpm, &tools, &options)?;
+        let site = Self { daemon, tools, tpm, cluster, folder };
+        site.wait_for("admitted").await?;
+        Ok(site)
+    }
+
+    /// Waits until the daemon's status has this outcome.
+    ///
+    /// # Errors
+    /// It never has.
+    pub async fn wait_for(&self, outcome: &str) -> Result<(), AnyError> {
+        let path = self.path("output/status.json");
+        let start = tokio::time::Instant::now();
+        while start.elapsed() < PATIENCE {
+            let text = std::fs::read(&path).unwrap_or_default();
+            let status = serde_json::from_slice::<serde_json::Value>(&text);
+            if status.is_ok_and(|status| status["outcome"] == outcome) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let log = std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default();
+        Err(format!("the daemon never was {outcome}: {log}").into())
+    }
+
+    /// A path in the site's folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The Workload API's socket.
+    #[must_use]
+    pub fn workload_socket(&self) -> PathBuf {
+        self.path("output/workload.sock")
+    }
+
+    /// `attestor` with these arguments, in the environment of a job of no particular CI system.
+    #[must_use]
+    pub fn attestor(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("attestor"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("ASSAY_JOB_SOCKET", self.path("output/job.sock"))
+            .env("ASSAY_JOB_ID", "build")
+            .env("ASSAY_JOB_RUN_ID", "42")
+            .env("ASSAY_JOB_REPOSITORY", "acme/app")
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs [`JobSite::attestor`] to its end, without keeping this thread's others from working.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn run(&self, arguments: &[&str]) -> Result<Output, AnyError> {
+        finish(self.attestor(arguments)).await
+    }
+
+    /// Process of the daemon.
+    #[must_use]
+    pub fn daemon_id(&self) -> u32 {
+        self.daemon.0.id()
+    }
+
+    /// What the daemon logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+}
+
+/// Runs a command to its end on a blocking thread.
+///
+/// # Errors
+/// It does not start.
+pub async fn finish(mut command: Command) -> Result<Output, AnyError> {
+    Ok(tokio::task::spawn_blocking(move || command.output()).await??)
+}
+
+/// A program that `cargo test --workspace` builds beside the tests.
+///
+/// # Panics
+/// It is not there.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let here = std::env::current_exe().expect("this program");
+    // target/debug/NAME, or target/debug/deps/NAME for a test.
+    let found = here.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    let found = found.into_iter().find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not built; run `cargo xtask test`"))
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), AnyError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?)
+}
+
+fn start_daemon(
+    folder: &Path,
+    cluster: &Cluster,
+    tpm: &Swtpm,
+    tools: &Tools,
+    options: &JobSiteOptions,
+) -> Result<Daemon, AnyError> {
+    let at = |name: &str| folder.join(name).display().to_string();
+    std::fs::create_dir(at("output"))?;
+    set_mode(&folder.join("output"), 0o755)?;
+    std::fs::write(at("tools.toml"), tools.list_text())?;
+    let config = format!(
+        "[verifier]\nurl = \"https://127.0.0.1:{port}\"\nca_file = \"{ca}\"\n\n[tpm]\ntcti = \"{tcti}\"\n\n[tools]\nlist \
+         = \"{list}\"\n\n[logs]\nuefi = \"none\"\nima = \"none\"\nsystemd = \"none\"\n\n[daemon]\nstate_dir = \
+         \"{state}\"\noutput_dir = \"{output}\"\n\n[jobs]\nusers = {users:?}\nsocket_dir = \"{output}\"\n{more}",
+        port = cluster.running().address.port(),
+        ca = cluster.folder().join("state/bundle.pem").display(),
+        tcti = tpm.tcti(),
+        list = at("tools.toml"),
+        state = tools.state().display(),
+        output = at("output"),
+        users = options.users,
+        more = options.jobs,
+    );
+    std::fs::write(at("attestor.toml"), config)?;
+    let log = std::fs::File::create(at("daemon.log"))?;
+    let child = Command::new(program("attestor"))
+        .args(["run", "--config", &at("attestor.toml")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()?;
+    Ok(Daemon(child))
+}

@@ -1,0 +1,299 @@
+//! Jobs on a worker, end to end: real swtpm, real daemon, real sockets, real verifier.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::{
+    os::unix::{net::UnixStream, process::CommandExt as _},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use swtpm_tests::job_site::{JobSite, JobSiteOptions, finish};
+use verifier::store::{NodeChange, Permit, PermitState};
+
+/// The user `nobody`.
+const NOBODY: u32 = 65534;
+
+fn exec<'a>(command: &[&'a str]) -> Vec<&'a str> {
+    ["exec", "--job", "generic", "--"].iter().chain(command).copied().collect()
+}
+
+fn text(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// The job did not run: its command printed nothing, and the log says why.
+#[track_caller]
+fn assert_refused(output: &Output, code: &str) {
+    let (out, err) = text(output);
+    assert_eq!(output.status.code(), Some(3), "{out}{err}");
+    assert!(!out.contains("the job ran"), "{out}");
+    assert!(err.contains(code), "{code}: {err}");
+}
+
+/// The job ran, and was ended before it could say so.
+#[track_caller]
+fn assert_ended(output: &Output, code: &str) {
+    let (out, err) = text(output);
+    assert_eq!(output.status.code(), Some(3), "{out}{err}");
+    assert_eq!(out, "the job begins\n", "{err}");
+    assert!(
+        err.contains(&format!("the permit of this job ended, and so does the job: {code}")),
+        "{err}"
+    );
+}
+
+/// The only permit, once it is in this state.
+async fn permit_in(site: &JobSite, state: PermitState) -> Permit {
+    for _ in 0..400 {
+        let permits = site.cluster.store().permits("w1", 10).await.unwrap();
+        if let [permit] = permits.as_slice()
+            && permit.state == state
+        {
+            return permit.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no permit was {state}: {}", site.log());
+}
+
+/// Runs a job that would take a minute; `meanwhile` happens once it has begun.
+async fn while_a_job_runs(site: &JobSite, meanwhile: impl AsyncFnOnce()) -> Output {
+    let mut command =
+        site.attestor(&exec(&["sh", "-c", "echo the job begins; sleep 60; echo the job ran"]));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    permit_in(site, PermitState::Redeemed).await;
+    // It begins after the redemption.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    meanwhile().await;
+    tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_runs_on_a_worker_that_proves_itself_and_its_log_says_so() {
+    let site = JobSite::start().await.unwrap();
+    let script = "echo the job ran; test -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\" && exit 7";
+    let output = site.run(&exec(&["sh", "-c", script])).await.unwrap();
+    let (out, err) = text(&output);
+    assert_eq!((output.status.code(), out.as_str()), (Some(7), "the job ran\n"), "{err}");
+    for line in [
+        "node       spiffe://test.example/node/w1",
+        "identity   spiffe://test.example/pool/linux\n",
+        "identity   spiffe://test.example/pool/linux/job/generic/",
+        "tools      2 measured now, none from memory",
+        "repository acme/app (from the environment, unproven)",
+    ] {
+        assert!(err.contains(line), "{line}: {err}");
+    }
+    // The permit is over with the job, and the decision can be derived again.
+    let permit = permit_in(&site, PermitState::Ended).await;
+    let case = site.cluster.store().case(&permit.decision_id).await.unwrap().unwrap();
+    assert!(!case.is_empty());
+    let missing = site.run(&exec(&["/no/such/program"])).await.unwrap();
+    assert_eq!(missing.status.code(), Some(1), "{}", text(&missing).1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_tool_starts_no_job_though_nobody_noticed_the_change_yet() {
+    let site = JobSite::start().await.unwrap();
+    // Same size, and the old times put back: a cache would believe it.
+    let path = site.tools.path("cc1");
+    let before = std::fs::metadata(&path).unwrap().modified().unwrap();
+    site.tools.write("cc1", b"compiler proper 12.2.1").unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
+    let output = site.run(&exec(&["echo", "the job ran"])).await.unwrap();
+    assert_refused(&output, "POLICY_TOOL_NOT_ALLOWED");
+    assert!(text(&output).1.contains("/cc1"), "it names the file");
+    assert!(site.cluster.store().permits("w1", 1).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_verifier_no_job_starts() {
+    let mut site = JobSite::start().await.unwrap();
+    site.cluster.stop_verifier().await.unwrap();
+    let output = site.run(&exec(&["echo", "the job ran"])).await.unwrap();
+    assert_refused(&output, "GATE_NO_VERDICT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_ends_with_a_tool_that_changes() {
+    let site = JobSite::start().await.unwrap();
+    let output = while_a_job_runs(&site, async || {
+        site.tools.write("cc1", b"compiler proper 12.2.0 with a gift").unwrap();
+    })
+    .await;
+    assert_ended(&output, "GATE_TOOL_CHANGED");
+    let ended = permit_in(&site, PermitState::Ended).await;
+    assert!(ended.end_reason.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_ends_with_the_revocation_of_its_node() {
+    let site = JobSite::start().await.unwrap();
+    let output = while_a_job_runs(&site, async || {
+        let revoke = NodeChange::Revoke { reason: "a test".to_owned() };
+        let by = site.cluster.by();
+        site.cluster.store().change_node("w1", None, revoke, by).await.unwrap();
+    })
+    .await;
+    assert_ended(&output, "PERMIT_ENDED the permit ended: node w1 is revoked");
+    let now = site.cluster.by().at;
+    let revoked = site.cluster.store().revoked_certificates(now).await.unwrap();
+    // The node's, and both of the job.
+    assert!(revoked.len() >= 3, "{revoked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_ends_where_nobody_could_tell_it_of_a_revocation() {
+    let mut site = JobSite::start().await.unwrap();
+    let mut command =
+        site.attestor(&exec(&["sh", "-c", "echo the job begins; sleep 60; echo the job ran"]));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    permit_in(&site, PermitState::Redeemed).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    site.cluster.stop_verifier().await.unwrap();
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await;
+    assert_ended(&output.unwrap().unwrap(), "GATE_VERIFIER_SILENT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deferred_permit_starts_one_job_of_its_user_in_time() {
+    let verifier_jobs = "check_every = \"1s\"\nredeem_within = \"10s\"\n".to_owned();
+    let options = JobSiteOptions { verifier_jobs, ..JobSiteOptions::default() };
+    let site = JobSite::start_with(options).await.unwrap();
+    let defer = async || {
+        let output = site.run(&["permit", "--job", "generic", "--defer", "p.json"]).await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output).1);
+    };
+    let redeem = ["exec", "--permit", "p.json", "--", "echo", "the job ran"];
+    defer().await;
+    let first = site.run(&redeem).await.unwrap();
+    assert_eq!(text(&first).0, "the job ran\n", "{}", text(&first).1);
+    // The same once more, after its job is over.
+    assert_refused(&site.run(&redeem).await.unwrap(), "PERMIT_ALREADY_REDEEMED");
+    defer().await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_refused(&site.run(&redeem).await.unwrap(), "PERMIT_EXPIRED");
+}
+
+/// A command that a job of another user runs; `None` where this is not root, who alone may become somebody else.
+fn as_nobody(mut command: Command) -> Option<Command> {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs these tests as root");
+        eprintln!("skipped: only root can run a job as another user");
+        return None;
+    }
+    command.uid(NOBODY).gid(NOBODY);
+    Some(command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_gets_nothing_unless_it_is_listed() {
+    let site = JobSite::start().await.unwrap();
+    let Some(job) = as_nobody(site.attestor(&exec(&["echo", "the job ran"]))) else { return };
+    assert_refused(&finish(job).await.unwrap(), "GATE_USER_NOT_ALLOWED");
+    // Nor the keys: not the node's file, not what the daemon has in memory.
+    let memory = format!("/proc/{}/mem", site.daemon_id());
+    for path in [site.path("output/node-key.pem").display().to_string(), memory] {
+        let mut read = Command::new("head");
+        read.args(["-c", "1", &path]);
+        let output = finish(as_nobody(read).unwrap()).await.unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty(), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_gets_neither_another_ones_permit_nor_more_than_its_own() {
+    let options = JobSiteOptions { users: vec![NOBODY.to_string()], ..JobSiteOptions::default() };
+    let site = JobSite::start_with(options).await.unwrap();
+    let Some(job) = as_nobody(site.attestor(&exec(&["echo", "the job ran"]))) else { return };
+    let output = finish(job).await.unwrap();
+    assert_eq!(text(&output).0, "the job ran\n", "{}", text(&output).1);
+    // Root's permit, by a user who may start jobs of his own.
+    let defer = ["permit", "--job", "generic", "--defer", "/tmp/assay-test-permit.json"];
+    let deferred = site.path("p.json").display().to_string();
+    let defer: Vec<&str> = defer[..4].iter().copied().chain([deferred.as_str()]).collect();
+    assert!(site.run(&defer).await.unwrap().status.success());
+    std::fs::set_permissions(&deferred, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .unwrap();
+    let steal = ["exec", "--permit", &deferred, "--", "echo", "the job ran"];
+    let output = finish(as_nobody(site.attestor(&steal)).unwrap()).await.unwrap();
+    assert_refused(&output, "PERMIT_UNKNOWN");
+    // A job that starts jobs.
+    let me = swtpm_tests::job_site::program("attestor").display().to_string();
+    let nested = [me.as_str(), "exec", "--job", "generic", "--", "echo", "the job ran"];
+    let output = finish(as_nobody(site.attestor(&exec(&nested))).unwrap()).await.unwrap();
+    assert_refused(&output, "GATE_CALLER_IS_A_JOB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_connections_of_one_user_leave_room_for_an_honest_job() {
+    let site = JobSite::start().await.unwrap();
+    let socket = site.path("output/job.sock").display().to_string();
+    let flood = format!(
+        "import socket,time\nheld=[]\nfor _ in range(1000):\n s=socket.socket(socket.AF_UNIX)\n try:\n  s.connect('{socket}')\n  \
+         held.append(s)\n except OSError:\n  pass\nprint(len(held),flush=True)\ntime.sleep(120)\n"
+    );
+    let mut command = Command::new("python3");
+    command.args(["-c", &flood]).stdout(Stdio::piped());
+    let Some(mut command) = as_nobody(command) else { return };
+    let mut flooding = command.spawn().unwrap();
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(flooding.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert!(line.trim().parse::<u32>().unwrap() > 900, "{line}");
+    let output = site.run(&exec(&["echo", "the job ran"])).await.unwrap();
+    flooding.kill().unwrap();
+    flooding.wait().unwrap();
+    assert_eq!(text(&output).0, "the job ran\n", "{}", text(&output).1);
+    assert!(UnixStream::connect(&socket).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_holds_a_permit_ends_it_by_going_away() {
+    let site = JobSite::start().await.unwrap();
+    let mut command = site.attestor(&exec(&["sleep", "60"]));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    permit_in(&site, PermitState::Redeemed).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let ended = permit_in(&site, PermitState::Ended).await;
+    assert_eq!(ended.end_reason.as_deref(), Some("whoever held the permit is gone"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_gets_a_permit_for_what_its_parent_starts_and_ends_it() {
+    let site = JobSite::start().await.unwrap();
+    // The shell stands for the runner: the hook is its child, and so are the steps.
+    let me = swtpm_tests::job_site::program("attestor").display().to_string();
+    let socket = site.path("output/job.sock").display().to_string();
+    let script = format!(
+        "set -e; {me} permit --job generic --json > p.out; id=$(sed -n 's/.*\"permit_id\": \"\\(.*\\)\".*/\\1/p' p.out); \
+         {me} permit --end $id; {me} permit --end $id || echo not twice"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).current_dir(site.path("")).env("ASSAY_JOB_SOCKET", socket);
+    command.env("ASSAY_JOB_ID", "b").env("ASSAY_JOB_RUN_ID", "1");
+    let output = finish(command).await.unwrap();
+    let (out, err) = text(&output);
+    assert!(out.contains(": ended\n") && out.contains("not twice"), "{out}{err}");
+    permit_in(&site, PermitState::Ended).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_job_is_said() {
+    let site = JobSite::start().await.unwrap();
+    let mut command = site.attestor(&exec(&["true"]));
+    let output = finish(std::mem::replace(&mut command, Command::new("true"))).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output).1);
+    let mut command = site.attestor(&exec(&["true"]));
+    command.env_remove("ASSAY_JOB_RUN_ID");
+    let output = finish(command).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).1.contains("ASSAY_JOB_RUN_ID"), "{}", text(&output).1);
+    let mut command = site.attestor(&exec(&["true"]));
+    command.env("ASSAY_JOB_SOCKET", "/nonexistent/job.sock");
+    let output = finish(command).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).1.contains("attestor run"), "{}", text(&output).1);
+}
