@@ -46,6 +46,6 @@ pub use self::{
     keys::{KeyCache, KeyState, KeysError},
     merge::merge,
     platforms::{MAX_ISSUERS, Platform, Platforms},
-    refusal::{KeysMissing, Refusal},
+    refusal::{KeysMissing, Refusal, RefusalCode},
     url::{HttpsUrl, MAX_URL_BYTES, UrlError},
 };

@@ -2,6 +2,73 @@
 
 use jose::{ClaimError, jws::JwsError};
 
+/// The code of a refusal: never renamed, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RefusalCode {
+    /// The token is signed with an algorithm that is not allowed for its issuer.
+    AlgorithmNotAllowed,
+    /// The token is for another audience, or for others as well.
+    AudienceMismatch,
+    /// The worker claims one thing about its job, the token another.
+    ClaimMismatch,
+    /// The token lacks a claim.
+    ClaimMissing,
+    /// The token names an issuer that is not configured.
+    IssuerUnknown,
+    /// The issuer's keys were never loaded, or are older than `max_age`.
+    KeysUnavailable,
+    /// The issuer has no key of this name that is for such signatures.
+    KeyUnknown,
+    /// The key that the token names did not sign it.
+    SignatureInvalid,
+    /// The token is not in force any more.
+    TokenExpired,
+    /// The token lives for longer than `max_lifetime`, or not at all.
+    TokenLifetime,
+    /// The token, or a claim in it, does not have the form that it must have.
+    TokenMalformed,
+    /// The token is not in force yet.
+    TokenNotYetValid,
+}
+
+impl RefusalCode {
+    /// All of them, by their texts.
+    pub const ALL: [Self; 12] = [
+        Self::AlgorithmNotAllowed,
+        Self::AudienceMismatch,
+        Self::ClaimMismatch,
+        Self::ClaimMissing,
+        Self::IssuerUnknown,
+        Self::KeysUnavailable,
+        Self::KeyUnknown,
+        Self::SignatureInvalid,
+        Self::TokenExpired,
+        Self::TokenLifetime,
+        Self::TokenMalformed,
+        Self::TokenNotYetValid,
+    ];
+
+    /// The stable text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AlgorithmNotAllowed => "PLATFORM_ALGORITHM_NOT_ALLOWED",
+            Self::AudienceMismatch => "PLATFORM_AUDIENCE_MISMATCH",
+            Self::ClaimMismatch => "PLATFORM_CLAIM_MISMATCH",
+            Self::ClaimMissing => "PLATFORM_CLAIM_MISSING",
+            Self::IssuerUnknown => "PLATFORM_ISSUER_UNKNOWN",
+            Self::KeysUnavailable => "PLATFORM_KEYS_UNAVAILABLE",
+            Self::KeyUnknown => "PLATFORM_KEY_UNKNOWN",
+            Self::SignatureInvalid => "PLATFORM_SIGNATURE_INVALID",
+            Self::TokenExpired => "PLATFORM_TOKEN_EXPIRED",
+            Self::TokenLifetime => "PLATFORM_TOKEN_LIFETIME_TOO_LONG",
+            Self::TokenMalformed => "PLATFORM_TOKEN_MALFORMED",
+            Self::TokenNotYetValid => "PLATFORM_TOKEN_NOT_YET_VALID",
+        }
+    }
+}
+
 /// Why there are no keys of an issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeysMissing {
@@ -88,22 +155,28 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Stable code.
+    /// The stable code's text.
     #[must_use]
     pub const fn code(&self) -> &'static str {
+        self.reason().as_str()
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub const fn reason(&self) -> RefusalCode {
         match self {
-            Self::AlgorithmNotAllowed { .. } => "PLATFORM_ALGORITHM_NOT_ALLOWED",
-            Self::AudienceMismatch { .. } => "PLATFORM_AUDIENCE_MISMATCH",
-            Self::ClaimMismatch { .. } => "PLATFORM_CLAIM_MISMATCH",
-            Self::ClaimMissing(_) => "PLATFORM_CLAIM_MISSING",
-            Self::IssuerUnknown(_) => "PLATFORM_ISSUER_UNKNOWN",
-            Self::KeyUnknown { .. } => "PLATFORM_KEY_UNKNOWN",
-            Self::KeysUnavailable { .. } => "PLATFORM_KEYS_UNAVAILABLE",
-            Self::SignatureInvalid { .. } => "PLATFORM_SIGNATURE_INVALID",
-            Self::TokenExpired(_) => "PLATFORM_TOKEN_EXPIRED",
-            Self::TokenLifetime(_) => "PLATFORM_TOKEN_LIFETIME_TOO_LONG",
-            Self::TokenMalformed(_) | Self::TokenClaimMalformed(_) => "PLATFORM_TOKEN_MALFORMED",
-            Self::TokenNotYetValid(_) => "PLATFORM_TOKEN_NOT_YET_VALID",
+            Self::AlgorithmNotAllowed { .. } => RefusalCode::AlgorithmNotAllowed,
+            Self::AudienceMismatch { .. } => RefusalCode::AudienceMismatch,
+            Self::ClaimMismatch { .. } => RefusalCode::ClaimMismatch,
+            Self::ClaimMissing(_) => RefusalCode::ClaimMissing,
+            Self::IssuerUnknown(_) => RefusalCode::IssuerUnknown,
+            Self::KeyUnknown { .. } => RefusalCode::KeyUnknown,
+            Self::KeysUnavailable { .. } => RefusalCode::KeysUnavailable,
+            Self::SignatureInvalid { .. } => RefusalCode::SignatureInvalid,
+            Self::TokenExpired(_) => RefusalCode::TokenExpired,
+            Self::TokenLifetime(_) => RefusalCode::TokenLifetime,
+            Self::TokenMalformed(_) | Self::TokenClaimMalformed(_) => RefusalCode::TokenMalformed,
+            Self::TokenNotYetValid(_) => RefusalCode::TokenNotYetValid,
         }
     }
 }
@@ -121,5 +194,21 @@ impl From<ClaimError> for Refusal {
             // Also whatever may be added there: a bound that was not kept.
             _ => Self::TokenLifetime(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_documented() {
+        let text = include_str!("../../../docs/JOBS.md");
+        let documented: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `PLATFORM_")?.split_once('`'))
+            .map(|(name, _)| format!("PLATFORM_{name}"))
+            .collect();
+        assert_eq!(documented, RefusalCode::ALL.map(RefusalCode::as_str));
     }
 }
