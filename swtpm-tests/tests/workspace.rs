@@ -50,6 +50,14 @@ fn the_appraisal_core_is_pure() {
     assert_none("appraisal", &[&runtime[..], &system[..], &tpm[..]].concat());
 }
 
+/// Tokens and key sets are read without a runtime or a network; what fetches key sets is apart.
+#[test]
+fn the_token_reader_is_pure() {
+    let runtime = ["tokio", "mio", "tonic", "hyper", "axum", "async-trait", "futures-util"];
+    let system = ["sqlx", "rustix", "socket2", "notify", "tss-esapi", "tss-esapi-sys"];
+    assert_none("jose", &[&runtime[..], &system[..]].concat());
+}
+
 #[test]
 fn the_verifier_links_neither_libtss2_nor_a_second_crypto_stack() {
     let banned =
@@ -59,7 +67,7 @@ fn the_verifier_links_neither_libtss2_nor_a_second_crypto_stack() {
 
 #[test]
 fn nobody_links_the_rsa_crate() {
-    for package in ["attestor", "verifier", "swtpm-tests"] {
+    for package in ["attestor", "jose", "platform", "verifier", "swtpm-tests"] {
         assert_none(package, &["rsa", "openssl", "ring"]);
     }
 }
@@ -69,6 +77,8 @@ fn every_crate_says_what_it_does_with_unsafe_code() {
     for (package, source) in [
         ("proto", "proto/src/lib.rs"),
         ("appraisal", "verifier/appraisal/src/lib.rs"),
+        ("jose", "proto/jose/src/lib.rs"),
+        ("platform", "verifier/platform/src/lib.rs"),
         ("verifier", "verifier/src/lib.rs"),
     ] {
         let text = fs::read_to_string(root().join(source)).unwrap();

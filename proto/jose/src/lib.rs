@@ -35,8 +35,8 @@ mod public_key;
 pub mod sign;
 pub mod spiffe_bundle;
 pub mod svid;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use self::{
     algorithm::Algorithm,

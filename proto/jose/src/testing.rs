@@ -17,29 +17,41 @@ use crate::{
 };
 
 /// A time in tests.
-pub(crate) const NOW: i64 = 1_790_000_000;
+pub const NOW: i64 = 1_790_000_000;
 
 /// A private key of any type that is understood.
-pub(crate) enum Signer {
+#[derive(Debug)]
+pub enum Signer {
+    /// For ES256.
     P256(Es256Key),
+    /// For ES384.
     P384(EcdsaKeyPair),
+    /// For the others.
     Rsa(RsaKeyPair),
 }
 
 impl Signer {
-    pub(crate) fn p256() -> Self {
+    /// A new key on P-256.
+    #[must_use]
+    pub fn p256() -> Self {
         Self::P256(Es256Key::generate().expect("a key"))
     }
 
-    pub(crate) fn p384() -> Self {
+    /// A new key on P-384.
+    #[must_use]
+    pub fn p384() -> Self {
         Self::P384(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).expect("a key"))
     }
 
-    pub(crate) fn rsa() -> Self {
+    /// A new RSA key of 2048 bits.
+    #[must_use]
+    pub fn rsa() -> Self {
         Self::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"))
     }
 
-    pub(crate) fn public(&self) -> PublicKey {
+    /// The public key.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
         match self {
             Self::P256(key) => key.public().clone(),
             Self::P384(pair) => {
@@ -54,11 +66,15 @@ impl Signer {
         }
     }
 
-    pub(crate) fn jwk(&self, id: &str) -> Jwk {
+    /// The public key with this `kid`.
+    #[must_use]
+    pub fn jwk(&self, id: &str) -> Jwk {
         Jwk::new(self.public()).with_id(id).expect("an ID")
     }
 
-    pub(crate) fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
+    /// A signature, for RSA by this algorithm.
+    #[must_use]
+    pub fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
         match self {
             Self::P256(key) => key.sign_es256(message).expect("a signature").to_vec(),
             Self::P384(pair) => {
@@ -80,14 +96,17 @@ impl Signer {
     }
 
     /// A token with this header and payload, as they stand.
-    pub(crate) fn token_of(&self, algorithm: Algorithm, header: &str, payload: &[u8]) -> String {
+    #[must_use]
+    pub fn token_of(&self, algorithm: Algorithm, header: &str, payload: &[u8]) -> String {
         let signed =
             format!("{}.{}", base64url::encode(header.as_bytes()), base64url::encode(payload));
         let signature = self.sign(algorithm, signed.as_bytes());
         format!("{signed}.{}", base64url::encode(&signature))
     }
 
-    pub(crate) fn token(&self, algorithm: Algorithm, id: &str, claims: &Value) -> String {
+    /// A token with these claims and a plain header.
+    #[must_use]
+    pub fn token(&self, algorithm: Algorithm, id: &str, claims: &Value) -> String {
         let header = json!({"alg": algorithm.as_str(), "kid": id, "typ": "JWT"}).to_string();
         self.token_of(algorithm, &header, claims.to_string().as_bytes())
     }

@@ -275,3 +275,29 @@ fn sources_survive_their_encoding_and_nothing_else_is_read() {
         assert_eq!(refused, Err(JobError::Encoding), "{other}");
     }
 }
+
+#[test]
+fn every_variable_is_documented() {
+    let text = include_str!("../../../docs/JOBS.md");
+    for system in CiSystem::ALL {
+        let start = format!("| `{system}` | ");
+        let row = text.lines().find(|line| line.starts_with(&start)).expect("a row");
+        let cells: Vec<_> = row.split(" | ").skip(1).collect();
+        let order = [
+            JobClaim::RunId,
+            JobClaim::Job,
+            JobClaim::Attempt,
+            JobClaim::Repository,
+            JobClaim::Commit,
+            JobClaim::Workflow,
+        ];
+        for (claim, cell) in order.into_iter().zip(cells) {
+            let expected = match variables(system).iter().find(|found| found.claim == claim) {
+                Some(variable) if variable.is_required => variable.name.to_owned(),
+                Some(variable) => format!("{} (optional)", variable.name),
+                None => "–".to_owned(),
+            };
+            assert_eq!(cell.trim_end_matches(" |"), expected, "{system} {claim}");
+        }
+    }
+}

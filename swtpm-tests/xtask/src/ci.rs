@@ -200,7 +200,8 @@ fn oldest_compiler() -> Result<(), Failure> {
 fn features() -> Result<(), Failure> {
     execute(&mut cargo(["check", "--locked", "-p", "proto"]))?;
     execute(&mut cargo(["check", "--locked", "-p", "proto", "--features", "rpc"]))?;
-    for package in ["appraisal", "verifier", "attestor"] {
+    execute(&mut cargo(["check", "--locked", "-p", "platform", "--no-default-features"]))?;
+    for package in ["appraisal", "jose", "platform", "verifier", "attestor"] {
         execute(cargo(["check", "--locked", "-p"]).arg(package))?;
     }
     Ok(())
