@@ -69,6 +69,7 @@ fn every_crate_says_what_it_does_with_unsafe_code() {
     for (package, source) in [
         ("proto", "proto/src/lib.rs"),
         ("appraisal", "verifier/appraisal/src/lib.rs"),
+        ("results", "verifier/results/src/lib.rs"),
         ("verifier", "verifier/src/lib.rs"),
     ] {
         let text = fs::read_to_string(root().join(source)).unwrap();
