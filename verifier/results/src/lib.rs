@@ -27,6 +27,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(test)]
+extern crate self as results;
+
 pub mod admit;
 pub mod bundle;
 pub mod certificate;

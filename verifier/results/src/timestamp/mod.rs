@@ -18,3 +18,6 @@ pub use self::{
     request::{MAX_NONCE_BYTES, MAX_REQUEST_BYTES, Request},
     response::{ClockTolerance, MAX_RESPONSE_BYTES, ProvenTime, Response},
 };
+
+#[cfg(test)]
+mod tests;

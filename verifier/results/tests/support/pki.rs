@@ -58,10 +58,13 @@ impl Key {
             &SystemRandom::new(),
         )
         .expect("a key");
-        let pkcs8 = pkcs8.as_ref().to_vec();
-        let secret = p256::SecretKey::from_pkcs8_der(&pkcs8).expect("a key");
-        let software = SoftwareKey::from_pkcs8_der(&pkcs8).expect("a key");
-        Self { pkcs8, software, signing: secret.into() }
+        Self::from_pkcs8(pkcs8.as_ref())
+    }
+
+    pub(crate) fn from_pkcs8(pkcs8: &[u8]) -> Self {
+        let secret = p256::SecretKey::from_pkcs8_der(pkcs8).expect("a key");
+        let software = SoftwareKey::from_pkcs8_der(pkcs8).expect("a key");
+        Self { pkcs8: pkcs8.to_vec(), software, signing: secret.into() }
     }
 
     pub(crate) fn spki_digest(&self) -> Sha256Digest {
@@ -147,7 +150,7 @@ impl Ca {
             &name,
             ca_extensions(1),
             NOW - 900 * DAY,
-            NOW + 900 * DAY,
+            NOW + 20 * 365 * DAY,
         );
         Self { key, name, der }
     }
