@@ -113,6 +113,9 @@ impl Envelope {
             return Err(Refusal::new(Code::Malformed, "signatures", "one", found));
         };
         within("keyid", signature.keyid.len(), MAX_KEYID_BYTES, "bytes")?;
+        if signature.keyid.is_empty() {
+            return Err(json::malformed("keyid", "one", "none"));
+        }
         Ok(Self {
             untrusted_payload: json::decode_base64(
                 "payload",
@@ -232,7 +235,8 @@ mod tests {
         let url_safe = r#"{"sig":"-_8=","keyid":"k"}"#;
         let loose = r#"{"sig":"+/9=","keyid":"k"}"#;
         let unpadded = r#"{"sig":"+/8","keyid":"k"}"#;
-        for signatures in ["", &two, anonymous, url_safe, loose, unpadded] {
+        let nameless = r#"{"sig":"+/8=","keyid":""}"#;
+        for signatures in ["", &two, anonymous, nameless, url_safe, loose, unpadded] {
             let text = envelope(PAYLOAD_TYPE, "e30=", signatures);
             assert_eq!(code(&text), Code::Malformed, "{signatures}");
         }

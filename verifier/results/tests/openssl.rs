@@ -8,7 +8,7 @@ use results::{
 };
 use support::{
     Chain, Leaf, NOW, TSA_SERIAL, World, at,
-    chain::ARTIFACT,
+    chain::{ARTIFACT, with_payload},
     pki::{self, DAY},
     tools::{Folder, has_openssl},
 };
@@ -207,19 +207,10 @@ fn the_documented_commands_verify_a_bundle() {
     }
     let late = Chain { signed_at: NOW + 601, ..Chain::new() };
     let stranger = World::new();
-    let mut changed: serde_json::Value = serde_json::from_str(&vsa).expect("JSON");
-    let payload = &mut changed["dsseEnvelope"]["payload"];
-    *payload = payload.as_str().expect("text").replacen("eyJfd", "eyJfe", 1).into();
+    let changed = with_payload(&vsa, "node/n1", "node/n2");
     for (what, bundle, identity, worlds, artifact, last) in [
         ("another artifact", &job, pki::JOB_ID, here, &b"another"[..], "Verification failure"),
-        (
-            "another payload",
-            &changed.to_string(),
-            pki::RESULTS_ID,
-            here,
-            ARTIFACT,
-            "Verification failure",
-        ),
+        ("another payload", &changed, pki::RESULTS_ID, here, ARTIFACT, "Verification failure"),
         ("another identity", &job, pki::RESULTS_ID, here, ARTIFACT, "leaf.pem: OK"),
         ("another root", &job, pki::JOB_ID, [&chain.world, &stranger], ARTIFACT, "unable to get"),
         (

@@ -13,7 +13,7 @@ use results::{
 };
 use support::{
     Chain, Key, Leaf, NOW, World, at,
-    chain::{ARTIFACT, digest, id, vsa},
+    chain::{ARTIFACT, digest, id, vsa, with_payload},
     pki::{DAY, JOB_ID, RESULTS_ID, authority},
 };
 
@@ -85,7 +85,7 @@ fn changed_content_is_refused() {
     );
     // A payload that is changed under its signature.
     let json = chain.vsa_bundle().to_json();
-    let changed = json.replacen("\"payload\":\"eyJfd", "\"payload\":\"eyJfe", 1);
+    let changed = with_payload(&json, "node/n1", "node/n2");
     let changed = Bundle::parse(changed.as_bytes()).expect("it parses");
     assert_eq!(statement(&changed, &root).expect_err("refused").code(), Code::SignatureInvalid);
     // A signature of another key than the leaf's.

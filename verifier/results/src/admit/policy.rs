@@ -58,8 +58,11 @@ pub struct RequiredTool {
 }
 
 impl AdmitPolicy {
-    /// Refuses a policy that accepts nothing, or what it should not.
-    pub(super) fn check(&self) -> Result<(), Refusal> {
+    /// Refuses a policy that accepts nothing, or what it should not. [`super::admit`] asks this first.
+    ///
+    /// # Errors
+    /// `ADMIT_POLICY_INVALID`, `RESULT_TOO_LARGE`.
+    pub fn check(&self) -> Result<(), Refusal> {
         let lists = [
             ("job_identities", Some(self.job_identities.len())),
             ("results_identities", Some(self.results_identities.len())),

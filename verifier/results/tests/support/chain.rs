@@ -186,3 +186,15 @@ impl Chain {
         admit(request, &self.policy, &self.world.trusted_root(), at(NOW + 5))
     }
 }
+
+/// A bundle whose payload says something else, under the signature that it had.
+pub(crate) fn with_payload(bundle: &str, from: &str, to: &str) -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let mut bundle: serde_json::Value = serde_json::from_str(bundle).expect("JSON");
+    let payload = &mut bundle["dsseEnvelope"]["payload"];
+    let text = STANDARD.decode(payload.as_str().expect("text")).expect("base64");
+    let text = String::from_utf8(text).expect("UTF-8");
+    assert!(text.contains(from), "{from} in {text}");
+    *payload = STANDARD.encode(text.replacen(from, to, 1)).into();
+    bundle.to_string()
+}
