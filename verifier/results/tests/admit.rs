@@ -49,6 +49,14 @@ fn a_good_chain_is_admitted_and_prints_as_a_tree() {
     assert_eq!(admitted.node(), &id("spiffe://build.example/node/n1"));
 }
 
+#[test]
+fn a_claim_cannot_turn_the_tree_around() {
+    let mut chain = Chain::new();
+    set_claim(&mut chain, "run_id", "7\u{202e}\u{2066}nekot-mroftalp");
+    let shown = chain.admit().expect("admitted").to_string();
+    assert!(shown.contains("run_id 7\\u{202e}\\u{2066}nekot"), "{shown}");
+}
+
 /// A change to a good chain, and the refusal that it must meet.
 type Row = (&'static str, fn(&mut Chain), Code, &'static str);
 

@@ -98,7 +98,23 @@ fn link(
     Refusal::new(code, subject, expected, observed)
 }
 
-/// The chain as a tree. Texts of statements are printable: their parsers see to it.
+/// A text of a statement, safe to print: its parser refused control characters, and what turns the
+/// direction of writing or takes no place is escaped here.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|character| match character {
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => {
+                write!(f, "{}", character.escape_unicode())
+            }
+            _ => write!(f, "{character}"),
+        })
+    }
+}
+
+/// The chain as a tree.
 impl fmt::Display for Admitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (dispatch, vsa) = (self.dispatch.statement(), self.vsa.statement());
@@ -109,16 +125,17 @@ impl fmt::Display for Admitted {
         writeln!(f, "   │  job key sha256:{}", dispatch.job_key)?;
         writeln!(f, "   └─ dispatched {} by {}", results.signed_at(), results.identity())?;
         writeln!(f, "      │  build sha256:{}", dispatch.job.build_id())?;
-        writeln!(f, "      │  permit {} until {}", dispatch.permit_id, dispatch.expires)?;
+        writeln!(f, "      │  permit {} until {}", Shown(&dispatch.permit_id), dispatch.expires)?;
         writeln!(f, "      │  pool {}, system {}", dispatch.pool, dispatch.job.system)?;
         if let Some(commit) = &dispatch.git_commit {
             writeln!(f, "      │  commit {commit}")?;
         }
         for (name, claim) in &dispatch.job.claims {
-            writeln!(f, "      │  {name} {} ({})", claim.value, claim.source)?;
+            writeln!(f, "      │  {name} {} ({})", Shown(&claim.value), claim.source)?;
         }
         for tool in &dispatch.tools {
-            writeln!(f, "      │  tool {} {} sha256:{}", tool.name, tool.version, tool.digest)?;
+            let (name, version) = (Shown(&tool.name), Shown(&tool.version));
+            writeln!(f, "      │  tool {name} {version} sha256:{}", tool.digest)?;
         }
         writeln!(f, "      └─ node {} passed {}", vsa.node, vsa.time_verified)?;
         writeln!(f, "         │  stated {} by {}", verifier.signed_at(), verifier.identity())?;
