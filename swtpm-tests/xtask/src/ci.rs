@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    fuzz, generated,
+    fuzz, generated, interop,
     run::{Failure, cargo, execute, execute_reading, is_installed, output_of},
     setup,
 };
@@ -24,13 +24,14 @@ struct Step {
 }
 
 /// Cheap ones first; clippy and rustdoc share their dependencies' metadata, so they stand together.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step { name: "setup", run: |_| setup::install_missing().and_then(|()| components()) },
     Step { name: "fmt", run: |_| execute(&mut cargo(["fmt", "--all", "--check"])) },
     Step { name: "clippy", run: |_| clippy() },
     Step { name: "docs", run: |_| docs() },
     Step { name: "deny", run: |_| deny() },
     Step { name: "tests", run: tests },
+    Step { name: "interop", run: interop_tests },
     Step { name: "generated", run: |_| generated::check() },
     Step { name: "fuzz", run: |_| fuzz::smoke() },
 ];
@@ -118,6 +119,11 @@ fn docs() -> Result<(), Failure> {
 fn tests(tally: &mut Tally) -> Result<(), Failure> {
     let mut command = cargo(["test", "--locked", "--workspace", "--no-fail-fast"]);
     execute_reading(&mut command, |line| tally.add(line))
+}
+
+/// Attestation results, by verifiers of others.
+fn interop_tests(tally: &mut Tally) -> Result<(), Failure> {
+    execute_reading(&mut interop::command()?, |line| tally.add(line))
 }
 
 /// Dependency policy, where cargo-deny is there. Advisories need the network: only `deep` asks.

@@ -5,6 +5,7 @@
 mod ci;
 mod fuzz;
 mod generated;
+mod interop;
 mod kernel;
 mod package;
 mod run;
@@ -37,6 +38,8 @@ While working
   ci [STEP...]    everything CI runs, in CI's order, with the time of each step;
                   with names, only those steps (`cargo xtask ci fmt clippy`)
   e2e [ARGS]      only the end-to-end tests on software TPMs
+  interop         verify attestation results with verifiers of others (Python, npm, crates),
+                  brought into target/interop
   bench [ARGS]    benchmarks in release mode; budgets stand in docs/PERFORMANCE.md
   vectors [--check | --machine]
                   write generated files again (reason codes, ...); --check compares;
@@ -94,6 +97,10 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
             [flag] if flag == "--check" => generated::check(),
             [flag] if flag == "--machine" => machine(&["vectors".to_owned()]),
             _ => Err(Failure::usage("vectors takes nothing, --check or --machine")),
+        },
+        "interop" => match rest {
+            [] => interop::run(),
+            _ => Err(Failure::usage("interop takes nothing")),
         },
         "fuzz" => fuzz::fuzz(rest),
         "fuzz-smoke" => fuzz::smoke(),

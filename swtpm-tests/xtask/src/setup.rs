@@ -203,6 +203,18 @@ fn install_packages() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Installs one package that only some commands need.
+pub(crate) fn install(name: &str) -> Result<(), Failure> {
+    if !is_installed("apt-get") {
+        return Err(Failure::Missing(format!(
+            "this is no Debian or Ubuntu; install what the package {name} holds, then come again"
+        )));
+    }
+    println!("Installing system package: {name}");
+    execute(apt()?.arg("update").arg("-qq"))?;
+    execute(apt()?.args(["install", "-y", "-qq", "--no-install-recommends", name]))
+}
+
 /// `apt-get`, with sudo where we are not root.
 pub(crate) fn apt() -> Result<Command, Failure> {
     let is_root = fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0);

@@ -16,6 +16,8 @@ use serde::{
 
 use super::PayloadType;
 
+pub use results::dsse::Pae;
+
 /// Largest payload, bytes: as large as a golden set may be.
 pub const MAX_PAYLOAD_BYTES: usize = 32 * 1024 * 1024;
 /// Most signatures: while a key ring is replaced, those of two rings of 32 keys.
@@ -63,41 +65,6 @@ pub enum EnvelopeError {
         /// How many there are.
         count: usize,
     },
-}
-
-/// The bytes that are signed: type and payload, each with its length, so that no two pairs give the
-/// same bytes.
-///
-/// # Format
-/// `"DSSEv1" SP LEN(type) SP type SP LEN(payload) SP payload`; lengths in bytes, decimal.
-///
-/// # Source
-/// DSSE `protocol.md`, "PAE".
-#[derive(Clone, PartialEq, Eq)]
-pub struct Pae(Vec<u8>);
-
-impl Pae {
-    /// Of a type and a payload.
-    #[must_use]
-    pub fn new(payload_type: &str, payload: &[u8]) -> Self {
-        let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
-        let mut bytes = Vec::with_capacity(head.len().saturating_add(payload.len()));
-        bytes.extend_from_slice(head.as_bytes());
-        bytes.extend_from_slice(payload);
-        Self(bytes)
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Pae {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pae").field("bytes", &self.0.len()).finish()
-    }
 }
 
 /// A signature in an envelope, verified by nobody.
@@ -354,20 +321,6 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         parse(text).expect_err("it is refused").to_string()
-    }
-
-    #[test]
-    fn the_pae_is_that_of_the_specification() {
-        // DSSE protocol.md, "Test Vectors".
-        assert_eq!(
-            Pae::new("http://example.com/HelloWorld", b"hello world").as_bytes(),
-            b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
-        );
-        assert_eq!(Pae::new("", b"").as_bytes(), b"DSSEv1 0  0 ");
-        // Lengths are those of bytes.
-        assert_eq!(Pae::new("\u{e4}", b"\0\xff").as_bytes(), b"DSSEv1 2 \xc3\xa4 2 \0\xff");
-        // What one gives to the other makes a difference.
-        assert_ne!(Pae::new("a", b"b c"), Pae::new("a 3 b", b"c"));
     }
 
     #[test]
