@@ -38,6 +38,7 @@ use appraisal::{
     verdict::{Admission, Denial, Verdict},
 };
 use arc_swap::ArcSwap;
+use platform::Platforms;
 use proto::{
     binding::{Challenge, Purpose},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
@@ -48,10 +49,10 @@ use proto::{
 pub(crate) use self::in_force::blocking;
 pub use self::{
     answer::{Outcome, denied},
-    in_force::{Endorsements, Issuers, Settings},
+    in_force::{Endorsements, ForJobs, Issuers, Settings},
 };
 use self::{
-    answer::{accepted_by_staged, codes, permitted, revoked},
+    answer::{accepted_by_staged, codes, permitted, revoked, token_used},
     boots::{Boots, ParsedBoot, WrittenBoot},
     candidate::{Candidate, is_allow_listed},
     denials::{About, Denials},
@@ -64,6 +65,7 @@ use crate::{
     endorsements::EkRules,
     expectations::{Expectations, Expected, PoolExpectations},
     jobs::AskingJob,
+    jwt_key::JwtKey,
     metrics,
     store::{
         self, AdmissionRule, By, CertificateIntent, DocumentId, Ground, NewDecision, Store,
@@ -79,6 +81,8 @@ pub struct Verifier {
     clock: Arc<dyn Clock>,
     issuers: ArcSwap<Issuers>,
     trust_bundle: ArcSwap<Vec<Vec<u8>>>,
+    /// What jobs are given and held against.
+    for_jobs: ForJobs,
     endorsements: ArcSwap<Endorsements>,
     expectations: ArcSwap<Expectations>,
     /// Manifests that golden sets in force name.
@@ -145,9 +149,9 @@ pub enum AttestError {
     /// The certificate could not be made.
     #[error("the certificate could not be made")]
     Certificate(#[from] CaError),
-    /// The CI system's token gave a permit before.
-    #[error("the CI system's token was used for a permit before")]
-    TokenUsed,
+    /// A JWT-SVID could not be made.
+    #[error("the JWT-SVID could not be made")]
+    Token(#[source] jose::svid::SvidError),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -481,7 +485,8 @@ impl Verifier {
             return match self.record(record, boot, None).await {
                 Ok(()) => Ok(Outcome { result: permitted(told, decision_id), code: None }),
                 Err(AttestError::Store(StoreError::AlreadyExists { what: "permit", .. })) => {
-                    Err(AttestError::TokenUsed)
+                    // All or nothing: no decision is recorded that says that this job may start.
+                    Ok(denied(&token_used(), String::new()))
                 }
                 Err(other) => Err(other),
             };
@@ -540,6 +545,16 @@ impl Verifier {
     /// The CAs in force.
     pub(crate) fn issuers(&self) -> Arc<Issuers> {
         self.issuers.load_full()
+    }
+
+    /// Issuers of job tokens.
+    pub(crate) const fn platforms(&self) -> &Platforms {
+        &self.for_jobs.platforms
+    }
+
+    /// The key that signs JWT-SVIDs.
+    pub(crate) const fn jwt_key(&self) -> &JwtKey {
+        &self.for_jobs.jwt_key
     }
 
     /// Roots that relying parties trust, DER.

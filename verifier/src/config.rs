@@ -119,6 +119,8 @@ pub struct Jobs {
     pub max_duration: Duration,
     /// How often a worker asks whether its jobs may go on.
     pub check_every: Duration,
+    /// Issuers whose tokens are believed: a file with `[[platform]]` tables. `None`: no token is.
+    pub platforms: Option<PathBuf>,
 }
 
 impl Default for Jobs {
@@ -127,6 +129,7 @@ impl Default for Jobs {
             redeem_within: DEFAULT_REDEEM_WITHIN,
             max_duration: DEFAULT_JOB_DURATION,
             check_every: DEFAULT_JOB_CHECK,
+            platforms: None,
         }
     }
 }
@@ -454,10 +457,15 @@ fn jobs(mut table: Table<'_, '_>) -> Option<Jobs> {
     let redeem_within = duration("redeem_within", all.redeem_within, 10 * second, hour);
     let max_duration = duration("max_duration", all.max_duration, 60 * second, 7 * day);
     let check_every = duration("check_every", all.check_every, second, hour);
+    let platforms = table.text("platforms", "", |text| match Path::new(text) {
+        path if text.is_empty() || path.is_absolute() => Ok(path.to_owned()),
+        _ => Err("must be an absolute path".to_owned()),
+    });
     Some(Jobs {
         redeem_within: redeem_within?,
         max_duration: max_duration?,
         check_every: check_every?,
+        platforms: platforms.filter(|path| !path.as_os_str().is_empty()),
     })
 }
 

@@ -12,6 +12,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use appraisal::{ek::Profile, policy::Manifests, x509::RevocationRequirement};
 use arc_swap::ArcSwap;
+use platform::refresh::Refresher;
 use proto::{
     binding::VerifierId,
     digest::{Digest, HashAlg},
@@ -32,14 +33,16 @@ use tonic::{
 };
 
 use crate::{
-    attestation::{AttestError, Issuers, Settings, Verifier},
+    attestation::{AttestError, ForJobs, Issuers, Settings, Verifier},
     ca::{CaDir, CaError, CaRole, Segment, files::FileError},
     clock::Clock,
     config::{Config, EkProfile, Limits, Revocation},
     documents::ReadDocument,
     endorsements::EkRules,
     init::RING_FILE,
+    jwt_key::{JwtKey, JwtKeyError},
     metrics,
+    platforms::{self, PlatformsError},
     server::{self, Peer},
     service::{
         access::Access, admin::AdminService, attest::AttestationService, gate::Gate,
@@ -86,6 +89,12 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// The key of JWT-SVIDs.
+    #[error("JWT-SVIDs cannot be signed")]
+    JwtKey(#[from] JwtKeyError),
+    /// Issuers of job tokens.
+    #[error("the issuers of job tokens cannot be read (jobs.platforms in the configuration)")]
+    Platforms(#[from] PlatformsError),
     /// Counting could not start.
     #[error("metrics cannot be counted: {0}")]
     Metrics(String),
@@ -232,6 +241,8 @@ struct Parts {
     admin: Arc<AdminService>,
     certificate: Arc<ServerCertificate>,
     tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    /// Loads keys of job tokens' issuers as long as it lives.
+    _refresher: Refresher,
 }
 
 impl Parts {
@@ -245,6 +256,10 @@ impl Parts {
         let certificate = ServerCertificate::new(&chain, &key)?;
         let tls = tls::server_config(Arc::clone(&certificate), &bundle)?;
         let tls = Arc::new(ArcSwap::from_pointee(tls));
+        let platforms = platforms::read(config.jobs.platforms.as_deref())?;
+        platforms::load(&platforms, &clock).await;
+        let refresher = Refresher::start(&platforms, &platforms::now(&clock));
+        let for_jobs = ForJobs { platforms, jwt_key: JwtKey::open(&config.state_dir)? };
         let store = open_store(&config, clock.as_ref()).await?;
         let opened = Verifier::open(
             settings(&config),
@@ -252,6 +267,7 @@ impl Parts {
             store.clone(),
             Arc::clone(&clock),
             issuers,
+            for_jobs,
             bundle,
         )
         .await;
@@ -264,7 +280,17 @@ impl Parts {
         };
         let access = Arc::new(Access::new(Arc::clone(&verifier), authority));
         let admin = Arc::new(AdminService::new(Arc::clone(&verifier), Arc::clone(&access)));
-        Ok(Arc::new(Self { config, clock, ca, verifier, access, admin, certificate, tls }))
+        Ok(Arc::new(Self {
+            config,
+            clock,
+            ca,
+            verifier,
+            access,
+            admin,
+            certificate,
+            tls,
+            _refresher: refresher,
+        }))
     }
 
     /// Puts in force what changed on the disk and in the database. Each part that fails keeps what

@@ -7,12 +7,15 @@ use proto::{
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
 };
 
-use super::{Issuers, Settings, Verifier};
+use platform::Platforms;
+
+use super::{ForJobs, Issuers, Settings, Verifier};
 use crate::{
     ca::{CaDir, CaRole, tests as ca},
     clock::FixedClock,
     config::Jobs,
     endorsements::EkRules,
+    jwt_key::JwtKey,
     store::{Store, testing},
 };
 
@@ -44,9 +47,22 @@ pub(crate) async fn verifier_after(
     let dir = ca::created(folder, u64::try_from(now).expect("after 1970"));
     let issuers = issuers(&dir);
     let clock = Arc::new(FixedClock::at(now));
-    let opened =
-        Verifier::open(settings, EkRules::default(), store, clock, issuers, Vec::new()).await;
+    let opened = Verifier::open(
+        settings,
+        EkRules::default(),
+        store,
+        clock,
+        issuers,
+        for_jobs(folder),
+        Vec::new(),
+    )
+    .await;
     Arc::new(opened.expect("a verifier"))
+}
+
+/// A key of its own, and no platform.
+pub(crate) fn for_jobs(folder: &Path) -> ForJobs {
+    ForJobs { platforms: Platforms::default(), jwt_key: JwtKey::open(folder).expect("a key") }
 }
 
 pub(crate) fn issuers(dir: &CaDir) -> Issuers {

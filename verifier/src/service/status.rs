@@ -57,11 +57,6 @@ pub fn attest(error: &AttestError) -> Status {
             ReasonCode::ServiceBusy,
             "what the verifier judges by was changed meanwhile; come again",
         ),
-        AttestError::TokenUsed => with_reason(
-            Code::FailedPrecondition,
-            ReasonCode::PermitRequestReplayed,
-            error.to_string(),
-        ),
         AttestError::TooManyLogs { .. } => {
             with_reason(Code::ResourceExhausted, ReasonCode::ServiceBusy, error.to_string())
         }
