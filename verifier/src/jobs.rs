@@ -459,3 +459,16 @@ fn later(now_unix_s: i64, by: Duration) -> i64 {
 fn left(now_unix_s: i64, until_unix_s: i64) -> u64 {
     u64::try_from(until_unix_s.saturating_sub(now_unix_s)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use platform::RefusalCode;
+    use proto::reason::ReasonCode;
+
+    #[test]
+    fn every_refusal_of_a_platform_has_its_reason_code() {
+        for code in RefusalCode::ALL {
+            assert!(ReasonCode::from_wire(code.as_str()).is_some(), "{}", code.as_str());
+        }
+    }
+}
