@@ -8,7 +8,7 @@ use std::{
 use proto::digest::HashAlg;
 
 use super::{
-    super::golden_set::{GoldenProblem, is_name, problem, syntax_problem},
+    super::golden_set::{GoldenProblem, name, problem, syntax_problem},
     Rule, SitePolicy,
     cel::Program,
     document::{KernelDocument, RuleDocument, SCHEMA, SitePolicyDocument},
@@ -69,13 +69,6 @@ fn head(document: &SitePolicyDocument, problems: &mut Vec<GoldenProblem>) {
     if document.rule.len() > MAX_RULES {
         let len = document.rule.len();
         problems.push(problem("rule", format!("{len} rules, a policy has at most {MAX_RULES}")));
-    }
-}
-
-fn name(at: &str, name: &str, problems: &mut Vec<GoldenProblem>) {
-    if !is_name(name) {
-        let what = format!("{name:?}: lower-case letters, digits, '-', '_' and '.', at most 63");
-        problems.push(problem(at, what));
     }
 }
 
