@@ -160,6 +160,12 @@ fn what_cannot_be_meant_is_refused() {
             pool_head("linux", 1, "") + &pcr + "[boot]\ncommand_lines = [{ pattern = \"ro *\" }]\n",
             "boot.command_lines[0].pattern",
         ),
+        (
+            pool_head("linux", 1, "")
+                + &pcr
+                + "[boot]\ncommand_lines = [{ pattern = \"ro in*=/dev/vda\" }]\n",
+            "boot.command_lines[0].pattern",
+        ),
     ] {
         let found = problems(&text);
         assert!(

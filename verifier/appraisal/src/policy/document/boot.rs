@@ -69,7 +69,8 @@ pub enum AcceptedCommandLine {
         /// The text.
         text: String,
     },
-    /// A text of this shape, from its first character to its last: `*` stands for a run of characters without a space.
+    /// A text of this shape, from its first character to its last: `*` stands, in the value of an option, for a run of
+    /// characters without a space.
     Pattern {
         /// The pattern.
         pattern: String,
