@@ -91,6 +91,30 @@ fn a_document_is_refused_with_every_problem() {
     assert!(problems(&large)[0].contains("at most 262144"));
 }
 
+/// What cannot be used lifts nothing.
+#[test]
+fn a_policy_in_force_that_cannot_be_used_denies() {
+    let sound = text_of(&[("a", "true")]);
+    let (policy, found) = SitePolicy::in_force(&sound);
+    assert_eq!((policy.judge(&input()), found), (Vec::new(), Vec::new()));
+    let broken = sound.replace("version = 1", "version = 1\npools = [\"linux\"]");
+    for (text, name, pools) in [
+        (broken.replace("true", "node.name < 'x'"), "p", (true, false)),
+        (sound.replace("true", "node.name < 'x'"), "p", (true, true)),
+        ("no TOML".to_owned(), "unusable", (true, true)),
+        ("x".repeat(300_000), "unusable", (true, true)),
+    ] {
+        let (policy, found) = SitePolicy::in_force(&text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((policy.applies_to("linux"), policy.applies_to("lab")), pools);
+        let findings = policy.judge(&input());
+        let told: Vec<_> = findings.iter().map(|it| (it.code, it.subject.as_str())).collect();
+        let subject = format!("rule {name}/unusable");
+        assert_eq!(told, [(ReasonCode::PolicyRuleFalse, subject.as_str())]);
+        assert_eq!(*policy.digest(), site::sha256(text.as_bytes()));
+    }
+}
+
 #[test]
 fn a_policy_says_what_it_is() {
     let text = format!(

@@ -41,6 +41,34 @@ impl SitePolicy {
         })
     }
 
+    /// What judges for a policy that is in force, whatever became of it: left out it would lift what it demands.
+    ///
+    /// A text that cannot be used, because another version of this software read it otherwise for one, gives a policy that
+    /// denies every node of its pools, of every pool if they cannot be read. The second value says why.
+    #[must_use]
+    pub fn in_force(text: &str) -> (Self, Vec<GoldenProblem>) {
+        let problems = match Self::parse(text) {
+            Ok(policy) => return (policy, Vec::new()),
+            Err(problems) => problems,
+        };
+        let document = Self::document(text).ok();
+        let (name, version, pools) = document.map_or_else(
+            || ("unusable".to_owned(), 0, Vec::new()),
+            |document| (document.name, document.version, document.pools),
+        );
+        let message = "This policy is in force and cannot be used: bring one that can.".to_owned();
+        let program = Program::compile("false", INPUT).expect("a literal is an expression");
+        let policy = Self {
+            name,
+            version,
+            digest: HashAlg::Sha256.hash(&[text.as_bytes()]),
+            pools,
+            kernels: BTreeMap::new(),
+            rules: vec![Rule { name: "unusable".to_owned(), message, program }],
+        };
+        (policy, problems)
+    }
+
     /// The document in a text, its rules not yet checked.
     ///
     /// # Errors
