@@ -236,7 +236,8 @@ pub struct BootClaims {
     /// SHA-256 of the firmware's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Digest>,
-    /// PCRs that the logs lead to, in every quoted bank.
+    /// PCRs that the logs lead to in the bank that the facts are read from: of these alone there are facts. What only
+    /// another bank's replay leads to is not among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub explained: Vec<PcrIndex>,
     /// Whether Secure Boot is on; absent where the log does not prove either.
@@ -251,6 +252,12 @@ pub struct BootClaims {
     /// `DeployedMode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployed_mode: Option<bool>,
+    /// Whether firmware was in debug mode; absent where no log leads to PCR 7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debug_mode: Option<bool>,
+    /// Whether protection against DMA was off; absent where no log leads to PCR 7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dma_protection_off: Option<bool>,
     /// Entries that authorised images; absent where PCR 7 has an event that is not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signers: Option<Vec<String>>,
@@ -285,6 +292,8 @@ impl BootClaims {
             setup_mode: None,
             audit_mode: None,
             deployed_mode: None,
+            debug_mode: None,
+            dma_protection_off: None,
             signers: None,
             applications: Vec::new(),
             command_lines: Vec::new(),
@@ -302,14 +311,21 @@ impl BootClaims {
                     log.problems.iter().map(|problem| problem.code).collect();
                 problems.sort_unstable();
                 problems.dedup();
+                let bank = HashAlg::from_tpm(facts.bank.tpm_id());
+                let values = bank.and_then(|bank| log.values.get(&bank));
+                let explained: Vec<_> =
+                    values.into_iter().flat_map(BTreeMap::keys).copied().collect();
+                let leads_to_pcr_7 = explained.iter().any(|pcr| pcr.get() == 7);
                 Some(Self {
                     unread: None,
                     log: Some(log.log),
-                    explained: log.explained().iter().collect(),
+                    explained,
                     secure_boot: facts.secure_boot,
                     setup_mode: facts.setup_mode,
                     audit_mode: facts.audit_mode,
                     deployed_mode: facts.deployed_mode,
+                    debug_mode: leads_to_pcr_7.then_some(facts.debug_mode),
+                    dma_protection_off: leads_to_pcr_7.then_some(facts.dma_protection_disabled),
                     signers: told(facts, &[7]).then(|| signers(facts)),
                     applications: facts.boot_applications.iter().map(|app| app.digest).collect(),
                     command_lines: facts

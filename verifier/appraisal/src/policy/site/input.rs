@@ -15,7 +15,6 @@ use super::{
     value::Value,
 };
 use crate::{
-    boot_log::ProblemCode,
     claims::{BootClaims, Claims, ClaimsDocument, EkTrust, ImaClaims, ToolClaims, TpmClaims},
     context::NodeRecord,
     ima::ImaCounts,
@@ -189,14 +188,13 @@ fn boot(boot: &BootClaims) -> Option<Value> {
     }
     let explains = |pcr: u8| boot.explained.iter().any(|explained| explained.get() == pcr);
     let mut out = Fields::default();
-    let has = |code: ProblemCode| Value::Bool(boot.problems.contains(&code));
     if explains(7) {
         out.maybe("secure_boot", boot.secure_boot.map(Value::Bool));
         out.maybe("setup_mode", boot.setup_mode.map(Value::Bool));
         out.maybe("audit_mode", boot.audit_mode.map(Value::Bool));
         out.maybe("deployed_mode", boot.deployed_mode.map(Value::Bool));
-        out.add("debug_mode", has(ProblemCode::DebugMode));
-        out.add("dma_protection_off", has(ProblemCode::DmaProtectionDisabled));
+        out.maybe("debug_mode", boot.debug_mode.map(Value::Bool));
+        out.maybe("dma_protection_off", boot.dma_protection_off.map(Value::Bool));
         let signers = boot.signers.as_ref().filter(|signers| !signers.is_empty());
         out.maybe("signers", signers.map(Value::texts));
     }
