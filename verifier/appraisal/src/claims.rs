@@ -117,6 +117,7 @@ pub struct Claims {
     tools: Arc<ToolLogState>,
     boot_log: BootLog,
     ima: Option<Arc<ImaState>>,
+    ima_judges: Vec<Digest>,
 }
 
 impl Claims {
@@ -141,12 +142,19 @@ impl Claims {
             tools: Arc::clone(measurements.state()),
             boot_log,
             ima: None,
+            ima_judges: Vec::new(),
         }
     }
 
     /// With the kernel's list, as it was judged.
     pub(crate) fn with_ima(mut self, ima: Option<Arc<ImaState>>) -> Self {
         self.ima = ima;
+        self
+    }
+
+    /// With the policies whose judgement of the list counts: see [`ImaClaims::judges`].
+    pub(crate) fn with_ima_judges(mut self, judges: Vec<Digest>) -> Self {
+        self.ima_judges = judges;
         self
     }
 
@@ -186,7 +194,7 @@ impl Claims {
         &self.boot_log
     }
 
-    /// The kernel's IMA list, if the golden set judges it.
+    /// The kernel's IMA list, if a golden set judges it, in force or staged.
     #[must_use]
     pub const fn ima(&self) -> Option<&Arc<ImaState>> {
         self.ima.as_ref()
@@ -221,7 +229,7 @@ impl Claims {
                 .collect(),
             tool_pcr_start: self.tools.start_values.clone(),
             boot: BootClaims::of(&self.boot_log),
-            ima: self.ima.as_deref().map(ImaClaims::of),
+            ima: self.ima.as_deref().map(|state| ImaClaims::of(state, &self.ima_judges)),
         }
     }
 }
@@ -377,14 +385,19 @@ pub struct ImaClaims {
     /// How they were judged, by digest of the policy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub judged: BTreeMap<Digest, ImaCounts>,
+    /// Of these the policies whose word counts: those of the alternative in force that accepts the node, or is nearest.
+    /// Others belong to other alternatives, or are only staged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judges: Vec<Digest>,
 }
 
 impl ImaClaims {
-    fn of(state: &ImaState) -> Self {
+    fn of(state: &ImaState, judges: &[Digest]) -> Self {
         Self {
             entries: state.entries,
             violations: state.violations,
             judged: state.judged.iter().map(|judged| (judged.policy, judged.counts)).collect(),
+            judges: judges.to_vec(),
         }
     }
 }
@@ -406,7 +419,7 @@ pub struct ClaimsDocument {
     /// The logs of firmware and systemd; absent where the worker sent none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootClaims>,
-    /// The kernel's IMA list; absent where the golden set does not judge it.
+    /// The kernel's IMA list; absent where no golden set judges it, in force or staged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ima: Option<ImaClaims>,
 }

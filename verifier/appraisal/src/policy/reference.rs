@@ -161,7 +161,10 @@ impl ReferenceValues {
         self.alternatives.iter().map(|alternative| alternative.label.as_str())
     }
 
-    fn rules_of<'s>(&'s self, alternative: &'s Alternative) -> impl Iterator<Item = &'s Rules> {
+    pub(super) fn rules_of<'s>(
+        &'s self,
+        alternative: &'s Alternative,
+    ) -> impl Iterator<Item = &'s Rules> {
         alternative.rules.iter().filter_map(|at| self.rules.get(*at)).map(AsRef::as_ref)
     }
 
