@@ -199,9 +199,37 @@ fn the_kernels_that_the_site_knows_give_the_version() {
     assert_eq!(codes(&known(json!([digest("aa")]), json!({ ".linux": digest("ab") }))), []);
     assert_eq!(codes(&known(json!([digest("bb")]), json!({}))), [ReasonCode::PolicyRuleFalse]);
     assert_eq!(codes(&known(json!([digest("cc")]), json!({}))), [ReasonCode::PolicyRuleError]);
+    // What was started after it runs, whatever it is, unless it is the kernel inside of a unified image.
+    for applications in
+        [json!([digest("aa"), digest("cc")]), json!([digest("aa"), digest("11"), digest("cc")])]
+    {
+        assert_eq!(codes(&known(applications, json!({}))), [ReasonCode::PolicyRuleError]);
+    }
+    assert_eq!(codes(&known(json!([digest("11")]), json!({ ".linux": digest("ab") }))), []);
+    assert_eq!(
+        codes(&known(json!([digest("aa"), digest("11")]), json!({ ".linux": digest("ab") }))),
+        []
+    );
+    let two_of_one_version = json!([digest("aa"), digest("11"), digest("ab")]);
+    assert_eq!(codes(&known(two_of_one_version, json!({}))), []);
     // Nobody says which of the two runs.
-    let both = known(json!([digest("aa"), digest("bb")]), json!({}));
-    assert_eq!(codes(&both), [ReasonCode::PolicyRuleError]);
+    for (applications, sections) in [
+        (json!([digest("aa"), digest("bb")]), json!({})),
+        (json!([digest("bb"), digest("aa")]), json!({})),
+        (json!([digest("aa"), digest("bb"), digest("aa")]), json!({})),
+        (json!([digest("bb"), digest("11")]), json!({ ".linux": digest("ab") })),
+        (json!([digest("aa")]), json!({ ".linux": digest("bb") })),
+    ] {
+        let input = known(applications, sections);
+        assert_eq!(codes(&input), [ReasonCode::PolicyRuleError], "{input:?}");
+    }
+    // Nor what was started at all, where no log leads to PCR 4.
+    let mut json = json_input();
+    json["boot"]["sections"] = json!({ ".linux": digest("ab") });
+    let input = |json: &Value| PolicyInput::from_json(json).expect("an input");
+    assert_eq!(codes(&input(&json)), []);
+    json["boot"].as_object_mut().expect("an object").remove("applications");
+    assert_eq!(codes(&input(&json)), [ReasonCode::PolicyRuleError]);
     let twice = text.replace(&digest("ab"), &digest("aa"));
     assert!(problems(&twice)[0].contains("stands twice"));
 }

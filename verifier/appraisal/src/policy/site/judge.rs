@@ -137,7 +137,7 @@ impl SitePolicy {
         Some(RuleFinding { finding, wanted })
     }
 
-    /// The input, with the version of the kernel that booted if the policy knows exactly one for it.
+    /// The input, with the version of the kernel that booted if the policy knows it for certain.
     fn with_kernel<'a>(&self, input: &'a PolicyInput) -> Cow<'a, PolicyInput> {
         match self.kernel_version(input) {
             Some(version) => Cow::Owned(input.with_kernel_version(version)),
@@ -145,29 +145,25 @@ impl SitePolicy {
         }
     }
 
+    /// The version of the kernel that booted: of the last image of PCR 4, or of the kernel inside of a unified image.
+    ///
+    /// An image that is known and after which an unknown one was started is not what runs. Where images of several
+    /// versions were started, nobody says which one runs. Without PCR 4 it is not known what was started at all.
     fn kernel_version(&self, input: &PolicyInput) -> Option<&str> {
         if self.kernels.is_empty() {
             return None;
         }
         let boot = input.root().get("boot")?;
-        let applications = match boot.get("applications") {
-            Some(Value::List(list)) => list.iter().collect(),
-            _ => Vec::new(),
-        };
-        let known = applications
-            .into_iter()
-            .chain(boot.get("sections").and_then(|sections| sections.get(".linux")))
-            .filter_map(|digest| match digest {
-                Value::Text(digest) => self.kernels.get(&**digest),
-                _ => None,
-            });
-        let mut versions: Vec<&str> = known.map(AsRef::as_ref).collect();
-        versions.dedup();
-        match versions.as_slice() {
-            [version] => Some(version),
-            // None, or two kernels of which nobody says which one runs.
+        let Some(Value::List(applications)) = boot.get("applications") else { return None };
+        let inside = boot.get("sections").and_then(|sections| sections.get(".linux"));
+        let version = |digest: &Value| match digest {
+            Value::Text(digest) => self.kernels.get(&**digest).map(AsRef::as_ref),
             _ => None,
-        }
+        };
+        let last = applications.last().and_then(version);
+        let booted = last.or_else(|| inside.and_then(version))?;
+        let mut started = applications.iter().chain(inside).filter_map(version);
+        started.all(|version| version == booted).then_some(booted)
     }
 }
 

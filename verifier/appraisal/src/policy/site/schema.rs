@@ -197,7 +197,9 @@ const BOOT: &[Field] = &[
         "kernel_version",
         Source::Policy,
         "The version that the policy's `[[kernel]]` table gives to the digest of what booted.",
-        Some("the table knows none of the digests, or two of them with different versions"),
+        Some(
+            "no log leads to PCR 4, the table knows neither the last image that was started nor the section `.linux`, or it knows what was started by different versions",
+        ),
     ),
     texts("problems", Source::BootLog, "Codes of oddities in the log.", None),
 ];
