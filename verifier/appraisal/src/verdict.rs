@@ -142,9 +142,9 @@ pub struct Grant {
     pub node_key: Public,
     /// SHA-256 of the recorded case.
     pub case_digest: Digest,
-    /// Name and version of the golden set.
+    /// What of the reference values was met: `linux@3#kernel-6.1 + platform@2`.
     pub policy_version: String,
-    /// SHA-256 of the golden set's document.
+    /// [`crate::policy::ReferenceValues::digest`]: over every document that they are made of.
     pub reference_digest: Digest,
     /// The boot's counters.
     pub counters: Counters,

@@ -161,7 +161,10 @@ impl ReferenceValues {
         self.alternatives.iter().map(|alternative| alternative.label.as_str())
     }
 
-    fn rules_of<'s>(&'s self, alternative: &'s Alternative) -> impl Iterator<Item = &'s Rules> {
+    pub(super) fn rules_of<'s>(
+        &'s self,
+        alternative: &'s Alternative,
+    ) -> impl Iterator<Item = &'s Rules> {
         alternative.rules.iter().filter_map(|at| self.rules.get(*at)).map(AsRef::as_ref)
     }
 
@@ -199,6 +202,23 @@ impl ReferenceValues {
             read.extend(boot.into_iter().map(|index| (bank, index)));
         }
         read
+    }
+
+    /// The bank in which what booted is read: the first of each alternative's banks. Of several the one in which most
+    /// alternatives judge the boot, then in which most judge anything, then the lowest.
+    #[must_use]
+    pub fn facts_bank(&self) -> Option<HashAlg> {
+        let mut counts: BTreeMap<HashAlg, (usize, usize)> = BTreeMap::new();
+        for alternative in &self.alternatives {
+            let measured = self.rules_of(alternative).flat_map(Rules::measured);
+            let Some(bank) = measured.map(|(bank, _)| bank).min() else { continue };
+            let judges_boot = self.rules_of(alternative).any(|rules| rules.boot.is_some());
+            let (boot, all) = counts.entry(bank).or_default();
+            *boot = boot.saturating_add(usize::from(judges_boot));
+            *all = all.saturating_add(1);
+        }
+        // Of equal ones the last is taken: from the end.
+        counts.into_iter().rev().max_by_key(|(_, counts)| *counts).map(|(bank, _)| bank)
     }
 
     /// PCRs that any alternative reads from firmware's log.

@@ -8,7 +8,7 @@ use std::{
 use proto::digest::HashAlg;
 
 use super::{
-    super::golden_set::{GoldenProblem, is_name, problem, syntax_problem},
+    super::golden_set::{GoldenProblem, name, problem, syntax_problem},
     Rule, SitePolicy,
     cel::Program,
     document::{KernelDocument, RuleDocument, SCHEMA, SitePolicyDocument},
@@ -41,6 +41,34 @@ impl SitePolicy {
         })
     }
 
+    /// What judges for a policy that is in force, whatever became of it: left out it would lift what it demands.
+    ///
+    /// A text that cannot be used, because another version of this software read it otherwise for one, gives a policy that
+    /// denies every node of its pools, of every pool if they cannot be read. The second value says why.
+    #[must_use]
+    pub fn in_force(text: &str) -> (Self, Vec<GoldenProblem>) {
+        let problems = match Self::parse(text) {
+            Ok(policy) => return (policy, Vec::new()),
+            Err(problems) => problems,
+        };
+        let document = Self::document(text).ok();
+        let (name, version, pools) = document.map_or_else(
+            || ("unusable".to_owned(), 0, Vec::new()),
+            |document| (document.name, document.version, document.pools),
+        );
+        let message = "This policy is in force and cannot be used: bring one that can.".to_owned();
+        let program = Program::compile("false", INPUT).expect("a literal is an expression");
+        let policy = Self {
+            name,
+            version,
+            digest: HashAlg::Sha256.hash(&[text.as_bytes()]),
+            pools,
+            kernels: BTreeMap::new(),
+            rules: vec![Rule { name: "unusable".to_owned(), message, program }],
+        };
+        (policy, problems)
+    }
+
     /// The document in a text, its rules not yet checked.
     ///
     /// # Errors
@@ -69,13 +97,6 @@ fn head(document: &SitePolicyDocument, problems: &mut Vec<GoldenProblem>) {
     if document.rule.len() > MAX_RULES {
         let len = document.rule.len();
         problems.push(problem("rule", format!("{len} rules, a policy has at most {MAX_RULES}")));
-    }
-}
-
-fn name(at: &str, name: &str, problems: &mut Vec<GoldenProblem>) {
-    if !is_name(name) {
-        let what = format!("{name:?}: lower-case letters, digits, '-', '_' and '.', at most 63");
-        problems.push(problem(at, what));
     }
 }
 

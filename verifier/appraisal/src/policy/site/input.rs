@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use proto::{digest::HashAlg, tool_log::ToolState};
+use proto::{
+    digest::{Digest, HashAlg},
+    tool_log::ToolState,
+};
 use serde::Serialize;
 
 use super::{
@@ -15,7 +18,6 @@ use super::{
     value::Value,
 };
 use crate::{
-    boot_log::ProblemCode,
     claims::{BootClaims, Claims, ClaimsDocument, EkTrust, ImaClaims, ToolClaims, TpmClaims},
     context::NodeRecord,
     ima::ImaCounts,
@@ -31,10 +33,19 @@ pub struct PolicyInput {
 }
 
 impl PolicyInput {
-    /// Of what was proven in this appraisal.
+    /// Of what was proven in this appraisal, as rules in force read it.
     #[must_use]
     pub fn of(claims: &Claims, node: &NodeRecord) -> Self {
         Self::of_document(&claims.document(), &node.name, &node.pool)
+    }
+
+    /// The same, where these policies judge the kernel's list: those beside which the rules stand.
+    pub(crate) fn judged_by(claims: &Claims, node: &NodeRecord, ima: Vec<Digest>) -> Self {
+        let mut document = claims.document();
+        if let Some(claims) = &mut document.ima {
+            claims.judges = ima;
+        }
+        Self::of_document(&document, &node.name, &node.pool)
     }
 
     /// Of claims as they are recorded.
@@ -47,7 +58,7 @@ impl PolicyInput {
         root.add("pcrs", pcrs(claims));
         root.maybe("boot", claims.boot.as_ref().and_then(boot));
         root.add("tools", tools(&claims.tools));
-        root.maybe("ima", claims.ima.as_ref().map(ima));
+        root.maybe("ima", claims.ima.as_ref().filter(|ima| !ima.judges.is_empty()).map(ima));
         Self { root: root.into_value() }
     }
 
@@ -189,14 +200,13 @@ fn boot(boot: &BootClaims) -> Option<Value> {
     }
     let explains = |pcr: u8| boot.explained.iter().any(|explained| explained.get() == pcr);
     let mut out = Fields::default();
-    let has = |code: ProblemCode| Value::Bool(boot.problems.contains(&code));
     if explains(7) {
         out.maybe("secure_boot", boot.secure_boot.map(Value::Bool));
         out.maybe("setup_mode", boot.setup_mode.map(Value::Bool));
         out.maybe("audit_mode", boot.audit_mode.map(Value::Bool));
         out.maybe("deployed_mode", boot.deployed_mode.map(Value::Bool));
-        out.add("debug_mode", has(ProblemCode::DebugMode));
-        out.add("dma_protection_off", has(ProblemCode::DmaProtectionDisabled));
+        out.maybe("debug_mode", boot.debug_mode.map(Value::Bool));
+        out.maybe("dma_protection_off", boot.dma_protection_off.map(Value::Bool));
         let signers = boot.signers.as_ref().filter(|signers| !signers.is_empty());
         out.maybe("signers", signers.map(Value::texts));
     }
@@ -247,8 +257,12 @@ fn ima(ima: &ImaClaims) -> Value {
     let mut out = Fields::default();
     out.add("entries", Value::count(ima.entries));
     out.add("violations", Value::count(ima.violations));
-    // Where several golden sets judge the list, the one that says worse of it.
-    let worst = |of: fn(&ImaCounts) -> u64| ima.judged.values().map(of).max().map(Value::count);
+    // Where the set and a part of it both judge the list, the one that says worse of it.
+    let judged: Option<Vec<&ImaCounts>> =
+        ima.judges.iter().map(|policy| ima.judged.get(policy)).collect();
+    let worst = |of: fn(&ImaCounts) -> u64| {
+        judged.iter().flatten().map(|counts| of(counts)).max().map(Value::count)
+    };
     out.maybe("refused", worst(|counts| counts.refused));
     out.maybe("excluded", worst(|counts| counts.excluded));
     out.into_value()

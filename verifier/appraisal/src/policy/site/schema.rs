@@ -43,6 +43,8 @@ pub(super) struct Field {
     pub(super) what: &'static str,
     /// When it is absent; `None` if never, where its record is there.
     pub(super) absent: Option<&'static str>,
+    /// It is a version, of numbers with dots between them: `version_at_least` takes it.
+    pub(super) is_version: bool,
 }
 
 /// The whole input.
@@ -130,7 +132,7 @@ const FIRMWARE: &[Field] = &[
     int("major", Source::Quote, "The first 16 bits.", None),
     int("minor", Source::Quote, "The next 16 bits.", None),
     int("build", Source::Quote, "The last 32 bits.", None),
-    text("dotted", Source::Quote, "`major.minor.build`, for `version_at_least`.", None),
+    version("dotted", Source::Quote, "`major.minor.build`, for `version_at_least`.", None),
 ];
 
 const PCRS: &[Field] = &[
@@ -191,11 +193,13 @@ const BOOT: &[Field] = &[
         "Their digests: of a section over UTF-8, of options handed over over UCS-2.",
         Some("none is proven, or PCR 11 or 12 has an event that is not told"),
     ),
-    text(
+    version(
         "kernel_version",
         Source::Policy,
         "The version that the policy's `[[kernel]]` table gives to the digest of what booted.",
-        Some("the table knows none of the digests, or two of them with different versions"),
+        Some(
+            "no log leads to PCR 4, the table knows neither the last image that was started nor the section `.linux`, or it knows what was started by different versions",
+        ),
     ),
     texts("problems", Source::BootLog, "Codes of oddities in the log.", None),
 ];
@@ -203,7 +207,7 @@ const BOOT: &[Field] = &[
 const TOOL: &[Field] = &[
     text("state", Source::ToolLog, "`present` or `absent`.", None),
     text("digest", Source::ToolLog, "`sha256:…` over its files, links and libraries.", None),
-    text("version", Source::Claimed, "Version.", Some("the worker does not say")),
+    version("version", Source::Claimed, "Version.", Some("the worker does not say")),
     text("purl", Source::Claimed, "Package URL.", Some("the worker does not say")),
 ];
 
@@ -228,7 +232,17 @@ const fn field(
     what: &'static str,
     absent: Option<&'static str>,
 ) -> Field {
-    Field { name, kind, source, what, absent }
+    Field { name, kind, source, what, absent, is_version: false }
+}
+
+/// Text that has an order, by the numbers in it.
+const fn version(
+    name: &'static str,
+    source: Source,
+    what: &'static str,
+    absent: Option<&'static str>,
+) -> Field {
+    Field { name, kind: Type::Text, source, what, absent, is_version: true }
 }
 
 const fn record(
