@@ -9,7 +9,10 @@ use std::{fmt, marker::PhantomData, time::Duration};
 use const_oid::AssociatedOid;
 use der::{Decode, Encode, asn1::Int};
 use p256::{PublicKey, pkcs8::DecodePublicKey};
-use proto::reason::ReasonCode;
+use proto::{
+    reason::ReasonCode,
+    spiffe::{SpiffeError, SpiffeId},
+};
 use spki::ObjectIdentifier;
 use x509_cert::{
     TbsCertificate, Version,
@@ -26,7 +29,6 @@ use x509_cert::{
 use super::{
     profile::{ATTESTATION_EXTENSION, BACKDATE, NodeFacts, Order, Profile},
     signer::{KeyId, Serial, signature_algorithm},
-    spiffe::SpiffeId,
 };
 
 macro_rules! rules {
@@ -352,10 +354,10 @@ fn names(extensions: &[Extension], order: &Order) -> Outcome {
     let found: SubjectAltName = decoded(extensions, rule)?;
     for name in &found.0 {
         if let GeneralName::UniformResourceIdentifier(uri) = name {
-            let id: SpiffeId =
-                uri.as_str().parse().or_else(|error: super::spiffe::SpiffeError| {
-                    broken(Rule::SpiffeId, error.to_string())
-                })?;
+            let id: SpiffeId = uri
+                .as_str()
+                .parse()
+                .or_else(|error: SpiffeError| broken(Rule::SpiffeId, error.to_string()))?;
             let has_path = id.segments().next().is_some();
             ensure(has_path != order.profile.is_ca(), Rule::SpiffeId, || id.to_string())?;
         }

@@ -24,7 +24,6 @@ mod lint;
 mod profile;
 mod request;
 mod signer;
-mod spiffe;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -41,13 +40,14 @@ pub use self::{
         ServerSubject, Subject, Terms, prepare,
     },
     signer::{Issued, IssuingKey, KeyId, PrivateKey, Serial, SerialParseError, SignerError, sign},
-    spiffe::{
-        MAX_SEGMENT_BYTES, MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, Segment, SpiffeError,
-        SpiffeId, TrustDomain,
-    },
 };
 
 use std::path::PathBuf;
+
+pub use proto::spiffe::{
+    MAX_SEGMENT_BYTES, MAX_SPIFFE_ID_BYTES, MAX_TRUST_DOMAIN_BYTES, Segment, SpiffeError, SpiffeId,
+    TrustDomain,
+};
 
 /// A certificate for a node, for exactly the key that its TPM certified.
 pub type NodeCertificate = Issued<NodeSubject>;

@@ -28,6 +28,7 @@ use const_oid::{
     db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH},
 };
 use der::{asn1::Ia5String, flagset::FlagSet};
+use proto::spiffe::{Segment, TrustDomain};
 use x509_cert::ext::pkix::{KeyUsages, name::GeneralName};
 
 #[cfg(test)]
@@ -44,7 +45,6 @@ pub(super) use self::{
     order::{Order, extension, time},
     subject::prepare_root,
 };
-use super::spiffe::{Segment, TrustDomain};
 
 /// How far `notBefore` lies in the past: clocks of relying parties differ by seconds.
 pub const BACKDATE: Duration = Duration::from_secs(10);

@@ -194,6 +194,12 @@ impl SpiffeId {
         &self.trust_domain
     }
 
+    /// The path: empty, or beginning with a slash.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Path segments, none for the trust domain's own ID.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.path.split('/').skip(1)
