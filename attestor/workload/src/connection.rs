@@ -22,6 +22,7 @@ use tonic::Status;
 use tower::Service as _;
 
 use crate::{
+    authority::Lenient,
     limits::Limits,
     pb::spiffe_workload_api_server::SpiffeWorkloadApiServer,
     peer::Peer,
@@ -64,7 +65,7 @@ pub(crate) async fn serve(
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), gate));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Lenient::new(stream)), gate));
     let why = tokio::select! {
         result = connection.as_mut() => {
             if let Err(error) = result {

@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod authority;
 pub mod conformance;
 mod connection;
 mod identity;
@@ -37,6 +38,9 @@ mod jwt_answer;
 mod limits;
 pub mod pb;
 mod peer;
+#[cfg(test)]
+#[path = "../tests/api/pki.rs"]
+mod pki;
 mod proc_fs;
 mod refusal;
 mod registry;
@@ -44,14 +48,13 @@ mod selector;
 mod server;
 mod service;
 mod socket;
-mod spiffe_id;
 mod stream;
 mod validation;
 
 pub use self::{
     identity::{
         Bundles, Credentials, JobId, JobIdentity, JwtAnswer, JwtGrant, JwtRefusal, JwtRequest,
-        JwtSource, JwtSvid, NotAJobId, TrustBundle, X509Svid,
+        JwtSource, JwtSvid, NotAJobId, X509Svid,
     },
     limits::Limits,
     proc_fs::ProcessKey,
@@ -60,6 +63,5 @@ pub use self::{
     selector::{Closeness, Selector, SelectorError, SelectorParts},
     server::WorkloadServer,
     socket::{DEFAULT_MODE, DEFAULT_NAME, MAX_PATH_BYTES, SocketError, SocketOptions},
-    spiffe_id::{NotASpiffeId, SpiffeId, TrustDomain},
-    validation::{JwtRejection, JwtToValidate, JwtValidator, ValidJwt},
+    validation::{BundleValidator, JwtRejection, JwtToValidate, JwtValidator, ValidJwt},
 };

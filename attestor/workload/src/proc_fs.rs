@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// Levels of parents that are followed: deeper than build systems nest, bounded against a process
@@ -56,7 +56,7 @@ impl ProcFs {
     }
 
     #[cfg(test)]
-    pub(crate) fn at(root: &Path) -> Self {
+    pub(crate) fn at(root: &std::path::Path) -> Self {
         Self { root: root.to_owned() }
     }
 
