@@ -21,6 +21,7 @@ use tokio::{
 use tonic::Status;
 
 use crate::{
+    authority::Lenient,
     limits::Limits,
     peer::Peer,
     refusal::{Refusal, RefusalCode},
@@ -59,7 +60,7 @@ pub(crate) async fn serve<S: Answers>(
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), gate));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Lenient::new(stream)), gate));
     let why = tokio::select! {
         result = connection.as_mut() => {
             if let Err(error) = result {
