@@ -562,6 +562,11 @@ impl Verifier {
         self.trust_bundle.load().as_ref().clone()
     }
 
+    /// The trust domain's bundle document.
+    pub(crate) fn spiffe_bundle(&self) -> Result<String, String> {
+        self.for_jobs.jwt_key.bundle(self.trust_bundle())
+    }
+
     /// The store.
     #[must_use]
     pub const fn store(&self) -> &Store {

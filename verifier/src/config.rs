@@ -173,6 +173,8 @@ pub struct Config {
     pub names: Vec<ServerName>,
     /// Address of metrics and health; plain HTTP.
     pub metrics_listen: SocketAddr,
+    /// Address of what relying parties fetch over HTTPS; `None`: not served.
+    pub web_listen: Option<SocketAddr>,
     /// Life of node certificates.
     pub certificate_lifetime: Duration,
     /// PCRs that every quote must cover.
@@ -345,7 +347,7 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
     let jobs = jobs(root.table("jobs"));
     let retention = retention(root.table("retention"));
     let limits = service_limits(root.table("limits"));
-    let (listen, names, metrics_listen) = service;
+    let Service { listen, names, metrics_listen, web_listen } = service;
     Some(Config {
         trust_domain: trust_domain?,
         fleet_id: fleet_id?,
@@ -353,6 +355,7 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
         listen: listen?,
         names: names?,
         metrics_listen: metrics_listen?,
+        web_listen: web_listen?,
         certificate_lifetime: certificate_lifetime?,
         pcrs: pcrs?,
         tool_pcr: tool_pcr?,
@@ -366,7 +369,13 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
     })
 }
 
-type Service = (Option<SocketAddr>, Option<Vec<ServerName>>, Option<SocketAddr>);
+/// What `[service]` says; `None` for what cannot be used.
+struct Service {
+    listen: Option<SocketAddr>,
+    names: Option<Vec<ServerName>>,
+    metrics_listen: Option<SocketAddr>,
+    web_listen: Option<Option<SocketAddr>>,
+}
 
 fn service(mut table: Table<'_, '_>) -> Service {
     let address = |text: &str| {
@@ -394,7 +403,11 @@ fn service(mut table: Table<'_, '_>) -> Service {
     {
         table.problem("metrics_listen", "must differ from listen: metrics are not behind TLS");
     }
-    (listen, names, metrics)
+    let web_listen = table.text("web_listen", "none", |text| match text {
+        "none" => Ok(None),
+        other => address(other).map(Some),
+    });
+    Service { listen, names, metrics_listen: metrics, web_listen }
 }
 
 fn certificate(mut table: Table<'_, '_>) -> Option<Duration> {

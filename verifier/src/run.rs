@@ -43,6 +43,7 @@ use crate::{
     jwt_key::{JwtKey, JwtKeyError},
     metrics,
     platforms::{self, PlatformsError},
+    results_files::ResultFiles,
     server::{self, Peer},
     service::{
         access::Access, admin::AdminService, attest::AttestationService, gate::Gate,
@@ -50,6 +51,7 @@ use crate::{
     },
     store::{Admin, By, DATABASE_FILE, DocumentKind, Role, Store, StoreError, StoreOptions},
     tls::{self, AdminAuthority, ServerCertificate, TlsError},
+    web,
 };
 
 mod upkeep;
@@ -241,6 +243,9 @@ struct Parts {
     admin: Arc<AdminService>,
     certificate: Arc<ServerCertificate>,
     tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    /// As `tls`, for what relying parties fetch.
+    web_tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    results: ResultFiles,
     /// Loads keys of job tokens' issuers as long as it lives.
     _refresher: Refresher,
 }
@@ -256,6 +261,7 @@ impl Parts {
         let certificate = ServerCertificate::new(&chain, &key)?;
         let tls = tls::server_config(Arc::clone(&certificate), &bundle)?;
         let tls = Arc::new(ArcSwap::from_pointee(tls));
+        let results = ResultFiles::open(&config.state_dir).map_err(CaError::from)?;
         let platforms = platforms::read(config.jobs.platforms.as_deref())?;
         platforms::load(&platforms, &clock).await;
         let refresher = Refresher::start(&platforms, &platforms::now(&clock));
@@ -288,7 +294,9 @@ impl Parts {
             access,
             admin,
             certificate,
+            web_tls: Arc::new(ArcSwap::from_pointee(web::tls_config(&tls))),
             tls,
+            results,
             _refresher: refresher,
         }))
     }
@@ -314,7 +322,10 @@ impl Parts {
             (Ok(issuers), Ok(bundle)) => {
                 // A new root: certificates of administrators may lead to it.
                 match tls::server_config(Arc::clone(&self.certificate), &bundle) {
-                    Ok(tls) => self.tls.store(Arc::new(tls)),
+                    Ok(tls) => {
+                        self.tls.store(Arc::new(tls));
+                        self.web_tls.store(Arc::new(web::tls_config(&self.tls)));
+                    }
                     Err(error) => keep(error.into()),
                 }
                 self.verifier.replace_issuers(issuers, bundle);
@@ -395,6 +406,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Address of metrics and health, with the port that was bound.
     pub metrics_address: SocketAddr,
+    /// Address of what relying parties fetch, with the port that was bound.
+    pub web_address: Option<SocketAddr>,
     parts: Arc<Parts>,
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -484,6 +497,14 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Ser
     let address = bound(&listener, config.listen, "service.listen")?;
     let metrics_address =
         bound(&metrics_listener, config.metrics_listen, "service.metrics_listen")?;
+    let web = match config.web_listen {
+        Some(listen) => {
+            let listener = bind(listen, "service.web_listen").await?;
+            let address = bound(&listener, listen, "service.web_listen")?;
+            Some((listener, address))
+        }
+        None => None,
+    };
     let parts = Parts::open(config, clock).await?;
     let prepared = prepare(&parts).await;
     let router = match prepared {
@@ -505,21 +526,40 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Ser
             tracing::error!(%error, "serving metrics ended");
         }
     });
-    let tasks = vec![
+    let web_address = web.as_ref().map(|(_, address)| *address);
+    let web = web.map(|(listener, address)| {
+        let connections =
+            server::accept(listener, Arc::clone(&parts.web_tls), parts.config.limits.connections);
+        let listener = web::TlsListener::new(connections, address);
+        let pages = web::router(web::Pages {
+            verifier: Arc::clone(&parts.verifier),
+            results: parts.results.clone(),
+            public: parts.config.state_dir.join(PUBLIC_FOLDER),
+        });
+        let stopping = stopping.clone();
+        tokio::spawn(async move {
+            let served = axum::serve(listener, pages).with_graceful_shutdown(stopped(stopping));
+            if let Err(error) = served.await {
+                tracing::error!(%error, "serving pages ended");
+            }
+        })
+    });
+    let mut tasks = vec![
         pages,
         tokio::spawn(upkeep::revocation_lists(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::retention_task(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::denials_task(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::metrics_task(upkeep_handle, stopping)),
     ];
+    tasks.extend(web);
     tracing::info!(
-        %address, %metrics_address,
+        %address, %metrics_address, ?web_address,
         trust_domain = %parts.config.trust_domain,
         state = %parts.config.state_dir.display(),
         held_at_most_mib = held_bytes(&parts.config.limits) >> 20,
         "serving"
     );
-    Ok(Running { address, metrics_address, parts, stop, server, tasks })
+    Ok(Running { address, metrics_address, web_address, parts, stop, server, tasks })
 }
 
 async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
