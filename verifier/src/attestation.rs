@@ -64,7 +64,7 @@ use crate::{
     credential::{RandomError, make_credential, random_bytes},
     endorsements::EkRules,
     expectations::{Expectations, Expected, PoolExpectations},
-    jobs::AskingJob,
+    jobs::{AskingJob, Vouching},
     jwt_key::JwtKey,
     metrics,
     store::{
@@ -457,7 +457,11 @@ impl Verifier {
             ..store::Appraisal::of(decision)
         };
         let ak_name = known.as_ref().map(|known| known.boot.ak_name());
-        let job = job.zip(ak_name).map(|(job, ak_name)| (job, ak_name.as_bytes().to_vec()));
+        let job = job.zip(ak_name).map(|(job, ak_name)| {
+            let quote = HashAlg::Sha256.hash(&[&evidence.quote.untrusted_attest]);
+            let ak_public = HashAlg::Sha256.hash(&[&hello.ak_public]);
+            (job, Vouching { ak_name: ak_name.as_bytes().to_vec(), ak_public, quote })
+        });
         Ok(Judged { decided, is_recorded, record, boot, accepted_by_staged, job })
     }
 
@@ -479,8 +483,8 @@ impl Verifier {
                 return Ok(answer);
             }
         };
-        if let Some((job, ak_name)) = job {
-            let (permit, told) = self.permit(admission, job, ak_name, now_unix_s)?;
+        if let Some((job, vouching)) = job {
+            let (permit, told) = self.permit(admission, job, vouching, now_unix_s)?;
             record.permit = Some(permit);
             return match self.record(record, boot, None).await {
                 Ok(()) => Ok(Outcome { result: permitted(told, decision_id), code: None }),
@@ -741,8 +745,8 @@ struct Judged {
     boot: Option<WrittenBoot>,
     /// What is staged and accepts the node.
     accepted_by_staged: String,
-    /// The job that asked for a permit, with the name of the AK that vouches for it.
-    job: Option<(AskingJob, Vec<u8>)>,
+    /// The job that asked for a permit, with what vouches for it.
+    job: Option<(AskingJob, Vouching)>,
 }
 
 struct Prepared {

@@ -13,13 +13,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use appraisal::{
     context::JobContext,
-    verdict::{Admission, Finding},
+    verdict::{Admission, Finding, MatchedTool},
 };
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use jose::svid::{SvidClaims, SvidError};
 use proto::{
     binding::Purpose,
-    digest::HashAlg,
+    digest::{Digest, HashAlg},
     job::{JobClaims, Source},
     limits::MAX_TEXT_BYTES,
     pb,
@@ -28,6 +28,8 @@ use proto::{
     },
     reason::ReasonCode,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     attestation::{AttestError, Verifier},
@@ -52,6 +54,37 @@ pub struct AskingJob {
     key: JobKey,
     /// Issuer and identifier of its token.
     token_id: Option<String>,
+}
+
+/// The key that vouches for a job, and its quote.
+#[derive(Clone, Debug)]
+pub struct Vouching {
+    /// Name of the AK.
+    pub ak_name: Vec<u8>,
+    /// SHA-256 of its public area, as the worker sent it.
+    pub ak_public: Digest,
+    /// SHA-256 of the quote, as it was signed.
+    pub quote: Digest,
+}
+
+/// What of its node a permit rests on: recorded with it, told in results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Basis {
+    /// SHA-256 of the AK's public area.
+    pub ak_public: Digest,
+    /// SHA-256 of the quote.
+    pub quote: Digest,
+    /// SHA-256 of the recorded case.
+    pub case: Digest,
+    /// Digest over the golden sets that were asked.
+    pub reference: Digest,
+    /// What of them was met.
+    pub judged_by: String,
+    /// When, unix seconds.
+    pub appraised_unix_s: i64,
+    /// Tools that they name and accept.
+    pub tools: Vec<MatchedTool>,
 }
 
 /// Why a request about a permit is refused.
@@ -145,7 +178,7 @@ impl Verifier {
         &self,
         admission: Admission,
         job: AskingJob,
-        ak_name: Vec<u8>,
+        vouching: Vouching,
         now_unix_s: i64,
     ) -> Result<(NewPermit, pb::Permit), AttestError> {
         let grant = admission.redeem();
@@ -155,7 +188,18 @@ impl Verifier {
         }
         let (id, secret) = (random_bytes()?, random_bytes()?);
         let jobs = &self.settings().jobs;
+        let Vouching { ak_name, ak_public, quote } = vouching;
+        let basis = Basis {
+            ak_public,
+            quote,
+            case: grant.case_digest,
+            reference: grant.reference_digest,
+            judged_by: grant.policy_version,
+            appraised_unix_s: grant.appraised_unix_s,
+            tools: grant.tools,
+        };
         let permit = NewPermit {
+            basis: serde_json::to_vec(&basis).unwrap_or_default(),
             id: hex::encode(&id[..16]),
             secret_sha256: HashAlg::Sha256.hash(&[&secret]),
             node: grant.node,

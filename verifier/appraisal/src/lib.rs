@@ -336,6 +336,7 @@ fn conclude(
             reference_digest: *reference.digest(),
             counters: proven.boot.counters(),
             appraised_unix_s: context.now_unix_s,
+            tools: reference.matched_tools(&proven.claims),
         },
     })
 }

@@ -5,13 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use proto::digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet};
+use proto::{
+    digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
+    tool_log::ToolState,
+};
 
 use super::{
     golden_set::{GoldenProblem, GoldenSet, Manifests, problem},
     rules::Rules,
 };
-use crate::ima::ImaPolicy;
+use crate::{claims::Claims, ima::ImaPolicy, verdict::MatchedTool};
 
 /// Alternatives of one pool: four sets of eight kernels on eight platforms.
 pub const MAX_ALTERNATIVES: usize = 256;
@@ -159,6 +162,26 @@ impl ReferenceValues {
     /// What each alternative is made of, for people: `linux@3#kernel-6.1 + platform@2`.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         self.alternatives.iter().map(|alternative| alternative.label.as_str())
+    }
+
+    /// Tools that a golden set names and accepts as they were measured; by name.
+    pub(crate) fn matched_tools(&self, claims: &Claims) -> Vec<MatchedTool> {
+        let latest = &claims.tools().latest;
+        let present = latest.iter().filter(|(_, tool)| tool.state == ToolState::Present);
+        present
+            .filter_map(|(name, tool)| {
+                let mut named = self.rules.iter().filter_map(|rules| rules.tools.get(name));
+                let accepted = named.find_map(|rule| {
+                    rule.accept.iter().find(|accepted| accepted.digest == tool.digest)
+                })?;
+                Some(MatchedTool {
+                    name: name.clone(),
+                    digest: tool.digest,
+                    version: accepted.version.clone(),
+                    purl: accepted.purl.clone(),
+                })
+            })
+            .collect()
     }
 
     pub(super) fn rules_of<'s>(
