@@ -9,6 +9,8 @@
 //! Certificates are prepared first, then the store lets the permit be used and records their intents in one transaction,
 //! then they are signed: what ended or was used before gets nothing.
 
+pub mod statements;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use appraisal::{
