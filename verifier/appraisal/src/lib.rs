@@ -270,6 +270,10 @@ fn judge(proven: &Proven, expected: Expected<'_>, context: &AppraisalContext<'_>
     // Making the input costs as much as ten rules: not without one.
     if policies().next().is_some() {
         let input = PolicyInput::judged_by(&proven.claims, context.node, judgement.ima.clone());
+        let input = match context.job {
+            Some(job) => input.with_job(job),
+            None => input,
+        };
         let lacking = judgement.lacking.clone();
         for found in policies().flat_map(|site| site.findings(&input)) {
             if !lacking.is_empty() && !found.is_for_want_of(&lacking) {

@@ -330,9 +330,12 @@ fn cases_say_what_a_policy_says() {
 #[test]
 fn a_rule_over_a_missing_value_denies() {
     let empty = PolicyInput::from_json(&json!({})).expect("an input");
-    for field in
-        schema().iter().filter(|field| field.kind != "record" && !field.kind.starts_with("map"))
-    {
+    let is_value = |kind: &str| kind != "record" && !kind.starts_with("map");
+    // Those of a job are read by rules about jobs alone.
+    for field in schema().iter().filter(|field| is_value(&field.kind)) {
+        if field.path.starts_with("job.") {
+            continue;
+        }
         let path = field.path.replace("[NAME]", "['x']");
         for expr in [format!("{path} == {path}"), format!("!({path} != {path})")] {
             let findings = policy(&[("r", &expr)]).judge(&empty);
@@ -473,4 +476,61 @@ proptest! {
             }
         }
     }
+}
+
+/// Rules about jobs are asked where one asks for a permit, and nowhere else; the others always.
+#[test]
+fn rules_about_jobs_are_asked_of_jobs() {
+    let head = "schema = \"assay.policy/v1\"\nname = \"jobs\"\nversion = 1\npools = []\n";
+    let rule = |name: &str, at: &str, expr: &str| {
+        format!(
+            "[[rule]]\nname = \"{name}\"\nmessage = \"As it should be.\"\n{at}expr = '{expr}'\n"
+        )
+    };
+    let about_jobs = r#"job.sources["repository"] == "platform_token" && job.claims["repository"] == "acme/app""#;
+    let problems = SitePolicy::parse(&(head.to_owned() + &rule("r", "", about_jobs)));
+    let problems = problems.expect_err("not of every node");
+    assert!(problems[0].what.contains("at = \"job\""), "{}", problems[0]);
+    let text = head.to_owned()
+        + &rule("repository", "at = \"job\"\n", about_jobs)
+        + &rule("branch", "at = \"job\"\n", r#"job.token["reference"] == "refs/heads/main""#)
+        + &rule("pool", "", r#"node.pool == "linux""#);
+    let policy = SitePolicy::parse(&text).expect("a policy");
+    let input = |job: serde_json::Value| {
+        let mut input = serde_json::json!({ "node": { "name": "w1", "pool": "linux" } });
+        if !job.is_null() {
+            input["job"] = job;
+        }
+        PolicyInput::from_json(&input).expect("an input")
+    };
+    let codes = |job: serde_json::Value| -> Vec<String> {
+        let findings = policy.judge(&input(job));
+        findings.iter().map(|found| format!("{} {}", found.code, found.subject)).collect()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(codes(serde_json::Value::Null), none);
+    let job = |source: &str, repository: &str, token: serde_json::Value| {
+        let mut job = serde_json::json!({
+            "system": "github",
+            "claims": { "repository": repository },
+            "sources": { "repository": source },
+        });
+        if !token.is_null() {
+            job["token"] = token;
+        }
+        job
+    };
+    let token = serde_json::json!({ "reference": "refs/heads/main" });
+    assert_eq!(codes(job("platform_token", "acme/app", token.clone())), none);
+    let of_another = codes(job("platform_token", "mallory/app", token.clone()));
+    assert_eq!(of_another, ["POLICY_RULE_FALSE rule jobs/repository"]);
+    let unproven = codes(job("environment", "acme/app", token));
+    assert_eq!(unproven, ["POLICY_RULE_FALSE rule jobs/repository"]);
+    let nothing = codes(serde_json::json!({}));
+    let errors = ["POLICY_RULE_ERROR rule jobs/repository", "POLICY_RULE_ERROR rule jobs/branch"];
+    assert_eq!(nothing, errors);
+    // Without a token there is no branch: a missing value denies.
+    let without = codes(job("environment", "acme/app", serde_json::Value::Null));
+    let expected = ["POLICY_RULE_FALSE rule jobs/repository", "POLICY_RULE_ERROR rule jobs/branch"];
+    assert_eq!(without, expected);
 }

@@ -11,9 +11,9 @@ use super::{
     super::golden_set::{GoldenProblem, name, problem, syntax_problem},
     Rule, SitePolicy,
     cel::Program,
-    document::{KernelDocument, RuleDocument, SCHEMA, SitePolicyDocument},
+    document::{KernelDocument, RuleDocument, RuleScope, SCHEMA, SitePolicyDocument},
     limits::{MAX_KERNEL_DIGESTS, MAX_MESSAGE_BYTES, MAX_POLICY_BYTES, MAX_RULES},
-    schema::{INPUT, Type},
+    schema::{INPUT, JOB_INPUT, Type},
 };
 
 impl SitePolicy {
@@ -64,7 +64,12 @@ impl SitePolicy {
             digest: HashAlg::Sha256.hash(&[text.as_bytes()]),
             pools,
             kernels: BTreeMap::new(),
-            rules: vec![Rule { name: "unusable".to_owned(), message, program }],
+            rules: vec![Rule {
+                name: "unusable".to_owned(),
+                message,
+                program,
+                at: RuleScope::Always,
+            }],
         };
         (policy, problems)
     }
@@ -143,10 +148,13 @@ fn rules(rules: &[RuleDocument], problems: &mut Vec<GoldenProblem>) -> Vec<Rule>
             );
             problems.push(problem(format!("{at}.message"), what));
         }
-        match compile(&rule.expr) {
-            Ok(program) => {
-                out.push(Rule { name: rule.name.clone(), message: rule.message.clone(), program })
-            }
+        match compile(&rule.expr, rule.at) {
+            Ok(program) => out.push(Rule {
+                name: rule.name.clone(),
+                message: rule.message.clone(),
+                program,
+                at: rule.at,
+            }),
             Err((place, what)) => {
                 problems.push(problem(format!("{at}.expr ({:?}), {place}", rule.name), what));
             }
@@ -156,9 +164,16 @@ fn rules(rules: &[RuleDocument], problems: &mut Vec<GoldenProblem>) -> Vec<Rule>
 }
 
 /// The program, or the place in the expression and what is wrong there.
-fn compile(expr: &str) -> Result<Program, (String, String)> {
-    let program =
-        Program::compile(expr, INPUT).map_err(|wrong| (place(expr, wrong.at), wrong.what))?;
+fn compile(expr: &str, at: RuleScope) -> Result<Program, (String, String)> {
+    let input = match at {
+        RuleScope::Always => INPUT,
+        RuleScope::Job => JOB_INPUT,
+    };
+    let program = Program::compile(expr, input).map_err(|wrong| {
+        let is_for_jobs = at == RuleScope::Always && Program::compile(expr, JOB_INPUT).is_ok();
+        let help = if is_for_jobs { "; a rule about jobs has at = \"job\"" } else { "" };
+        (place(expr, wrong.at), wrong.what + help)
+    })?;
     match program.kind() {
         Type::Bool => Ok(program),
         other => Err((place(expr, 0), format!("a rule is a condition, this is {other}"))),

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proto::{
     digest::{Digest, HashAlg},
+    job::{Claim, JobClaims},
     tool_log::ToolState,
 };
 use serde::Serialize;
@@ -14,12 +15,12 @@ use super::{
         rules::canonical_id,
     },
     cel::did_you_mean,
-    schema::{INPUT, Type},
+    schema::{JOB_INPUT, Type},
     value::Value,
 };
 use crate::{
     claims::{BootClaims, Claims, ClaimsDocument, EkTrust, ImaClaims, ToolClaims, TpmClaims},
-    context::NodeRecord,
+    context::{JobContext, NodeRecord},
     ima::ImaCounts,
 };
 
@@ -62,13 +63,41 @@ impl PolicyInput {
         Self { root: root.into_value() }
     }
 
+    /// With the job that asks for a permit.
+    #[must_use]
+    pub(crate) fn with_job(&self, job: &JobContext) -> Self {
+        let Value::Map(root) = &self.root else { return self.clone() };
+        let mut fields = Fields::default();
+        // Claims that could not be read stand against the job already; rules find nothing of it.
+        if let Ok(claims) = JobClaims::from_json_with_sources(job.claims.as_bytes()) {
+            fields.add("system", Value::text(claims.system().as_str()));
+            let map = |value: fn(&Claim) -> &str| {
+                let entries = claims.iter();
+                let entries = entries
+                    .map(|(name, claim)| (Arc::from(name.as_str()), Value::text(value(claim))));
+                Value::Map(Arc::new(entries.collect()))
+            };
+            fields.add("claims", map(Claim::value));
+            fields.add("sources", map(|claim| claim.source().as_str()));
+        }
+        if !job.token.is_empty() {
+            let entries = job.token.iter();
+            let entries =
+                entries.map(|(name, value)| (Arc::from(name.as_str()), Value::text(value)));
+            fields.add("token", Value::Map(Arc::new(entries.collect())));
+        }
+        let mut root = BTreeMap::clone(root);
+        root.insert(Arc::from("job"), fields.into_value());
+        Self { root: Value::Map(Arc::new(root)) }
+    }
+
     /// Of a document, for tests of a policy.
     ///
     /// # Errors
     /// Every field that is not in the schema or of another type.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, Vec<GoldenProblem>> {
         let mut problems = Vec::new();
-        let root = typed(json, INPUT, "input", &mut problems);
+        let root = typed(json, JOB_INPUT, "input", &mut problems);
         match root {
             Some(root) if problems.is_empty() => {
                 if root.get("boot").is_some_and(|boot| boot.get("kernel_version").is_some()) {

@@ -6,7 +6,7 @@ use proto::reason::ReasonCode;
 use serde::Serialize;
 
 use super::{
-    PolicyInput, Rule, SitePolicy,
+    PolicyInput, Rule, RuleScope, SitePolicy,
     cel::{Fault, Reads},
     limits::{MAX_OBSERVED_BYTES, MAX_SHOWN_VALUE_BYTES},
     value::{Value, cut},
@@ -91,14 +91,20 @@ impl SitePolicy {
     /// The same, with what each rule wanted and was not there.
     pub(crate) fn findings(&self, input: &PolicyInput) -> Vec<RuleFinding> {
         let input = self.with_kernel(input);
-        self.rules.iter().filter_map(|rule| self.finding(rule, &input)).collect()
+        self.asked(&input).filter_map(|rule| self.finding(rule, &input)).collect()
     }
 
-    /// Every rule over this input, with what it read.
+    /// Rules that are asked of this input.
+    fn asked(&self, input: &PolicyInput) -> impl Iterator<Item = &Rule> {
+        let is_job = input.root().get("job").is_some();
+        self.rules.iter().filter(move |rule| rule.at == RuleScope::Always || is_job)
+    }
+
+    /// Every rule that is asked of this input, with what it read.
     #[must_use]
     pub fn explain(&self, input: &PolicyInput) -> Vec<Explanation> {
         let input = self.with_kernel(input);
-        let explained = self.rules.iter().map(|rule| {
+        let explained = self.asked(&input).map(|rule| {
             let (result, reads) = rule.program.trace(input.root());
             let (outcome, error) = match &result {
                 Ok(Value::Bool(true)) => (Outcome::True, None),

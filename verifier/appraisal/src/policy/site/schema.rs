@@ -32,6 +32,8 @@ pub(super) enum Source {
     Policy,
     /// Nobody vouches for it: the worker says so.
     Claimed,
+    /// A token that the job's CI system signed.
+    Token,
 }
 
 /// A field of a record.
@@ -47,8 +49,16 @@ pub(super) struct Field {
     pub(super) is_version: bool,
 }
 
-/// The whole input.
-pub(super) const INPUT: Type = Type::Record(&[
+/// What rules read of a node.
+pub(super) const INPUT: Type = Type::Record(&NODE_INPUT);
+/// What rules read where a job asks for a permit: that, and the job.
+pub(super) const JOB_INPUT: Type = Type::Record(&{
+    let [node, ek, tpm, pcrs, boot, tools, ima] = NODE_INPUT;
+    let absent = Some("no job asks for a permit");
+    [node, ek, tpm, pcrs, boot, tools, ima, record("job", JOB, Source::Claimed, "The job.", absent)]
+});
+
+const NODE_INPUT: [Field; 7] = [
     record("node", NODE, Source::Inventory, "The inventory's record.", None),
     record("ek", EK, Source::Endorsement, "The endorsement key.", None),
     record("tpm", TPM, Source::Quote, "The TPM.", None),
@@ -68,7 +78,32 @@ pub(super) const INPUT: Type = Type::Record(&[
         "The kernel's list of files.",
         Some("the golden set does not judge it"),
     ),
-]);
+];
+
+const JOB: &[Field] = &[
+    text("system", Source::Claimed, "CI system.", None),
+    field(
+        "claims",
+        Type::Map(&Type::Text),
+        Source::Claimed,
+        "What is known of the job, by name: `run_id`, `job`, `attempt`, `repository`, `commit`, `workflow`.",
+        None,
+    ),
+    field(
+        "sources",
+        Type::Map(&Type::Text),
+        Source::Token,
+        "Where each claim comes from: `platform_token` (signed, and the environment says the same) or `environment`.",
+        None,
+    ),
+    field(
+        "token",
+        Type::Map(&Type::Text),
+        Source::Token,
+        "What the CI system signed besides, by name: `issuer`, `subject`, `reference`, and what its tokens have.",
+        Some("the job has no token"),
+    ),
+];
 
 const NODE: &[Field] = &[
     text("name", Source::Inventory, "Name.", None),
@@ -328,6 +363,7 @@ impl Source {
             Self::ImaList => "IMA list",
             Self::Policy => "policy",
             Self::Claimed => "**only claimed**",
+            Self::Token => "platform's token",
         }
     }
 }
@@ -352,7 +388,7 @@ pub struct SchemaField {
 #[must_use]
 pub fn schema() -> Vec<SchemaField> {
     let mut out = Vec::new();
-    list(INPUT, "", &mut out);
+    list(JOB_INPUT, "", &mut out);
     out
 }
 
