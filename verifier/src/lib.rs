@@ -23,6 +23,7 @@ pub mod init;
 pub mod jobs;
 pub mod metrics;
 pub mod objects;
+pub mod results_service;
 pub mod roots;
 pub mod run;
 pub mod server;

@@ -40,6 +40,7 @@ use crate::{
     endorsements::EkRules,
     init::RING_FILE,
     metrics,
+    results_service::{ResultsError, ResultsSigner},
     server::{self, Peer},
     service::{
         access::Access, admin::AdminService, attest::AttestationService, gate::Gate,
@@ -92,6 +93,9 @@ pub enum ServeError {
     /// The revocation list or the trust bundle could not be published.
     #[error("the revocation list cannot be published")]
     Publish(#[from] PublishError),
+    /// Results and time stamps could not be signed.
+    #[error("attestation results cannot be signed")]
+    Results(#[from] ResultsError),
     /// The reflection service could not be made.
     #[error("the reflection service cannot be offered: {0}")]
     Reflection(String),
@@ -228,6 +232,7 @@ struct Parts {
     clock: Arc<dyn Clock>,
     ca: CaDir,
     verifier: Arc<Verifier>,
+    results: Arc<ResultsSigner>,
     access: Arc<Access>,
     admin: Arc<AdminService>,
     certificate: Arc<ServerCertificate>,
@@ -240,6 +245,12 @@ impl Parts {
         // The CA first: an error in it leaves the database alone.
         let issuers = issuers(&ca)?;
         let bundle = ca.bundle()?;
+        let results = ResultsSigner::new(
+            ca.issuer(CaRole::Results)?,
+            config.trust_domain.clone(),
+            Arc::clone(&clock),
+        )?;
+        let results = Arc::new(results);
         let authority = AdminAuthority::load(&ca)?;
         let (chain, key) = ca.server()?;
         let certificate = ServerCertificate::new(&chain, &key)?;
@@ -264,7 +275,7 @@ impl Parts {
         };
         let access = Arc::new(Access::new(Arc::clone(&verifier), authority));
         let admin = Arc::new(AdminService::new(Arc::clone(&verifier), Arc::clone(&access)));
-        Ok(Arc::new(Self { config, clock, ca, verifier, access, admin, certificate, tls }))
+        Ok(Arc::new(Self { config, clock, ca, verifier, results, access, admin, certificate, tls }))
     }
 
     /// Puts in force what changed on the disk and in the database. Each part that fails keeps what
@@ -294,6 +305,12 @@ impl Parts {
                 self.verifier.replace_issuers(issuers, bundle);
             }
             (Err(error), _) | (_, Err(error)) => keep(error.into()),
+        }
+        let results = self.ca.issuer(CaRole::Results).map_err(ServeError::from);
+        let results = results
+            .and_then(|issuer| self.results.replace_issuer(issuer).map_err(ServeError::from));
+        if let Err(error) = results {
+            keep(error);
         }
         match AdminAuthority::load(&self.ca) {
             Ok(authority) => self.access.replace_authority(authority),
@@ -512,9 +529,13 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
     let attestation = AttestationServer::new(attestation)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let jobs = JobsServer::new(JobService::new(Arc::clone(&parts.verifier), gate))
-        .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let jobs = JobsServer::new(JobService::new(
+        Arc::clone(&parts.verifier),
+        Arc::clone(&parts.results),
+        gate,
+    ))
+    .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES)
+    .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let admin = AdminServer::from_arc(Arc::clone(&parts.admin))
         .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES);
