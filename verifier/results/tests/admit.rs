@@ -26,7 +26,7 @@ fn a_good_chain_is_admitted_and_prints_as_a_tree() {
             "artifact sha256:{}
 └─ signed 2026-11-27T06:00:00Z by spiffe://build.example/pool/release
    │  job key sha256:{key}
-   └─ dispatched 2026-11-27T05:59:00Z by spiffe://build.example/results
+   └─ dispatched 2026-11-27T05:59:00Z by spiffe://build.example/verifier/results
       │  build sha256:{build}
       │  permit p-0001 until 2026-11-27T06:05:00Z
       │  pool release, system github-actions
@@ -37,7 +37,7 @@ fn a_good_chain_is_admitted_and_prints_as_a_tree() {
       │  tool gcc 12.2.0-14 sha256:{}
       │  tool make 4.3-4.1 sha256:{}
       └─ node spiffe://build.example/node/n1 passed 2026-11-27T05:58:00Z
-         │  stated 2026-11-27T05:58:00Z by spiffe://build.example/results
+         │  stated 2026-11-27T05:58:00Z by spiffe://build.example/verifier/results
          │  policy https://build.example/golden/release sha256:{}
          │  levels ASSAY_BOOT_VERIFIED, ASSAY_TOOLS_VERIFIED
          ├─ quote sha256:{}
@@ -386,7 +386,7 @@ fn a_policy_that_accepts_nothing_or_too_much_is_none() {
 fn a_policy_is_written_as_toml() {
     let text = r#"
 job_identities = ["spiffe://build.example/pool/release"]
-results_identities = ["spiffe://build.example/results"]
+results_identities = ["spiffe://build.example/verifier/results"]
 pools = ["release"]
 max_vsa_age_s = 300
 systems = ["github-actions"]
