@@ -67,6 +67,8 @@ use crate::{
     jobs::{AskingJob, Vouching},
     jwt_key::JwtKey,
     metrics,
+    results_files::ResultFiles,
+    results_service::ResultsSigner,
     store::{
         self, AdmissionRule, By, CertificateIntent, DocumentId, Ground, NewDecision, Store,
         StoreError,
@@ -152,6 +154,9 @@ pub enum AttestError {
     /// A JWT-SVID could not be made.
     #[error("the JWT-SVID could not be made")]
     Token(#[source] jose::svid::SvidError),
+    /// An attestation result could not be signed or kept.
+    #[error("an attestation result could not be made")]
+    Result(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -559,6 +564,11 @@ impl Verifier {
     /// The key that signs JWT-SVIDs.
     pub(crate) const fn jwt_key(&self) -> &JwtKey {
         &self.for_jobs.jwt_key
+    }
+
+    /// What is said of jobs and nodes: who signs it, and where it is kept.
+    pub(crate) fn results(&self) -> (&Arc<ResultsSigner>, &ResultFiles) {
+        (&self.for_jobs.results, &self.for_jobs.result_files)
     }
 
     /// Roots that relying parties trust, DER.

@@ -330,16 +330,43 @@ impl Verifier {
                 lifetime_s: left(now_unix_s, not_after),
             });
         }
+        let statements = match sequence {
+            0 => self.state(&permit)?,
+            _ => Vec::new(),
+        };
         Ok(pb::JobIdentity {
             permit_id: permit.new.id.clone(),
             x509,
             jwt: self.tokens(&permit, audiences, now_unix_s)?,
-            statements: Vec::new(),
+            statements,
             trust_bundle: self.trust_bundle(),
             jwt_bundle: self.jwt_key().jwk_set(),
             check_within_s: self.settings().jobs.check_every.as_secs(),
             ends_within_s: left(now_unix_s, permit.new.ends_at),
         })
+    }
+
+    /// Says what the node proved and what was dispatched there, signed and kept.
+    fn state(&self, permit: &Permit) -> Result<Vec<pb::ResultStatement>, JobError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+            JobError::Failed(AttestError::Result(error))
+        };
+        let basis: Basis =
+            serde_json::from_slice(&permit.new.basis).map_err(|error| failed(error.into()))?;
+        let (signer, files) = self.results();
+        let trust_domain = &self.settings().trust_domain;
+        let vsa = statements::of_the_node(permit, &basis, trust_domain);
+        let vsa = vsa.map_err(|error| failed(error.into()))?;
+        let (node, vsa) = signer.sign_statement(&vsa).map_err(|error| failed(error.into()))?;
+        let dispatch = statements::of_the_dispatch(permit, &basis, vsa, trust_domain);
+        let dispatch = dispatch.map_err(|error| failed(error.into()))?;
+        let dispatch = signer.sign(&dispatch).map_err(|error| failed(error.into()))?;
+        let mut stated = Vec::with_capacity(2);
+        for (kind, bundle) in [("node", node), ("dispatch", dispatch)] {
+            files.keep(&bundle).map_err(|error| failed(error.into()))?;
+            stated.push(pb::ResultStatement { kind: kind.to_owned(), bundle });
+        }
+        Ok(stated)
     }
 
     /// JWT-SVIDs of both identities for these audiences; none where none is named.

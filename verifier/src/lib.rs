@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod objects;
 pub mod platforms;
 pub mod results_files;
+pub mod results_service;
 pub mod roots;
 pub mod run;
 pub mod server;

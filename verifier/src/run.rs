@@ -44,6 +44,7 @@ use crate::{
     metrics,
     platforms::{self, PlatformsError},
     results_files::ResultFiles,
+    results_service::{ResultsError, ResultsSigner},
     server::{self, Peer},
     service::{
         access::Access, admin::AdminService, attest::AttestationService, gate::Gate,
@@ -103,6 +104,9 @@ pub enum ServeError {
     /// The revocation list or the trust bundle could not be published.
     #[error("the revocation list cannot be published")]
     Publish(#[from] PublishError),
+    /// Results and time stamps could not be signed.
+    #[error("attestation results cannot be signed")]
+    Results(#[from] ResultsError),
     /// The reflection service could not be made.
     #[error("the reflection service cannot be offered: {0}")]
     Reflection(String),
@@ -239,13 +243,14 @@ struct Parts {
     clock: Arc<dyn Clock>,
     ca: CaDir,
     verifier: Arc<Verifier>,
+    results: Arc<ResultsSigner>,
     access: Arc<Access>,
     admin: Arc<AdminService>,
     certificate: Arc<ServerCertificate>,
     tls: Arc<ArcSwap<rustls::ServerConfig>>,
     /// As `tls`, for what relying parties fetch.
     web_tls: Arc<ArcSwap<rustls::ServerConfig>>,
-    results: ResultFiles,
+    result_files: ResultFiles,
     /// Loads keys of job tokens' issuers as long as it lives.
     _refresher: Refresher,
 }
@@ -256,16 +261,27 @@ impl Parts {
         // The CA first: an error in it leaves the database alone.
         let issuers = issuers(&ca)?;
         let bundle = ca.bundle()?;
+        let results = ResultsSigner::new(
+            ca.issuer(CaRole::Results)?,
+            config.trust_domain.clone(),
+            Arc::clone(&clock),
+        )?;
+        let results = Arc::new(results);
         let authority = AdminAuthority::load(&ca)?;
         let (chain, key) = ca.server()?;
         let certificate = ServerCertificate::new(&chain, &key)?;
         let tls = tls::server_config(Arc::clone(&certificate), &bundle)?;
         let tls = Arc::new(ArcSwap::from_pointee(tls));
-        let results = ResultFiles::open(&config.state_dir).map_err(CaError::from)?;
+        let result_files = ResultFiles::open(&config.state_dir).map_err(CaError::from)?;
         let platforms = platforms::read(config.jobs.platforms.as_deref())?;
         platforms::load(&platforms, &clock).await;
         let refresher = Refresher::start(&platforms, &platforms::now(&clock));
-        let for_jobs = ForJobs { platforms, jwt_key: JwtKey::open(&config.state_dir)? };
+        let for_jobs = ForJobs {
+            platforms,
+            jwt_key: JwtKey::open(&config.state_dir)?,
+            results: Arc::clone(&results),
+            result_files: result_files.clone(),
+        };
         let store = open_store(&config, clock.as_ref()).await?;
         let opened = Verifier::open(
             settings(&config),
@@ -297,6 +313,7 @@ impl Parts {
             web_tls: Arc::new(ArcSwap::from_pointee(web::tls_config(&tls))),
             tls,
             results,
+            result_files,
             _refresher: refresher,
         }))
     }
@@ -331,6 +348,12 @@ impl Parts {
                 self.verifier.replace_issuers(issuers, bundle);
             }
             (Err(error), _) | (_, Err(error)) => keep(error.into()),
+        }
+        let results = self.ca.issuer(CaRole::Results).map_err(ServeError::from);
+        let results = results
+            .and_then(|issuer| self.results.replace_issuer(issuer).map_err(ServeError::from));
+        if let Err(error) = results {
+            keep(error);
         }
         match AdminAuthority::load(&self.ca) {
             Ok(authority) => self.access.replace_authority(authority),
@@ -533,7 +556,8 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Ser
         let listener = web::TlsListener::new(connections, address);
         let pages = web::router(web::Pages {
             verifier: Arc::clone(&parts.verifier),
-            results: parts.results.clone(),
+            results: parts.result_files.clone(),
+            ca: parts.ca.clone(),
             public: parts.config.state_dir.join(PUBLIC_FOLDER),
         });
         let stopping = stopping.clone();
@@ -578,9 +602,13 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
     let attestation = AttestationServer::new(attestation)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let jobs = JobsServer::new(JobService::new(Arc::clone(&parts.verifier), gate))
-        .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let jobs = JobsServer::new(JobService::new(
+        Arc::clone(&parts.verifier),
+        Arc::clone(&parts.results),
+        gate,
+    ))
+    .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES)
+    .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let admin = AdminServer::from_arc(Arc::clone(&parts.admin))
         .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES);

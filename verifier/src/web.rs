@@ -3,6 +3,7 @@
 //! | path | what |
 //! |---|---|
 //! | `/spiffe/bundle.json` | SPIFFE bundle document: roots and keys of JWT-SVIDs |
+//! | `/results/trusted_root.json` | what results and signatures of jobs are verified with |
 //! | `/results/sha256/HEX` | one attestation result, by the digest of its bundle |
 //! | `/bundle.pem`, `/crl.pem`, `/crl.der`, `/crl-jobs.der` | as in the public folder |
 //!
@@ -22,8 +23,11 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use crate::{
     attestation::Verifier,
+    ca::CaDir,
     results_files::ResultFiles,
+    results_service::trusted_root,
     server::{Connection, Peer},
+    service::status::chain,
 };
 
 /// Relying parties may keep an answer that changes seldom for so long, seconds.
@@ -38,12 +42,14 @@ pub(crate) struct Pages {
     pub(crate) results: ResultFiles,
     /// The public folder.
     pub(crate) public: PathBuf,
+    pub(crate) ca: CaDir,
 }
 
 /// The pages.
 pub(crate) fn router(pages: Pages) -> Router {
     Router::new()
         .route("/spiffe/bundle.json", get(spiffe_bundle))
+        .route("/results/trusted_root.json", get(trusted))
         .route("/results/sha256/{digest}", get(result))
         .route("/{file}", get(public_file))
         .with_state(pages)
@@ -65,6 +71,18 @@ async fn spiffe_bundle(State(pages): State<Pages>) -> Response {
             tracing::error!(why, "the trust domain's bundle cannot be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+async fn trusted(State(pages): State<Pages>) -> Response {
+    let root = tokio::task::spawn_blocking(move || trusted_root(&pages.ca)).await;
+    match root {
+        Ok(Ok(root)) => answer("application/json", fresh(), root.to_json().into_bytes()),
+        Ok(Err(error)) => {
+            tracing::error!("the trusted root cannot be written: {}", chain(&error));
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

@@ -21,6 +21,8 @@ use super::{
     life::{End, Life, credentials},
 };
 
+mod stamp;
+
 /// Events that wait for a job: started, ended.
 const EVENTS: usize = 2;
 /// A permit that was not redeemed in time is kept a little longer: the verifier says then what is wrong with it.
@@ -40,6 +42,8 @@ pub struct Gate {
     jobs: Arc<Mutex<HashMap<String, Entry>>>,
     /// Identifiers of permits that were redeemed, the latest last.
     used: Arc<Mutex<VecDeque<String>>>,
+    /// Time stamps that are being asked for.
+    stamps: Arc<Semaphore>,
 }
 
 /// A job that runs, or a permit that waits for one.
@@ -169,7 +173,8 @@ impl Gate {
     ) -> Self {
         let slots = Arc::new(Semaphore::new(settings.max_jobs));
         let (settings, jobs, used) = (Arc::new(settings), Arc::default(), Arc::default());
-        Self { settings, desk, link, registry, endpoint, slots, jobs, used }
+        let stamps = Arc::new(Semaphore::new(stamp::AT_ONCE));
+        Self { settings, desk, link, registry, endpoint, slots, jobs, used, stamps }
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -442,5 +447,14 @@ impl pb::job_gate_server::JobGate for Gate {
             Some(_) | None => false,
         };
         Ok(Response::new(pb::Stopped { ended }))
+    }
+
+    async fn timestamp(
+        &self,
+        request: Request<pb::TimestampRequest>,
+    ) -> Result<Response<pb::TimestampReply>, Status> {
+        let caller = caller(&request)?;
+        let reply = self.stamp(request.into_inner(), &caller).await;
+        reply.map(Response::new).map_err(Status::from)
     }
 }

@@ -27,6 +27,8 @@ use crate::{
     expectations::{self, Compiled, Expectations},
     jwt_key::JwtKey,
     objects::StoredObject,
+    results_files::ResultFiles,
+    results_service::ResultsSigner,
     service::status::chain,
     store::{DocumentKind, Seen, Store},
 };
@@ -74,6 +76,10 @@ pub struct ForJobs {
     pub platforms: Platforms,
     /// Signs their JWT-SVIDs.
     pub jwt_key: JwtKey,
+    /// Signs what is said of them and their nodes.
+    pub results: Arc<ResultsSigner>,
+    /// Where that is kept.
+    pub result_files: ResultFiles,
 }
 
 /// The endorsement set in force, with its stored object.
@@ -393,7 +399,7 @@ mod tests {
         let settings = verifier.settings().clone();
         let dir = crate::ca::tests::created(&folder.path().join("ca2"), 1_800_000_000);
         let issuers = super::super::testing::issuers(&dir);
-        let for_jobs = super::super::testing::for_jobs(&folder.path().join("ca2"));
+        let for_jobs = super::super::testing::for_jobs(&dir, &folder.path().join("ca2"));
         let clock = Arc::new(crate::clock::FixedClock::at(testing::NOW));
         let opened = Verifier::open(
             settings,

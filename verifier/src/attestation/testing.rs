@@ -16,6 +16,8 @@ use crate::{
     config::Jobs,
     endorsements::EkRules,
     jwt_key::JwtKey,
+    results_files::ResultFiles,
+    results_service::ResultsSigner,
     store::{Store, testing},
 };
 
@@ -53,7 +55,7 @@ pub(crate) async fn verifier_after(
         store,
         clock,
         issuers,
-        for_jobs(folder),
+        for_jobs(&dir, folder),
         Vec::new(),
     )
     .await;
@@ -61,8 +63,16 @@ pub(crate) async fn verifier_after(
 }
 
 /// A key of its own, and no platform.
-pub(crate) fn for_jobs(folder: &Path) -> ForJobs {
-    ForJobs { platforms: Platforms::default(), jwt_key: JwtKey::open(folder).expect("a key") }
+pub(crate) fn for_jobs(dir: &CaDir, folder: &Path) -> ForJobs {
+    let issuer = dir.issuer(CaRole::Results).expect("an issuer");
+    let clock = Arc::new(FixedClock::at(testing::NOW));
+    let results = ResultsSigner::new(issuer, dir.trust_domain().clone(), clock);
+    ForJobs {
+        platforms: Platforms::default(),
+        jwt_key: JwtKey::open(folder).expect("a key"),
+        results: Arc::new(results.expect("a signer")),
+        result_files: ResultFiles::open(folder).expect("a folder"),
+    }
 }
 
 pub(crate) fn issuers(dir: &CaDir) -> Issuers {

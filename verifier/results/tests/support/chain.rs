@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use results::{
     Refusal, Sha256Digest, SpiffeId,
-    admit::{AdmitPolicy, Admitted, Request, RequiredTool, admit},
-    bundle::{Bundle, Content, MessageSignature},
+    admit::{AdmitPolicy, Admitted, Examined, Request, RequiredTool, admit, examine},
+    bundle::{Bundle, Content, MessageSignature, TrustedRoot},
     dsse::Envelope,
     statement::{
         Claim, ClaimSource, Dispatch, JobClaims, PolicyRef, Predicate, Tool, Verdict, VerifierId,
@@ -179,11 +179,19 @@ impl Chain {
     }
 
     pub(crate) fn admit(&self) -> Result<Admitted, Refusal> {
+        self.with_request(|request, root| admit(request, &self.policy, root, at(NOW + 5)))
+    }
+
+    pub(crate) fn examine(&self) -> Result<Examined, Refusal> {
+        self.with_request(|request, root| examine(request, &self.policy, root, at(NOW + 5)))
+    }
+
+    fn with_request<T>(&self, ask: impl FnOnce(Request<'_>, &TrustedRoot) -> T) -> T {
         let [job, dispatch, vsa] = [self.job_bundle(), self.dispatch_bundle(), self.vsa_bundle()]
             .map(|bundle| Bundle::parse(bundle.to_json().as_bytes()).expect("it parses"));
         let artifact = Sha256Digest::of(ARTIFACT);
         let request = Request { artifact: &artifact, job: &job, dispatch: &dispatch, vsa: &vsa };
-        admit(request, &self.policy, &self.world.trusted_root(), at(NOW + 5))
+        ask(request, &self.world.trusted_root())
     }
 }
 

@@ -97,7 +97,7 @@ pub(crate) struct Leaf {
 }
 
 pub(crate) const JOB_ID: &str = "spiffe://build.example/pool/release";
-pub(crate) const RESULTS_ID: &str = "spiffe://build.example/results";
+pub(crate) const RESULTS_ID: &str = "spiffe://build.example/verifier/results";
 
 impl Default for Leaf {
     fn default() -> Self {
