@@ -1,4 +1,4 @@
-//! Independent clients: crates.io `spiffe`, and PyPI `spiffe` where it is installed.
+//! Independent clients: the crate `spiffe`, and the Python package `spiffe` where it is installed.
 
 use std::{
     io::{BufRead as _, BufReader},
