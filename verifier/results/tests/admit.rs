@@ -29,7 +29,7 @@ fn a_good_chain_is_admitted_and_prints_as_a_tree() {
    └─ dispatched 2026-11-27T05:59:00Z by spiffe://build.example/verifier/results
       │  build sha256:{build}
       │  permit p-0001 until 2026-11-27T06:05:00Z
-      │  pool release, system github-actions
+      │  pool release, system github
       │  commit 5ba93c9db0cff93f52b521d7420e43f6eda2784f
       │  repository acme/app (platform-token)
       │  runner_name n1 (environment)
@@ -389,7 +389,7 @@ job_identities = ["spiffe://build.example/pool/release"]
 results_identities = ["spiffe://build.example/verifier/results"]
 pools = ["release"]
 max_vsa_age_s = 300
-systems = ["github-actions"]
+systems = ["github"]
 repositories = ["acme/app"]
 workflows = ["release.yml@refs/heads/main"]
 platform_claims = ["repository", "workflow"]
