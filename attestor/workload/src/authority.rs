@@ -338,6 +338,31 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever comes, as much goes out, and at most percent signs differ.
+        #[test]
+        fn no_byte_is_moved(
+            payloads in proptest::collection::vec(
+                (0_u8..3, proptest::num::u8::ANY, proptest::collection::vec(0_u8..0x50, 0..60)), 0..4),
+            tail in proptest::collection::vec(proptest::num::u8::ANY, 0..30),
+            size in 1_usize..40,
+        ) {
+            let mut input = PREFACE.to_vec();
+            for (kind, flags, payload) in payloads {
+                input.extend(frame(kind, flags | END_HEADERS, &payload));
+            }
+            input.extend(tail);
+            let (mut frames, mut out) = (Frames::default(), Vec::new());
+            for piece in input.chunks(size) {
+                frames.take(piece, &mut out);
+            }
+            out.append(&mut frames.held);
+            assert_eq!(out.len(), input.len());
+            let is_kept = |(new, old): (&u8, &u8)| new == old || (*old == b'%' && *new == b'-');
+            assert!(out.iter().zip(&input).all(is_kept));
+        }
+    }
+
     #[tokio::test]
     async fn what_is_not_a_plain_header_block_passes_as_it_came() {
         let field = literal(0x41, b"", b"a%2Fb");

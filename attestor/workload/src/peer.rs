@@ -198,6 +198,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::proc_fs::tests::write_stat;
 
     /// A process that does nothing, and goes with the test.
     struct Sleeper(Child);
@@ -274,6 +275,25 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(is_gone(peer.observe()));
+    }
+
+    /// The number changed hands while it was turned into a descriptor.
+    #[test]
+    fn a_number_that_changes_hands_while_it_is_opened_is_gone() {
+        let own = std::process::id();
+        for (change_at, expected) in [(0, true), (1, false), (2, true)] {
+            let directory = tempfile::tempdir().unwrap();
+            write_stat(directory.path(), own, 0, 1);
+            let root = directory.path().to_owned();
+            let proc_fs = ProcFs::changing(directory.path(), move |reads| {
+                if reads == change_at {
+                    write_stat(&root, own, 0, 2);
+                }
+            });
+            let peer = Peer::with(credentials(own), None, proc_fs);
+            assert_eq!(peer.is_ok(), expected, "{change_at}");
+            assert!(expected || is_gone(peer));
+        }
     }
 
     /// The number stands for a living process again: what it is now is not believed.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use proto::spiffe::TrustDomain;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     conformance::{self, Nonconformity},
@@ -20,6 +20,9 @@ use crate::{
 
 /// Selectors of one job.
 const MAX_SELECTORS: usize = 16;
+/// Requests for tokens of one job that its source has at a time, so that a job cannot flood the issuer:
+/// more wait for their turn.
+const MAX_TOKEN_REQUESTS: usize = 4;
 /// Bytes of a reason that goes to the job.
 const MAX_REASON_BYTES: usize = 512;
 
@@ -88,6 +91,8 @@ pub(crate) struct Job {
     pub(crate) id: JobId,
     selectors: Vec<Selector>,
     state: watch::Sender<State>,
+    /// Turns at the job's source of tokens.
+    pub(crate) token_turns: Semaphore,
 }
 
 /// What a stream watches: always the newest, older ones are skipped.
@@ -152,7 +157,12 @@ impl Registry {
         }
         let live = Live::check(credentials, self.now_unix_s())?;
         let state = watch::Sender::new(State::Live(Arc::new(live)));
-        let job = Arc::new(Job { id: id.clone(), selectors, state });
+        let job = Arc::new(Job {
+            id: id.clone(),
+            selectors,
+            state,
+            token_turns: Semaphore::new(MAX_TOKEN_REQUESTS),
+        });
         let mut jobs = self.jobs();
         if jobs.contains_key(&id) {
             return Err(AdmitError::Duplicate(id));
@@ -197,7 +207,7 @@ impl Registry {
         let found = self.closest(&observation);
         if let Err(refusal) = &found {
             let pid = peer.key().pid;
-            tracing::info!(code = refusal.code().code(), uid = peer.uid(), pid, "no identity");
+            tracing::debug!(code = refusal.code().code(), uid = peer.uid(), pid, "no identity");
         }
         found
     }

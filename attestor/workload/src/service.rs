@@ -152,8 +152,13 @@ impl Service {
         }
         let request = JwtRequest { job: job.id.clone(), audiences, spiffe_id };
         let mut state = job.watch();
+        let fetch = async {
+            // Never closed: there is always a turn to wait for.
+            let _turn = job.token_turns.acquire().await;
+            grant.source.fetch(request.clone()).await
+        };
         let answer = tokio::select! {
-            answer = grant.source.fetch(request.clone()) => answer,
+            answer = fetch => answer,
             _ = state.wait_for(|state| matches!(state, State::Ended(_))) => Ok(Vec::new()),
         };
         // The permit may have ended while the issuer thought.

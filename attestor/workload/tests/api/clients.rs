@@ -1,4 +1,4 @@
-//! Independent clients: crates.io `spiffe`, and PyPI `spiffe` where it is installed.
+//! Independent clients: the crate `spiffe`, and the Python package `spiffe` where it is installed.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -7,6 +7,7 @@ use std::{
 };
 
 use spiffe::{WorkloadApiClient, X509Source};
+use workload::conformance::{Nonconformity, check_svid};
 
 use crate::world::{TRUST_DOMAIN, World, id, own_process};
 
@@ -36,6 +37,28 @@ async fn the_rust_client_fetches_rotates_and_sees_the_end() {
     let refused = client.fetch_x509_context().await.expect_err("ended").to_string();
     assert!(!refused.is_empty());
     source.shutdown().await;
+}
+
+/// What this client takes and `conformance` does not; it goes when the client learns it.
+#[test]
+fn the_rust_client_takes_what_does_not_hold_together() {
+    let authority = crate::world::Authority::new();
+    let now = crate::world::now_unix_s();
+    let (svid, other) = (authority.svid("/job/7", ""), authority.svid("/job/8", ""));
+    let stranger = crate::world::Authority::new();
+    let check = |id: &str, key: &[u8], root: &[u8]| {
+        let result = check_svid(id, &svid.chain, key, &[root.to_vec()], now);
+        result.map(drop).map_err(Nonconformity::code)
+    };
+    let own = id("/job/7").to_string();
+    let root = &authority.root.der;
+    assert_eq!(check(&own, &svid.key_pkcs8, root), Ok(()));
+    spiffe::X509Svid::parse_from_der(&svid.chain.concat(), &other.key_pkcs8).unwrap();
+    assert_eq!(check(&own, &other.key_pkcs8, root), Err("SVID_KEY_MISMATCH"));
+    // It does not compare with `spiffe_id`, and no part of it builds a chain to the bundle.
+    assert_eq!(check(&id("/job/8").to_string(), &svid.key_pkcs8, root), Err("SVID_ID_MISMATCH"));
+    let untrusted = check(&own, &svid.key_pkcs8, &stranger.root.der);
+    assert_eq!(untrusted, Err("SVID_CHAIN_UNTRUSTED"));
 }
 
 /// Skipped where the package is not installed; `ASSAY_PYTHON` names another interpreter.

@@ -185,3 +185,40 @@ async fn an_issuer_that_does_not_answer_is_given_up() {
     assert_eq!(refused(result), expected);
     drop(handle);
 }
+
+/// A job cannot have its worker flood the verifier.
+#[tokio::test]
+async fn a_jobs_requests_for_tokens_wait_for_each_other() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let world = World::start().await;
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (open, highest) = (Arc::clone(&now), Arc::clone(&most));
+    let key = Arc::clone(&world.authority.token_key);
+    let handle = with_source(&world, move |request: JwtRequest| {
+        let token = token(&key, &id("/job/7"), request.audiences);
+        let (open, highest) = (Arc::clone(&open), Arc::clone(&highest));
+        async move {
+            highest.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            open.fetch_sub(1, Ordering::SeqCst);
+            Ok::<_, JwtRefusal>(vec![JwtSvid {
+                spiffe_id: id("/job/7"),
+                token,
+                hint: String::new(),
+            }])
+        }
+    });
+    let client = world.client().await;
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let mut client = client.clone();
+        requests.spawn(async move { client.fetch_jwtsvid(ask(&["one"], "")).await.map(drop) });
+    }
+    while let Some(result) = requests.join_next().await {
+        result.unwrap().unwrap();
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 4);
+    drop(handle);
+}

@@ -6,7 +6,7 @@ use tokio::{io::AsyncReadExt as _, net::UnixStream};
 use tonic::{Code, Request, client::Grpc, metadata::MetadataValue};
 use tonic_prost::ProstCodec;
 use workload::{
-    Limits, Registry,
+    Limits,
     pb::{
         JwtsvidRequest, X509svidRequest, X509svidResponse,
         spiffe_workload_api_client::SpiffeWorkloadApiClient,
@@ -17,14 +17,6 @@ use crate::{
     process::{Process, fetch},
     world::{World, channel, id, own_process, refusal},
 };
-
-async fn world_with(change: impl FnOnce(&mut Limits)) -> World {
-    let registry = Registry::new();
-    registry.set_ready(true);
-    let mut limits = Limits::default();
-    change(&mut limits);
-    World::start_with(registry, limits).await
-}
 
 #[tokio::test]
 async fn every_request_needs_the_header_exactly_once() {
@@ -94,7 +86,7 @@ async fn a_thousand_connections_of_one_user_leave_others_served() {
 
 #[tokio::test]
 async fn there_are_no_more_connections_than_the_total() {
-    let world = world_with(|limits| limits.connections = 3).await;
+    let world = World::start_with_limits(|limits| limits.connections = 3).await;
     let handle = world.admit("7", own_process());
     let mut kept = Vec::new();
     for _ in 0..3 {
@@ -123,7 +115,7 @@ async fn there_are_no_more_connections_than_the_total() {
 
 #[tokio::test]
 async fn a_connection_that_asks_nothing_is_closed_and_a_stream_is_not() {
-    let world = world_with(|limits| {
+    let world = World::start_with_limits(|limits| {
         limits.header_timeout = Duration::from_millis(50);
         limits.idle_timeout = Duration::from_millis(50);
     })
@@ -155,7 +147,7 @@ async fn a_connection_that_asks_nothing_is_closed_and_a_stream_is_not() {
 
 #[tokio::test]
 async fn streams_of_one_connection_are_bounded() {
-    let world = world_with(|limits| limits.streams_per_connection = 2).await;
+    let world = World::start_with_limits(|limits| limits.streams_per_connection = 2).await;
     let handle = world.admit("7", own_process());
     let client = world.client().await;
     let mut streams = Vec::new();

@@ -1,8 +1,8 @@
 //! Processes of their own: this test program again, told on its standard input what to do.
 //!
 //! `fetch` makes a new connection and asks for X.509-SVIDs; `flood N` opens N connections and counts
-//! those that the server leaves open; `hand-over` connects, starts a process that has the connection,
-//! and ends. Each answers with one line.
+//! those that the server leaves open; `hand-over` connects, starts a process that has the connection
+//! and asks over it, and ends; `hand-over-silently` the same, without asking. Each answers with one line.
 
 use std::{
     io::{BufRead as _, BufReader, Lines, Write as _},
@@ -18,6 +18,7 @@ use crate::world::{Client, client, marked, refusal};
 
 const ENDPOINT: &str = "ASSAY_TEST_WORKLOAD_ENDPOINT";
 const INHERITED: &str = "ASSAY_TEST_WORKLOAD_INHERITED";
+const ORDER: &str = "ASSAY_TEST_WORKLOAD_ORDER";
 /// Before each answer: the test harness writes to the same output.
 const ANSWER: &str = "ANSWER ";
 
@@ -123,7 +124,9 @@ async fn as_told() {
             ("flood", number) => {
                 answer(&flood(&endpoint, number.parse().unwrap(), &mut kept).to_string());
             }
-            ("hand-over", _) => return hand_over(&endpoint),
+            (order @ ("hand-over" | "hand-over-silently"), _) => {
+                return hand_over(&endpoint, order);
+            }
             _ => panic!("{line}"),
         }
     }
@@ -184,10 +187,10 @@ fn flood(endpoint: &str, number: usize, kept: &mut Vec<std::os::unix::net::UnixS
 
 /// Connects, hands the connection to another process, and ends.
 #[expect(clippy::zombie_processes, reason = "this process ends first: init reaps the other")]
-fn hand_over(endpoint: &str) {
+fn hand_over(endpoint: &str, order: &str) {
     let stream = std::os::unix::net::UnixStream::connect(path_of(endpoint)).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(ARGUMENTS).env(INHERITED, std::process::id().to_string());
+    command.args(ARGUMENTS).env(INHERITED, std::process::id().to_string()).env(ORDER, order);
     command.stdin(Stdio::from(std::os::fd::OwnedFd::from(stream)));
     command.spawn().unwrap();
 }
@@ -201,6 +204,12 @@ async fn speak_over_standard_input() {
     }
     let fd = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let stream = std::os::unix::net::UnixStream::from(fd);
+    if std::env::var(ORDER).is_ok_and(|order| order == "hand-over-silently") {
+        use std::io::Read as _;
+        let mut rest = Vec::new();
+        (&stream).read_to_end(&mut rest).unwrap();
+        return answer("closed");
+    }
     stream.set_nonblocking(true).unwrap();
     let stream = tokio::net::UnixStream::from_std(stream).unwrap();
     let mut stream = Some(hyper_util::rt::TokioIo::new(stream));

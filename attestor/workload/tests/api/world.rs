@@ -134,6 +134,15 @@ impl World {
         Self::start_with(registry, Limits::default()).await
     }
 
+    /// Ready, with other limits.
+    pub(crate) async fn start_with_limits(change: impl FnOnce(&mut Limits)) -> Self {
+        let registry = Registry::new();
+        registry.set_ready(true);
+        let mut limits = Limits::default();
+        change(&mut limits);
+        Self::start_with(registry, limits).await
+    }
+
     pub(crate) async fn start_with(registry: Registry, limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // Other users' processes connect as well.

@@ -250,6 +250,9 @@ fn what_a_dispatch_must_not_say_is_neither_written_nor_read() {
     ] {
         assert_eq!(code(&good.replacen(from, to, 1)), Code::StatementInvalid, "{to}");
     }
+    // A claim that was changed is named as such.
+    let changed = Dispatch::parse(good.replacen("acme/app", "acme/fork", 1).as_bytes());
+    assert_eq!(changed.expect_err("refused").subject(), "subject build");
     assert_eq!(code(&good.replacen("platform-token", "rumour", 1)), Code::Malformed);
     let tool = |n: usize| Tool { name: format!("{n:04}"), ..dispatch().tools[0].clone() };
     let many = |count| Dispatch { tools: (0..count).map(tool).collect(), ..dispatch() };
