@@ -9,6 +9,11 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use swtpm_tests::job_site::{JobSite, finish, program};
+use verifier::{
+    ca::{CaDir, CaRole},
+    clock::SystemClock,
+    results_service::ResultsSigner,
+};
 
 const POOL: &str = "spiffe://test.example/pool/linux";
 const RESULTS: &str = "spiffe://test.example/verifier/results";
@@ -440,5 +445,84 @@ async fn statements_verify_by_themselves_and_what_is_only_shown_is_marked() {
         let shown = signed.anybody(&["results", "show", file, "--json"]).await;
         let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
         assert_eq!(shown["verified"], false);
+    }
+}
+
+/// Answers every request over HTTP as an authority does; what `spoil` changes is of a broken one.
+async fn serve_stamps(
+    signer: ResultsSigner,
+    spoil: fn(String, Vec<u8>) -> (String, Vec<u8>),
+) -> u16 {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            // A request of ours is short, and its head and body come one after the other.
+            let body = loop {
+                let mut buffer = [0; 4096];
+                let read = stream.read(&mut buffer).await.unwrap();
+                request.extend_from_slice(&buffer[..read]);
+                let text = String::from_utf8_lossy(&request).to_lowercase();
+                let Some((head, _)) = text.split_once("\r\n\r\n") else { continue };
+                let length = head.split("content-length: ").nth(1).unwrap();
+                let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+                let at = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+                if request.len() >= at + length {
+                    assert!(head.contains("content-type: application/timestamp-query"), "{head}");
+                    break request[at..].to_vec();
+                }
+            };
+            let reply = signer.authority().answer(&body).unwrap();
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: application/timestamp-reply\r\n".to_owned();
+            let (head, reply) = spoil(head, reply);
+            let head = format!("{head}content-length: {}\r\n\r\n", reply.len());
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&reply).await;
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_of_the_site_stamps_too_if_it_answers_what_was_asked() {
+    let signed = Signed::new().await;
+    let signer = || {
+        let domain: verifier::ca::TrustDomain = "test.example".parse().unwrap();
+        let ca = CaDir::new(signed.site.cluster.folder().join("state"), domain.clone());
+        let issuer = ca.issuer(CaRole::Results).unwrap();
+        ResultsSigner::new(issuer, domain, std::sync::Arc::new(SystemClock)).unwrap()
+    };
+    let sign = async |port: u16| {
+        let _ = std::fs::remove_file(signed.site.path("app.bin.sigstore.json"));
+        let me = program("attestor").display().to_string();
+        let script = format!("{me} sign app.bin --timestamp-url http://127.0.0.1:{port}/tsa");
+        let exec = ["exec", "--job", "generic", "--", "sh", "-c", &script];
+        signed.site.run(&exec).await.unwrap()
+    };
+    let output = sign(serve_stamps(signer(), |head, reply| (head, reply)).await).await;
+    assert_eq!(output.status.code(), Some(0), "{}", all(&output));
+    let output = signed.verify("app.bin.sigstore.json", "app.bin", &signed.root, POOL).await;
+    assert_eq!(output.status.code(), Some(0), "{}", all(&output));
+    type Spoil = fn(String, Vec<u8>) -> (String, Vec<u8>);
+    let broken: [(Spoil, i32, &str); 5] = [
+        (|head, _| (head, b"nonsense".to_vec()), 3, "RESULT_MALFORMED"),
+        // A rejection.
+        (|head, _| (head, vec![0x30, 5, 0x30, 3, 2, 1, 2]), 3, "RESULT_TIMESTAMP_REFUSED"),
+        (|head, _| (head, vec![0; 100_000]), 1, "length limit exceeded"),
+        (|head, reply| (head.replace("200 OK", "503 Busy"), reply), 1, "it answered 503"),
+        (
+            |head, reply| (head.replace("reply", "query"), reply),
+            1,
+            "no application/timestamp-reply",
+        ),
+    ];
+    for (spoil, code, why) in broken {
+        let output = sign(serve_stamps(signer(), spoil).await).await;
+        assert_eq!(output.status.code(), Some(code), "{why}: {}", all(&output));
+        assert!(all(&output).contains(why), "{why}: {}", all(&output));
+        assert!(!signed.site.path("app.bin.sigstore.json").exists(), "{why}");
     }
 }
