@@ -43,7 +43,7 @@ pub struct Gate {
     /// Identifiers of permits that were redeemed, the latest last.
     used: Arc<Mutex<VecDeque<String>>>,
     /// Time stamps that are being asked for.
-    stamps: Arc<Semaphore>,
+    stamps: Arc<stamp::Stamps>,
 }
 
 /// A job that runs, or a permit that waits for one.
@@ -173,7 +173,7 @@ impl Gate {
     ) -> Self {
         let slots = Arc::new(Semaphore::new(settings.max_jobs));
         let (settings, jobs, used) = (Arc::new(settings), Arc::default(), Arc::default());
-        let stamps = Arc::new(Semaphore::new(stamp::AT_ONCE));
+        let stamps = Arc::new(stamp::Stamps::new());
         Self { settings, desk, link, registry, endpoint, slots, jobs, used, stamps }
     }
 
