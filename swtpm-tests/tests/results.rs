@@ -4,14 +4,15 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::OnceLock,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
-use swtpm_tests::job_site::{JobSite, finish, program};
+use swtpm_tests::job_site::{JobSite, JobSiteOptions, finish, program};
 use verifier::{
     ca::{CaDir, CaRole},
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     results_service::ResultsSigner,
 };
 
@@ -19,6 +20,16 @@ const POOL: &str = "spiffe://test.example/pool/linux";
 const RESULTS: &str = "spiffe://test.example/verifier/results";
 /// More than one read of it.
 const ARTIFACT_BYTES: usize = 200_000;
+
+/// A clock that is ahead of everybody's.
+#[derive(Debug)]
+struct Ahead(i64);
+
+impl Clock for Ahead {
+    fn now_unix_s(&self) -> i64 {
+        SystemClock.now_unix_s() + self.0
+    }
+}
 
 /// A site whose job has signed `app.bin`, and the trusted root of its verifier.
 struct Signed {
@@ -28,7 +39,11 @@ struct Signed {
 
 impl Signed {
     async fn new() -> Self {
-        let site = JobSite::start().await.unwrap();
+        Self::with(JobSiteOptions::default()).await
+    }
+
+    async fn with(options: JobSiteOptions) -> Self {
+        let site = JobSite::start_with(options).await.unwrap();
         let me = program("attestor").display().to_string();
         std::fs::write(site.path("app.bin"), vec![b'a'; ARTIFACT_BYTES]).unwrap();
         let script = format!("{me} sign app.bin");
@@ -488,13 +503,16 @@ async fn serve_stamps(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_of_the_site_stamps_too_if_it_answers_what_was_asked() {
-    let signed = Signed::new().await;
-    let signer = || {
+    // The job's certificates live no longer than its permit: a minute.
+    let verifier_jobs = "check_every = \"1s\"\nmax_duration = \"60s\"\n".to_owned();
+    let signed = Signed::with(JobSiteOptions { verifier_jobs, ..JobSiteOptions::default() }).await;
+    let signer_ahead = |seconds| {
         let domain: verifier::ca::TrustDomain = "test.example".parse().unwrap();
         let ca = CaDir::new(signed.site.cluster.folder().join("state"), domain.clone());
         let issuer = ca.issuer(CaRole::Results).unwrap();
-        ResultsSigner::new(issuer, domain, std::sync::Arc::new(SystemClock)).unwrap()
+        ResultsSigner::new(issuer, domain, std::sync::Arc::new(Ahead(seconds))).unwrap()
     };
+    let signer = || signer_ahead(0);
     let sign = async |port: u16| {
         let _ = std::fs::remove_file(signed.site.path("app.bin.sigstore.json"));
         let me = program("attestor").display().to_string();
@@ -519,8 +537,22 @@ async fn an_authority_of_the_site_stamps_too_if_it_answers_what_was_asked() {
             "no application/timestamp-reply",
         ),
     ];
+    let mut servers = Vec::new();
     for (spoil, code, why) in broken {
-        let output = sign(serve_stamps(signer(), spoil).await).await;
+        servers.push((serve_stamps(signer(), spoil).await, code, why));
+    }
+    // Clocks that are ahead: by more than any may be, and by more than the certificate lives.
+    let honest: Spoil = |head, reply| (head, reply);
+    servers.push((serve_stamps(signer_ahead(3600), honest).await, 3, "RESULT_TIMESTAMP_IN_FUTURE"));
+    servers.push((serve_stamps(signer_ahead(200), honest).await, 1, "one of the clocks is wrong"));
+    // The time stamp of another request, again and again.
+    static FIRST: OnceLock<Vec<u8>> = OnceLock::new();
+    let replayed: Spoil = |head, reply| (head, FIRST.get_or_init(|| reply).clone());
+    let port = serve_stamps(signer(), replayed).await;
+    assert_eq!(sign(port).await.status.code(), Some(0));
+    servers.push((port, 3, "RESULT_TIMESTAMP_NONCE"));
+    for (port, code, why) in servers {
+        let output = sign(port).await;
         assert_eq!(output.status.code(), Some(code), "{why}: {}", all(&output));
         assert!(all(&output).contains(why), "{why}: {}", all(&output));
         assert!(!signed.site.path("app.bin.sigstore.json").exists(), "{why}");
