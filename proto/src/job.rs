@@ -164,6 +164,17 @@ pub enum Source {
     PlatformToken,
 }
 
+impl Source {
+    /// The name, as in the encoding.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Environment => "environment",
+            Self::PlatformToken => "platform_token",
+        }
+    }
+}
+
 /// Claims cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -83,6 +83,8 @@ pub enum Stage {
     Policy,
     /// A job's request and its permit.
     Job,
+    /// What a CI system signed about a job.
+    Platform,
     /// Issuing a certificate.
     Certificate,
     /// The service's own limits.
@@ -232,6 +234,20 @@ reasons! {
     PermitRequestReplayed "PERMIT_REQUEST_REPLAYED" Job "A request about the permit was seen before." "Try again; if it persists, somebody replays requests.";
     PermitSignatureInvalid "PERMIT_SIGNATURE_INVALID" Job "The key under the permit's quote did not sign this request." "Redeem a permit where it was asked for: its key never leaves that worker.";
     PermitUnknown "PERMIT_UNKNOWN" Job "No permit has this secret or identifier." "Ask for another permit.";
+
+    PlatformAlgorithmNotAllowed "PLATFORM_ALGORITHM_NOT_ALLOWED" Platform "The job's token is signed with an algorithm that its issuer is not configured for." "Name the algorithm in the platform's configuration, if the issuer really uses it.";
+    PlatformAudienceMismatch "PLATFORM_AUDIENCE_MISMATCH" Platform "The job's token is for another audience, or for others as well." "Ask the CI system for a token with exactly the configured audience.";
+    PlatformClaimMismatch "PLATFORM_CLAIM_MISMATCH" Platform "The job's environment says one thing, its token another." "Somebody changed the job's variables, or presents another job's token: look at the claim that is named.";
+    PlatformClaimMissing "PLATFORM_CLAIM_MISSING" Platform "The job's token lacks a claim." "Check that the token is the CI system's token for jobs.";
+    PlatformIssuerUnknown "PLATFORM_ISSUER_UNKNOWN" Platform "The job's token names an issuer that is not configured." "Configure the issuer, or do not send its tokens.";
+    PlatformKeyUnknown "PLATFORM_KEY_UNKNOWN" Platform "The issuer has no key of the name that the job's token gives." "Wait for the next load of the issuer's keys; if it persists, the token is not the issuer's.";
+    PlatformKeysUnavailable "PLATFORM_KEYS_UNAVAILABLE" Platform "The issuer's keys were never loaded, or are too old." "See the verifier's log for why they cannot be loaded.";
+    PlatformSignatureInvalid "PLATFORM_SIGNATURE_INVALID" Platform "The job's token is not signed by the key that it names." "Treat whoever sent it as hostile.";
+    PlatformTokenExpired "PLATFORM_TOKEN_EXPIRED" Platform "The job's token is not in force any more." "Ask the CI system for the token when the job starts.";
+    PlatformTokenLifetimeTooLong "PLATFORM_TOKEN_LIFETIME_TOO_LONG" Platform "The job's token lives for longer than is accepted." "Shorten the token's life at the CI system, or raise max_lifetime of the platform.";
+    PlatformTokenMalformed "PLATFORM_TOKEN_MALFORMED" Platform "The job's token cannot be read." "Check what --token-file or --token-env names.";
+    PlatformTokenNotYetValid "PLATFORM_TOKEN_NOT_YET_VALID" Platform "The job's token is not in force yet." "Set the clocks of verifier and CI system.";
+    PlatformTokenReplayed "PLATFORM_TOKEN_REPLAYED" Platform "The job's token gave a permit before: it is for one use." "Ask the CI system for another token; if nobody else started this job, somebody has copied it.";
 
     CertificateProfileViolation "CERTIFICATE_PROFILE_VIOLATION" Certificate "A certificate about to be signed breaks its profile; nothing was signed." "Report this as a bug with the decision's identifier.";
 

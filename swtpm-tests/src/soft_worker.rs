@@ -106,7 +106,20 @@ impl SoftWorker {
         &self,
         verifier: &Arc<Verifier>,
     ) -> Result<pb::AttestationResult, AnyError> {
-        let mut hello = self.tpm.hello();
+        self.attest_for(verifier, None).await
+    }
+
+    /// Attests for a job, or for the node where there is none. The quote is bound to what the TPM has under `purpose`,
+    /// whatever is asked.
+    ///
+    /// # Errors
+    /// No verdict.
+    pub async fn attest_for(
+        &self,
+        verifier: &Arc<Verifier>,
+        job: Option<pb::JobRequest>,
+    ) -> Result<pb::AttestationResult, AnyError> {
+        let mut hello = pb::Hello { job, ..self.tpm.hello() };
         for kind in [LogKind::Uefi, LogKind::Ima] {
             let size_bytes = self.log(kind).len() as u64;
             if size_bytes > 0 {

@@ -7,6 +7,10 @@ use std::{
     time::Duration,
 };
 
+use jose::{
+    jwk::{JwkSet, KeyUse},
+    sign::Es256Key,
+};
 use swtpm_tests::job_site::{JobSite, JobSiteOptions, finish};
 use verifier::store::{NodeChange, Permit, PermitState};
 
@@ -296,4 +300,91 @@ async fn what_is_wrong_with_a_job_is_said() {
     let output = finish(command).await.unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).1.contains("attestor run"), "{}", text(&output).1);
+}
+
+const ISSUER: &str = "https://token.test.example";
+const AUDIENCE: &str = "https://assay.test.example";
+const COMMIT: &str = "5a0f1c2e3d4b5a69788796a5b4c3d2e1f0a1b2c3";
+
+/// A token as GitHub's issuer makes them, for this repository.
+fn github_token(key: &Es256Key, repository: &str, id: &str) -> String {
+    let now = i64::try_from(attestor::daemon::now_unix_s()).unwrap();
+    let claims = serde_json::json!({
+        "iss": ISSUER, "aud": AUDIENCE, "sub": format!("repo:{repository}:ref:refs/heads/main"),
+        "exp": now + 300, "iat": now, "nbf": now - 5, "jti": id, "ref": "refs/heads/main",
+        "repository": repository, "sha": COMMIT, "run_id": "42", "run_attempt": "1", "actor": "ada",
+        "workflow_ref": format!("{repository}/.github/workflows/ci.yml@refs/heads/main"),
+    });
+    let serde_json::Value::Object(claims) = claims else { unreachable!() };
+    jose::sign::token(key, claims).unwrap()
+}
+
+/// `exec` of a job of GitHub's for this repository, with this token.
+fn github_job(site: &JobSite, repository: &str, token: &str) -> Command {
+    let arguments =
+        ["exec", "--job", "github", "--token-env", "TOKEN", "--", "echo", "the job ran"];
+    let mut command = site.attestor(&arguments);
+    let workflow = format!("{repository}/.github/workflows/ci.yml@refs/heads/main");
+    for (name, value) in [
+        ("GITHUB_RUN_ID", "42"),
+        ("GITHUB_RUN_ATTEMPT", "1"),
+        ("GITHUB_JOB", "build"),
+        ("GITHUB_REPOSITORY", repository),
+        ("GITHUB_SHA", COMMIT),
+        ("GITHUB_WORKFLOW_REF", &workflow),
+        ("TOKEN", token),
+    ] {
+        command.env(name, value);
+    }
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_platform_signed_is_held_against_what_the_job_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, other) = (Es256Key::generate().unwrap(), Es256Key::generate().unwrap());
+    let set = JwkSet::new(vec![key.jwk(KeyUse::Signature).unwrap()]).unwrap().to_json();
+    std::fs::write(folder.path().join("keys.json"), set).unwrap();
+    let platforms = folder.path().join("platforms.toml");
+    std::fs::write(
+        &platforms,
+        format!(
+            "[[platform]]\nsystem = \"github\"\nissuer = \"{ISSUER}\"\naudience = \"{AUDIENCE}\"\njwks_file = \
+             \"{}\"\nalgorithms = [\"ES256\"]\n",
+            folder.path().join("keys.json").display()
+        ),
+    )
+    .unwrap();
+    let verifier_jobs = format!("platforms = \"{}\"\n", platforms.display());
+    let options = JobSiteOptions { verifier_jobs, ..JobSiteOptions::default() };
+    let site = JobSite::start_with(options).await.unwrap();
+    let run = async |repository: &str, token: &str| {
+        finish(github_job(&site, repository, token)).await.unwrap()
+    };
+    let good = github_token(&key, "acme/app", "1");
+    let output = run("acme/app", &good).await;
+    let (out, err) = text(&output);
+    assert_eq!(out, "the job ran\n", "{err}\n{}", site.log());
+    for line in [
+        "repository acme/app (signed by the platform)",
+        "run_id     42 (signed by the platform)",
+        "job        build (from the environment, unproven)",
+    ] {
+        assert!(err.contains(line), "{line}: {err}");
+    }
+    // The same token once more; another repository's; one that another key signed; and none that can be read.
+    assert_refused(&run("acme/app", &good).await, "PLATFORM_TOKEN_REPLAYED");
+    let another = github_token(&key, "mallory/app", "2");
+    let output = run("acme/app", &another).await;
+    assert_refused(&output, "PLATFORM_CLAIM_MISMATCH");
+    assert!(!text(&output).1.contains("mallory"), "what was expected stays with the verifier");
+    let forged = github_token(&other, "acme/app", "3");
+    assert_refused(&run("acme/app", &forged).await, "PLATFORM_KEY_UNKNOWN");
+    assert_refused(&run("acme/app", "nonsense").await, "PLATFORM_TOKEN_MALFORMED");
+    // No token is kept: not in the record of what was judged, either.
+    let permits = site.cluster.store().permits("w1", 10).await.unwrap();
+    assert_eq!(permits.len(), 1);
+    let case = site.cluster.store().case(&permits[0].decision_id).await.unwrap().unwrap();
+    let middle = good.split('.').nth(1).unwrap();
+    assert!(!case.windows(middle.len()).any(|window| window == middle.as_bytes()));
 }

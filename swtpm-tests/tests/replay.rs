@@ -3,10 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use appraisal::{ima::Manifest, policy::Manifests};
-use attestor::tpm::EkPreference;
-use proto::digest::Digest;
+use attestor::{jobs::JobKeyPair, tpm::EkPreference};
+use proto::{digest::Digest, pb};
 use swtpm_tests::{
-    cluster::{AnyError, Cluster, Tools, booted, ek_of},
+    cluster::{AnyError, Cluster, Tools, assert_denied, booted, ek_of},
     firmware::Firmware,
     raw::Bank,
     swtpm::{Swtpm, SwtpmOptions},
@@ -143,5 +143,38 @@ async fn a_damaged_record_gives_no_verdict() {
     let cut = replay(&case[..case.len() / 2], &recorded).expect_err("damaged");
     assert!(matches!(cut, ReplayError::Damaged(_)), "{cut}");
     assert!(matches!(replay(&[], &recorded), Err(ReplayError::Damaged(_))));
+    worker.stop().await;
+}
+
+/// What a job was taken for, and what stood against it, is in the record; its token is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_about_jobs_are_judged_again_without_their_tokens() {
+    let tpm = booted(Swtpm::start(SwtpmOptions::default()).expect("swtpm")).expect("boot");
+    let cluster = Cluster::start().await.expect("verifier");
+    cluster.trust(tpm.manufacturer()).await.expect("root");
+    let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await.expect("ek");
+    cluster.add_node("w1", "linux", ek).await.expect("node");
+    let tools = Tools::new().expect("tools");
+    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
+    cluster.golden_from("w1", |text| text).await.expect("golden");
+    worker.admitted().await;
+    let key = JobKeyPair::generate().expect("a key");
+    let claims = br#"{"job":"build","run_id":"42","system":"generic"}"#.to_vec();
+    let job = |token: &str| pb::JobRequest {
+        key: key.public().expect("a key"),
+        claims: claims.clone(),
+        token: token.to_owned(),
+    };
+    let admitted = worker.attester.permit(job("")).await.expect("a verdict");
+    assert!(admitted.result.permit.is_some(), "{:?}", admitted.result);
+    let denied = worker.attester.permit(job("a.secret.token")).await.expect("a verdict");
+    assert_denied(&denied.result, &["PLATFORM_TOKEN_MALFORMED"]);
+    let seen = replay_all(cluster.store()).await;
+    let codes: Vec<&[String]> = seen.iter().map(|(_, codes)| codes.as_slice()).collect();
+    assert_eq!(codes[2..], [&[][..], &["PLATFORM_TOKEN_MALFORMED".to_owned()][..]]);
+    let case = cluster.store().case(&denied.result.decision_id).await.expect("case").expect("kept");
+    let secret = b"a.secret.token";
+    assert!(!case.windows(secret.len()).any(|window| window == secret), "the token is kept");
     worker.stop().await;
 }

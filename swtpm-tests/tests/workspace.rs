@@ -73,9 +73,15 @@ fn the_verifier_links_neither_libtss2_nor_a_second_crypto_stack() {
     assert_none("verifier", &banned);
 }
 
+/// It holds jobs' keys and talks to jobs' processes: the TPM's library is not beside them by its doing.
+#[test]
+fn the_workload_api_links_no_libtss2() {
+    assert_none("workload", &["tss-esapi", "tss-esapi-sys", "attestor", "verifier"]);
+}
+
 #[test]
 fn nobody_links_the_rsa_crate() {
-    for package in ["attestor", "jose", "platform", "verifier", "swtpm-tests"] {
+    for package in ["attestor", "jose", "platform", "verifier", "swtpm-tests", "workload"] {
         assert_none(package, &["rsa", "openssl", "ring"]);
     }
 }
@@ -89,6 +95,7 @@ fn every_crate_says_what_it_does_with_unsafe_code() {
         ("platform", "verifier/platform/src/lib.rs"),
         ("results", "verifier/results/src/lib.rs"),
         ("verifier", "verifier/src/lib.rs"),
+        ("workload", "attestor/workload/src/lib.rs"),
     ] {
         let text = fs::read_to_string(root().join(source)).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{package} forbids unsafe code");

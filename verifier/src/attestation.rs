@@ -38,6 +38,7 @@ use appraisal::{
     verdict::{Admission, Denial, Verdict},
 };
 use arc_swap::ArcSwap;
+use platform::Platforms;
 use proto::{
     binding::{Challenge, Purpose},
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
@@ -48,10 +49,10 @@ use proto::{
 pub(crate) use self::in_force::blocking;
 pub use self::{
     answer::{Outcome, denied},
-    in_force::{Endorsements, Issuers, Settings},
+    in_force::{Endorsements, ForJobs, Issuers, Settings},
 };
 use self::{
-    answer::{accepted_by_staged, codes, permitted, revoked},
+    answer::{accepted_by_staged, codes, permitted, revoked, token_used},
     boots::{Boots, ParsedBoot, WrittenBoot},
     candidate::{Candidate, is_allow_listed},
     denials::{About, Denials},
@@ -63,8 +64,11 @@ use crate::{
     credential::{RandomError, make_credential, random_bytes},
     endorsements::EkRules,
     expectations::{Expectations, Expected, PoolExpectations},
-    jobs::AskingJob,
+    jobs::{AskingJob, Vouching},
+    jwt_key::JwtKey,
     metrics,
+    results_files::ResultFiles,
+    results_service::ResultsSigner,
     store::{
         self, AdmissionRule, By, CertificateIntent, DocumentId, Ground, NewDecision, Store,
         StoreError,
@@ -79,6 +83,8 @@ pub struct Verifier {
     clock: Arc<dyn Clock>,
     issuers: ArcSwap<Issuers>,
     trust_bundle: ArcSwap<Vec<Vec<u8>>>,
+    /// What jobs are given and held against.
+    for_jobs: ForJobs,
     endorsements: ArcSwap<Endorsements>,
     expectations: ArcSwap<Expectations>,
     /// Manifests that golden sets in force name.
@@ -145,9 +151,12 @@ pub enum AttestError {
     /// The certificate could not be made.
     #[error("the certificate could not be made")]
     Certificate(#[from] CaError),
-    /// The CI system's token gave a permit before.
-    #[error("the CI system's token was used for a permit before")]
-    TokenUsed,
+    /// A JWT-SVID could not be made.
+    #[error("the JWT-SVID could not be made")]
+    Token(#[source] jose::svid::SvidError),
+    /// An attestation result could not be signed or kept.
+    #[error("an attestation result could not be made")]
+    Result(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -453,7 +462,11 @@ impl Verifier {
             ..store::Appraisal::of(decision)
         };
         let ak_name = known.as_ref().map(|known| known.boot.ak_name());
-        let job = job.zip(ak_name).map(|(job, ak_name)| (job, ak_name.as_bytes().to_vec()));
+        let job = job.zip(ak_name).map(|(job, ak_name)| {
+            let quote = HashAlg::Sha256.hash(&[&evidence.quote.untrusted_attest]);
+            let ak_public = HashAlg::Sha256.hash(&[&hello.ak_public]);
+            (job, Vouching { ak_name: ak_name.as_bytes().to_vec(), ak_public, quote })
+        });
         Ok(Judged { decided, is_recorded, record, boot, accepted_by_staged, job })
     }
 
@@ -475,13 +488,14 @@ impl Verifier {
                 return Ok(answer);
             }
         };
-        if let Some((job, ak_name)) = job {
-            let (permit, told) = self.permit(admission, job, ak_name, now_unix_s)?;
+        if let Some((job, vouching)) = job {
+            let (permit, told) = self.permit(admission, job, vouching, now_unix_s)?;
             record.permit = Some(permit);
             return match self.record(record, boot, None).await {
                 Ok(()) => Ok(Outcome { result: permitted(told, decision_id), code: None }),
                 Err(AttestError::Store(StoreError::AlreadyExists { what: "permit", .. })) => {
-                    Err(AttestError::TokenUsed)
+                    // All or nothing: no decision is recorded that says that this job may start.
+                    Ok(denied(&token_used(), String::new()))
                 }
                 Err(other) => Err(other),
             };
@@ -542,9 +556,29 @@ impl Verifier {
         self.issuers.load_full()
     }
 
+    /// Issuers of job tokens.
+    pub(crate) const fn platforms(&self) -> &Platforms {
+        &self.for_jobs.platforms
+    }
+
+    /// The key that signs JWT-SVIDs.
+    pub(crate) const fn jwt_key(&self) -> &JwtKey {
+        &self.for_jobs.jwt_key
+    }
+
+    /// What is said of jobs and nodes: who signs it, and where it is kept.
+    pub(crate) fn results(&self) -> (&Arc<ResultsSigner>, &ResultFiles) {
+        (&self.for_jobs.results, &self.for_jobs.result_files)
+    }
+
     /// Roots that relying parties trust, DER.
     pub(crate) fn trust_bundle(&self) -> Vec<Vec<u8>> {
         self.trust_bundle.load().as_ref().clone()
+    }
+
+    /// The trust domain's bundle document.
+    pub(crate) fn spiffe_bundle(&self) -> Result<String, String> {
+        self.for_jobs.jwt_key.bundle(self.trust_bundle())
     }
 
     /// The store.
@@ -721,8 +755,8 @@ struct Judged {
     boot: Option<WrittenBoot>,
     /// What is staged and accepts the node.
     accepted_by_staged: String,
-    /// The job that asked for a permit, with the name of the AK that vouches for it.
-    job: Option<(AskingJob, Vec<u8>)>,
+    /// The job that asked for a permit, with what vouches for it.
+    job: Option<(AskingJob, Vouching)>,
 }
 
 struct Prepared {

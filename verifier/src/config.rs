@@ -119,6 +119,8 @@ pub struct Jobs {
     pub max_duration: Duration,
     /// How often a worker asks whether its jobs may go on.
     pub check_every: Duration,
+    /// Issuers whose tokens are believed: a file with `[[platform]]` tables. `None`: no token is.
+    pub platforms: Option<PathBuf>,
 }
 
 impl Default for Jobs {
@@ -127,6 +129,7 @@ impl Default for Jobs {
             redeem_within: DEFAULT_REDEEM_WITHIN,
             max_duration: DEFAULT_JOB_DURATION,
             check_every: DEFAULT_JOB_CHECK,
+            platforms: None,
         }
     }
 }
@@ -170,6 +173,8 @@ pub struct Config {
     pub names: Vec<ServerName>,
     /// Address of metrics and health; plain HTTP.
     pub metrics_listen: SocketAddr,
+    /// Address of what relying parties fetch over HTTPS; `None`: not served.
+    pub web_listen: Option<SocketAddr>,
     /// Life of node certificates.
     pub certificate_lifetime: Duration,
     /// PCRs that every quote must cover.
@@ -342,7 +347,7 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
     let jobs = jobs(root.table("jobs"));
     let retention = retention(root.table("retention"));
     let limits = service_limits(root.table("limits"));
-    let (listen, names, metrics_listen) = service;
+    let Service { listen, names, metrics_listen, web_listen } = service;
     Some(Config {
         trust_domain: trust_domain?,
         fleet_id: fleet_id?,
@@ -350,6 +355,7 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
         listen: listen?,
         names: names?,
         metrics_listen: metrics_listen?,
+        web_listen: web_listen?,
         certificate_lifetime: certificate_lifetime?,
         pcrs: pcrs?,
         tool_pcr: tool_pcr?,
@@ -363,7 +369,13 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
     })
 }
 
-type Service = (Option<SocketAddr>, Option<Vec<ServerName>>, Option<SocketAddr>);
+/// What `[service]` says; `None` for what cannot be used.
+struct Service {
+    listen: Option<SocketAddr>,
+    names: Option<Vec<ServerName>>,
+    metrics_listen: Option<SocketAddr>,
+    web_listen: Option<Option<SocketAddr>>,
+}
 
 fn service(mut table: Table<'_, '_>) -> Service {
     let address = |text: &str| {
@@ -391,7 +403,11 @@ fn service(mut table: Table<'_, '_>) -> Service {
     {
         table.problem("metrics_listen", "must differ from listen: metrics are not behind TLS");
     }
-    (listen, names, metrics)
+    let web_listen = table.text("web_listen", "none", |text| match text {
+        "none" => Ok(None),
+        other => address(other).map(Some),
+    });
+    Service { listen, names, metrics_listen: metrics, web_listen }
 }
 
 fn certificate(mut table: Table<'_, '_>) -> Option<Duration> {
@@ -454,10 +470,15 @@ fn jobs(mut table: Table<'_, '_>) -> Option<Jobs> {
     let redeem_within = duration("redeem_within", all.redeem_within, 10 * second, hour);
     let max_duration = duration("max_duration", all.max_duration, 60 * second, 7 * day);
     let check_every = duration("check_every", all.check_every, second, hour);
+    let platforms = table.text("platforms", "", |text| match Path::new(text) {
+        path if text.is_empty() || path.is_absolute() => Ok(path.to_owned()),
+        _ => Err("must be an absolute path".to_owned()),
+    });
     Some(Jobs {
         redeem_within: redeem_within?,
         max_duration: max_duration?,
         check_every: check_every?,
+        platforms: platforms.filter(|path| !path.as_os_str().is_empty()),
     })
 }
 

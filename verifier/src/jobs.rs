@@ -9,16 +9,19 @@
 //! Certificates are prepared first, then the store lets the permit be used and records their intents in one transaction,
 //! then they are signed: what ended or was used before gets nothing.
 
-use std::time::Duration;
+pub mod statements;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use appraisal::{
     context::JobContext,
-    verdict::{Admission, Finding},
+    verdict::{Admission, Finding, MatchedTool},
 };
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use jose::svid::{SvidClaims, SvidError};
 use proto::{
     binding::Purpose,
-    digest::HashAlg,
+    digest::{Digest, HashAlg},
     job::{JobClaims, Source},
     limits::MAX_TEXT_BYTES,
     pb,
@@ -28,15 +31,21 @@ use proto::{
     reason::ReasonCode,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     attestation::{AttestError, Verifier},
     ca::{self, CaError, Issued, JOB_LIFETIME, JobScope, JobSubject, LintedTbs, Terms},
     credential::random_bytes,
+    service::status::chain,
     store::{By, CertificateIntent, NewPermit, Permit, PermitAnswer, PermitUse, StoreError},
 };
 
 /// Longest wait for a node's renewal beyond the life of its certificate: one that is late comes at once when it can.
 const RENEWAL_GRACE: Duration = Duration::from_secs(60);
+
+/// Issuers in the field use five minutes.
+const JWT_LIFETIME: Duration = Duration::from_secs(300);
 
 /// A job that asks for a permit: what it is taken for, before its node proved anything.
 #[derive(Clone, Debug)]
@@ -47,6 +56,37 @@ pub struct AskingJob {
     key: JobKey,
     /// Issuer and identifier of its token.
     token_id: Option<String>,
+}
+
+/// The key that vouches for a job, and its quote.
+#[derive(Clone, Debug)]
+pub struct Vouching {
+    /// Name of the AK.
+    pub ak_name: Vec<u8>,
+    /// SHA-256 of its public area, as the worker sent it.
+    pub ak_public: Digest,
+    /// SHA-256 of the quote, as it was signed.
+    pub quote: Digest,
+}
+
+/// What of its node a permit rests on: recorded with it, told in results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Basis {
+    /// SHA-256 of the AK's public area.
+    pub ak_public: Digest,
+    /// SHA-256 of the quote.
+    pub quote: Digest,
+    /// SHA-256 of the recorded case.
+    pub case: Digest,
+    /// Digest over the golden sets that were asked.
+    pub reference: Digest,
+    /// What of them was met.
+    pub judged_by: String,
+    /// When, unix seconds.
+    pub appraised_unix_s: i64,
+    /// Tools that they name and accept.
+    pub tools: Vec<MatchedTool>,
 }
 
 /// Why a request about a permit is refused.
@@ -93,31 +133,46 @@ struct Prepared {
 
 impl Verifier {
     /// What a job is taken for, with all that stands against it.
-    pub(crate) fn judge_job(&self, request: &JobRequest, _now_unix_s: i64) -> AskingJob {
+    pub(crate) fn judge_job(&self, request: &JobRequest, now_unix_s: i64) -> AskingJob {
         let mut findings = Vec::new();
-        let read = JobClaims::from_canonical_json(&request.untrusted_claims, Source::Environment);
-        let claims = match read {
-            Ok(claims) => claims.json_with_sources(),
-            Err(error) => {
-                findings.push(Finding::new(
-                    ReasonCode::JobClaimsInvalid,
-                    "job",
-                    "claims in their canonical encoding",
-                    error.to_string(),
-                ));
-                String::new()
-            }
+        let mut against = |code, subject: &str, expected: &str, observed: String| {
+            findings.push(Finding::new(code, subject, expected, observed));
         };
         if p256_key(&request.key).is_none() {
             let observed = request.key.digest().to_string();
-            findings.push(Finding::new(
-                ReasonCode::JobKeyInvalid,
-                "job key",
-                "a point on P-256",
-                observed,
-            ));
+            against(ReasonCode::JobKeyInvalid, "job key", "a point on P-256", observed);
         }
-        AskingJob { context: JobContext { claims, findings }, key: request.key, token_id: None }
+        let environment =
+            JobClaims::from_canonical_json(&request.untrusted_claims, Source::Environment);
+        if let Err(error) = &environment {
+            let expected = "claims in their canonical encoding";
+            against(ReasonCode::JobClaimsInvalid, "job", expected, error.to_string());
+        }
+        let identity = match request.untrusted_token.as_str() {
+            "" => Ok(None),
+            token => self.platforms().verify(token, now_unix_s).map(Some),
+        };
+        let merged = match (&environment, &identity) {
+            (Ok(environment), Ok(identity)) => {
+                platform::merge(environment, identity.as_ref()).map(Some)
+            }
+            _ => Ok(None),
+        };
+        for refusal in [identity.as_ref().err(), merged.as_ref().err()].into_iter().flatten() {
+            let (expected, observed) = in_words(refusal);
+            let code = ReasonCode::from_wire(refusal.code());
+            let code = code.unwrap_or(ReasonCode::PlatformTokenMalformed);
+            findings.push(Finding::new(code, "the job's token", expected, observed));
+        }
+        let identity = identity.ok().flatten();
+        let claims = merged.ok().flatten().map(|claims| claims.json_with_sources());
+        let claims = claims.unwrap_or_default();
+        let token = identity.as_ref().map(signed_besides).unwrap_or_default();
+        AskingJob {
+            context: JobContext { claims, token, findings },
+            key: request.key,
+            token_id: identity.map(|identity| format!("{} {}", identity.issuer, identity.token_id)),
+        }
     }
 
     /// Uses the one-shot admission of a job: the permit to be recorded, and what the worker is told.
@@ -125,7 +180,7 @@ impl Verifier {
         &self,
         admission: Admission,
         job: AskingJob,
-        ak_name: Vec<u8>,
+        vouching: Vouching,
         now_unix_s: i64,
     ) -> Result<(NewPermit, pb::Permit), AttestError> {
         let grant = admission.redeem();
@@ -135,7 +190,18 @@ impl Verifier {
         }
         let (id, secret) = (random_bytes()?, random_bytes()?);
         let jobs = &self.settings().jobs;
+        let Vouching { ak_name, ak_public, quote } = vouching;
+        let basis = Basis {
+            ak_public,
+            quote,
+            case: grant.case_digest,
+            reference: grant.reference_digest,
+            judged_by: grant.policy_version,
+            appraised_unix_s: grant.appraised_unix_s,
+            tools: grant.tools,
+        };
         let permit = NewPermit {
+            basis: serde_json::to_vec(&basis).unwrap_or_default(),
             id: hex::encode(&id[..16]),
             secret_sha256: HashAlg::Sha256.hash(&[&secret]),
             node: grant.node,
@@ -227,7 +293,7 @@ impl Verifier {
         permit: Permit,
         sequence: u64,
         with_certificates: bool,
-        _audiences: &[String],
+        audiences: &[String],
         now_unix_s: i64,
     ) -> Result<pb::JobIdentity, JobError> {
         let issuers = self.issuers();
@@ -264,16 +330,78 @@ impl Verifier {
                 lifetime_s: left(now_unix_s, not_after),
             });
         }
+        let statements = match sequence {
+            0 => self.state(&permit)?,
+            _ => Vec::new(),
+        };
         Ok(pb::JobIdentity {
-            permit_id: permit.new.id,
+            permit_id: permit.new.id.clone(),
             x509,
-            jwt: Vec::new(),
-            statements: Vec::new(),
+            jwt: self.tokens(&permit, audiences, now_unix_s)?,
+            statements,
             trust_bundle: self.trust_bundle(),
-            jwt_bundle: Vec::new(),
+            jwt_bundle: self.jwt_key().jwk_set(),
             check_within_s: self.settings().jobs.check_every.as_secs(),
             ends_within_s: left(now_unix_s, permit.new.ends_at),
         })
+    }
+
+    /// Says what the node proved and what was dispatched there, signed and kept.
+    fn state(&self, permit: &Permit) -> Result<Vec<pb::ResultStatement>, JobError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+            JobError::Failed(AttestError::Result(error))
+        };
+        let basis: Basis =
+            serde_json::from_slice(&permit.new.basis).map_err(|error| failed(error.into()))?;
+        let (signer, files) = self.results();
+        let trust_domain = &self.settings().trust_domain;
+        let vsa = statements::of_the_node(permit, &basis, trust_domain);
+        let vsa = vsa.map_err(|error| failed(error.into()))?;
+        let (node, vsa) = signer.sign_statement(&vsa).map_err(|error| failed(error.into()))?;
+        let dispatch = statements::of_the_dispatch(permit, &basis, vsa, trust_domain);
+        let dispatch = dispatch.map_err(|error| failed(error.into()))?;
+        let dispatch = signer.sign(&dispatch).map_err(|error| failed(error.into()))?;
+        let mut stated = Vec::with_capacity(2);
+        for (kind, bundle) in [("node", node), ("dispatch", dispatch)] {
+            files.keep(&bundle).map_err(|error| failed(error.into()))?;
+            stated.push(pb::ResultStatement { kind: kind.to_owned(), bundle });
+        }
+        Ok(stated)
+    }
+
+    /// JWT-SVIDs of both identities for these audiences; none where none is named.
+    fn tokens(
+        &self,
+        permit: &Permit,
+        audiences: &[String],
+        now_unix_s: i64,
+    ) -> Result<Vec<pb::JwtSvid>, JobError> {
+        if audiences.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ends = permit.new.ends_at.min(later(now_unix_s, JWT_LIFETIME));
+        let mut tokens = Vec::with_capacity(JobScope::ALL.len());
+        for scope in JobScope::ALL {
+            let subject = JobSubject::assert_from_store(permit, scope)?;
+            let subject = subject.spiffe_id(&self.settings().trust_domain);
+            let spiffe_id = subject.to_string();
+            let claims = SvidClaims {
+                subject,
+                audiences: audiences.to_vec(),
+                issued_unix_s: now_unix_s,
+                expires_unix_s: ends,
+                token_id: hex::encode(random_bytes().map_err(AttestError::from)?),
+            };
+            let token = self.jwt_key().mint(&claims).map_err(|error| match error {
+                SvidError::Mint(what) => JobError::refused(
+                    ReasonCode::EvidenceFieldInvalid,
+                    format!("{what} of a JWT-SVID cannot be that"),
+                ),
+                other => JobError::Failed(AttestError::Token(other)),
+            })?;
+            tokens.push(pb::JwtSvid { spiffe_id, token, hint: scope.hint().to_owned() });
+        }
+        Ok(tokens)
     }
 
     /// Certificates for the pool and for the job alone.
@@ -306,6 +434,35 @@ fn intent(prepared: &Prepared, permit: &Permit, now_unix_s: i64) -> CertificateI
         not_after: i64::try_from(prepared.tbs.not_after_unix_s()).unwrap_or(i64::MAX),
         spki_sha256: HashAlg::Sha256.hash(&[&permit.new.job_key]),
     }
+}
+
+/// What the worker may know of a refused token, and what only operators do.
+fn in_words(refusal: &platform::Refusal) -> (String, String) {
+    match refusal {
+        platform::Refusal::ClaimMismatch { claim, expected, observed } => (
+            format!("{claim} {expected}, as the platform signed it"),
+            format!("{claim} {observed}"),
+        ),
+        other => ("a token of a configured issuer for this job".to_owned(), chain(other)),
+    }
+}
+
+/// What a token says that claims have no word for.
+fn signed_besides(identity: &platform::PlatformIdentity) -> BTreeMap<String, String> {
+    let named = [
+        ("issuer", Some(identity.issuer.clone())),
+        ("subject", Some(identity.subject.clone())),
+        ("reference", Some(identity.reference.clone())),
+        ("actor", identity.actor.clone()),
+        ("environment", identity.environment.clone()),
+    ];
+    let other = identity.other.iter().map(|(name, value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        ((*name).to_owned(), text)
+    });
+    let named = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    // What has a name of its own goes before what is only passed on.
+    other.chain(named).collect()
 }
 
 /// The key as the library that verifies takes it: the uncompressed point, if it is one of the curve.
@@ -374,4 +531,17 @@ fn later(now_unix_s: i64, by: Duration) -> i64 {
 /// Seconds from now, 0 for what is past.
 fn left(now_unix_s: i64, until_unix_s: i64) -> u64 {
     u64::try_from(until_unix_s.saturating_sub(now_unix_s)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::RefusalCode;
+    use proto::reason::ReasonCode;
+
+    #[test]
+    fn every_refusal_of_a_platform_has_its_reason_code() {
+        for code in RefusalCode::ALL {
+            assert!(ReasonCode::from_wire(code.as_str()).is_some(), "{}", code.as_str());
+        }
+    }
 }

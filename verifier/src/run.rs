@@ -12,6 +12,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use appraisal::{ek::Profile, policy::Manifests, x509::RevocationRequirement};
 use arc_swap::ArcSwap;
+use platform::refresh::Refresher;
 use proto::{
     binding::VerifierId,
     digest::{Digest, HashAlg},
@@ -32,14 +33,18 @@ use tonic::{
 };
 
 use crate::{
-    attestation::{AttestError, Issuers, Settings, Verifier},
+    attestation::{AttestError, ForJobs, Issuers, Settings, Verifier},
     ca::{CaDir, CaError, CaRole, Segment, files::FileError},
     clock::Clock,
     config::{Config, EkProfile, Limits, Revocation},
     documents::ReadDocument,
     endorsements::EkRules,
     init::RING_FILE,
+    jwt_key::{JwtKey, JwtKeyError},
     metrics,
+    platforms::{self, PlatformsError},
+    results_files::ResultFiles,
+    results_service::{ResultsError, ResultsSigner},
     server::{self, Peer},
     service::{
         access::Access, admin::AdminService, attest::AttestationService, gate::Gate,
@@ -47,6 +52,7 @@ use crate::{
     },
     store::{Admin, By, DATABASE_FILE, DocumentKind, Role, Store, StoreError, StoreOptions},
     tls::{self, AdminAuthority, ServerCertificate, TlsError},
+    web,
 };
 
 mod upkeep;
@@ -86,12 +92,21 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// The key of JWT-SVIDs.
+    #[error("JWT-SVIDs cannot be signed")]
+    JwtKey(#[from] JwtKeyError),
+    /// Issuers of job tokens.
+    #[error("the issuers of job tokens cannot be read (jobs.platforms in the configuration)")]
+    Platforms(#[from] PlatformsError),
     /// Counting could not start.
     #[error("metrics cannot be counted: {0}")]
     Metrics(String),
     /// The revocation list or the trust bundle could not be published.
     #[error("the revocation list cannot be published")]
     Publish(#[from] PublishError),
+    /// Results and time stamps could not be signed.
+    #[error("attestation results cannot be signed")]
+    Results(#[from] ResultsError),
     /// The reflection service could not be made.
     #[error("the reflection service cannot be offered: {0}")]
     Reflection(String),
@@ -228,10 +243,16 @@ struct Parts {
     clock: Arc<dyn Clock>,
     ca: CaDir,
     verifier: Arc<Verifier>,
+    results: Arc<ResultsSigner>,
     access: Arc<Access>,
     admin: Arc<AdminService>,
     certificate: Arc<ServerCertificate>,
     tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    /// As `tls`, for what relying parties fetch.
+    web_tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    result_files: ResultFiles,
+    /// Loads keys of job tokens' issuers as long as it lives.
+    _refresher: Refresher,
 }
 
 impl Parts {
@@ -240,11 +261,27 @@ impl Parts {
         // The CA first: an error in it leaves the database alone.
         let issuers = issuers(&ca)?;
         let bundle = ca.bundle()?;
+        let results = ResultsSigner::new(
+            ca.issuer(CaRole::Results)?,
+            config.trust_domain.clone(),
+            Arc::clone(&clock),
+        )?;
+        let results = Arc::new(results);
         let authority = AdminAuthority::load(&ca)?;
         let (chain, key) = ca.server()?;
         let certificate = ServerCertificate::new(&chain, &key)?;
         let tls = tls::server_config(Arc::clone(&certificate), &bundle)?;
         let tls = Arc::new(ArcSwap::from_pointee(tls));
+        let result_files = ResultFiles::open(&config.state_dir).map_err(CaError::from)?;
+        let platforms = platforms::read(config.jobs.platforms.as_deref())?;
+        platforms::load(&platforms, &clock).await;
+        let refresher = Refresher::start(&platforms, &platforms::now(&clock));
+        let for_jobs = ForJobs {
+            platforms,
+            jwt_key: JwtKey::open(&config.state_dir)?,
+            results: Arc::clone(&results),
+            result_files: result_files.clone(),
+        };
         let store = open_store(&config, clock.as_ref()).await?;
         let opened = Verifier::open(
             settings(&config),
@@ -252,6 +289,7 @@ impl Parts {
             store.clone(),
             Arc::clone(&clock),
             issuers,
+            for_jobs,
             bundle,
         )
         .await;
@@ -264,7 +302,20 @@ impl Parts {
         };
         let access = Arc::new(Access::new(Arc::clone(&verifier), authority));
         let admin = Arc::new(AdminService::new(Arc::clone(&verifier), Arc::clone(&access)));
-        Ok(Arc::new(Self { config, clock, ca, verifier, access, admin, certificate, tls }))
+        Ok(Arc::new(Self {
+            config,
+            clock,
+            ca,
+            verifier,
+            access,
+            admin,
+            certificate,
+            web_tls: Arc::new(ArcSwap::from_pointee(web::tls_config(&tls))),
+            tls,
+            results,
+            result_files,
+            _refresher: refresher,
+        }))
     }
 
     /// Puts in force what changed on the disk and in the database. Each part that fails keeps what
@@ -288,12 +339,21 @@ impl Parts {
             (Ok(issuers), Ok(bundle)) => {
                 // A new root: certificates of administrators may lead to it.
                 match tls::server_config(Arc::clone(&self.certificate), &bundle) {
-                    Ok(tls) => self.tls.store(Arc::new(tls)),
+                    Ok(tls) => {
+                        self.tls.store(Arc::new(tls));
+                        self.web_tls.store(Arc::new(web::tls_config(&self.tls)));
+                    }
                     Err(error) => keep(error.into()),
                 }
                 self.verifier.replace_issuers(issuers, bundle);
             }
             (Err(error), _) | (_, Err(error)) => keep(error.into()),
+        }
+        let results = self.ca.issuer(CaRole::Results).map_err(ServeError::from);
+        let results = results
+            .and_then(|issuer| self.results.replace_issuer(issuer).map_err(ServeError::from));
+        if let Err(error) = results {
+            keep(error);
         }
         match AdminAuthority::load(&self.ca) {
             Ok(authority) => self.access.replace_authority(authority),
@@ -369,6 +429,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Address of metrics and health, with the port that was bound.
     pub metrics_address: SocketAddr,
+    /// Address of what relying parties fetch, with the port that was bound.
+    pub web_address: Option<SocketAddr>,
     parts: Arc<Parts>,
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -458,6 +520,14 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Ser
     let address = bound(&listener, config.listen, "service.listen")?;
     let metrics_address =
         bound(&metrics_listener, config.metrics_listen, "service.metrics_listen")?;
+    let web = match config.web_listen {
+        Some(listen) => {
+            let listener = bind(listen, "service.web_listen").await?;
+            let address = bound(&listener, listen, "service.web_listen")?;
+            Some((listener, address))
+        }
+        None => None,
+    };
     let parts = Parts::open(config, clock).await?;
     let prepared = prepare(&parts).await;
     let router = match prepared {
@@ -479,21 +549,41 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Ser
             tracing::error!(%error, "serving metrics ended");
         }
     });
-    let tasks = vec![
+    let web_address = web.as_ref().map(|(_, address)| *address);
+    let web = web.map(|(listener, address)| {
+        let connections =
+            server::accept(listener, Arc::clone(&parts.web_tls), parts.config.limits.connections);
+        let listener = web::TlsListener::new(connections, address);
+        let pages = web::router(web::Pages {
+            verifier: Arc::clone(&parts.verifier),
+            results: parts.result_files.clone(),
+            ca: parts.ca.clone(),
+            public: parts.config.state_dir.join(PUBLIC_FOLDER),
+        });
+        let stopping = stopping.clone();
+        tokio::spawn(async move {
+            let served = axum::serve(listener, pages).with_graceful_shutdown(stopped(stopping));
+            if let Err(error) = served.await {
+                tracing::error!(%error, "serving pages ended");
+            }
+        })
+    });
+    let mut tasks = vec![
         pages,
         tokio::spawn(upkeep::revocation_lists(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::retention_task(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::denials_task(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::metrics_task(upkeep_handle, stopping)),
     ];
+    tasks.extend(web);
     tracing::info!(
-        %address, %metrics_address,
+        %address, %metrics_address, ?web_address,
         trust_domain = %parts.config.trust_domain,
         state = %parts.config.state_dir.display(),
         held_at_most_mib = held_bytes(&parts.config.limits) >> 20,
         "serving"
     );
-    Ok(Running { address, metrics_address, parts, stop, server, tasks })
+    Ok(Running { address, metrics_address, web_address, parts, stop, server, tasks })
 }
 
 async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
@@ -512,9 +602,13 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
     let attestation = AttestationServer::new(attestation)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let jobs = JobsServer::new(JobService::new(Arc::clone(&parts.verifier), gate))
-        .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let jobs = JobsServer::new(JobService::new(
+        Arc::clone(&parts.verifier),
+        Arc::clone(&parts.results),
+        gate,
+    ))
+    .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES)
+    .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let admin = AdminServer::from_arc(Arc::clone(&parts.admin))
         .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES);

@@ -3,6 +3,7 @@
 mod commands;
 mod hook;
 mod job;
+mod sign;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
@@ -17,6 +18,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done (admitted), 1 no answer (TPM, netwo
 const EXIT_CODES_JOB: &str = "Exit codes: the command's own, or 128 and its signal; 1 no answer (no daemon, \
                               configuration); 2 wrong usage; 3 (or --refused-code, or SYSTEM_FAILURE_EXIT_CODE) \
                               the worker or the job was refused, or the permit ended.";
+
+/// Exit codes of what signs.
+const EXIT_CODES_SIGN: &str = "Exit codes: 0 signed; 1 no answer (no daemon, no verifier, a file that cannot be read); 2 wrong \
+                               usage; 3 refused: not a process of a job, or no time stamp for it.";
 
 /// Proves to a verifier, with this machine's TPM, which machine this is, what it booted and which build
 /// tools it carries; keeps the build-node certificate that the verifier issues for it.
@@ -128,6 +133,16 @@ enum Command {
     /// Example: attestor hook install github --user runner --dry-run
     #[command(after_help = hook::EXIT_CODES)]
     Hook(hook::HookArgs),
+    /// Sign what a job built, in that job: with its key, as its pool, at a time that the verifier stamps.
+    ///
+    /// Writes a Sigstore bundle beside each file, which `verifier results verify`, `verifier admit` and programs of others
+    /// verify offline. The job's certificate ends within the hour, so there is no signature without a time stamp.
+    ///
+    /// Examples:
+    ///   attestor sign app.tar.gz
+    ///   attestor exec --job github -- sh -c 'make app.tar.gz && attestor sign app.tar.gz'
+    #[command(after_help = EXIT_CODES_SIGN, verbatim_doc_comment)]
+    Sign(sign::SignArgs),
     /// Pass TPM commands through standard input and output, for OpenSSL's tpm2 provider.
     ///
     /// The provider cannot load keys under the NULL hierarchy by itself. Example:
@@ -167,6 +182,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Hook(args) => hook::hook(&args),
         Command::Exec(args) => job::exec(&args),
         Command::Permit(args) => job::permit(&args),
+        Command::Sign(args) => sign::sign(&args),
         Command::Tcti { tcti } => commands::tcti(&tcti),
         Command::CheckConfig(config) => commands::check_config(&config),
         Command::Completions { shell } => {

@@ -22,6 +22,8 @@ use super::{
     life::{End, Life, credentials},
 };
 
+mod stamp;
+
 /// Events that wait for a job: started, ended.
 const EVENTS: usize = 2;
 /// A permit that was not redeemed in time is kept a little longer: the verifier says then what is wrong with it.
@@ -45,6 +47,8 @@ pub struct Gate {
     used: Arc<Mutex<VecDeque<String>>>,
     /// One action on a refusal at a time: whoever asks and asks starts no more than that.
     acting: Arc<Semaphore>,
+    /// Time stamps that are being asked for.
+    stamps: Arc<Semaphore>,
 }
 
 /// A job that runs, or a permit that waits for one.
@@ -175,7 +179,8 @@ impl Gate {
         let slots = Arc::new(Semaphore::new(settings.max_jobs));
         let (settings, jobs, used) = (Arc::new(settings), Arc::default(), Arc::default());
         let acting = Arc::new(Semaphore::new(1));
-        Self { settings, desk, link, registry, endpoint, slots, jobs, used, acting }
+        let stamps = Arc::new(Semaphore::new(stamp::AT_ONCE));
+        Self { settings, desk, link, registry, endpoint, slots, jobs, used, acting, stamps }
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -466,5 +471,14 @@ impl pb::job_gate_server::JobGate for Gate {
             Some(_) | None => false,
         };
         Ok(Response::new(pb::Stopped { ended }))
+    }
+
+    async fn timestamp(
+        &self,
+        request: Request<pb::TimestampRequest>,
+    ) -> Result<Response<pb::TimestampReply>, Status> {
+        let caller = caller(&request)?;
+        let reply = self.stamp(request.into_inner(), &caller).await;
+        reply.map(Response::new).map_err(Status::from)
     }
 }

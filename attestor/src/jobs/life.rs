@@ -2,14 +2,20 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use proto::pb;
+use jose::{
+    jwk::{JwkError, JwkSet},
+    spiffe_bundle::{Bundle, BundleError},
+};
+use proto::{
+    pb,
+    spiffe::{SpiffeError, SpiffeId},
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
 use workload::{
-    AdmitError, Credentials, JobHandle, JwtGrant, JwtRefusal, JwtRequest, JwtSvid, NotASpiffeId,
-    SpiffeId, TrustBundle, X509Svid,
+    AdmitError, Credentials, JobHandle, JwtGrant, JwtRefusal, JwtRequest, JwtSvid, X509Svid,
 };
 use zeroize::Zeroizing;
 
@@ -17,8 +23,6 @@ use super::{JobSettings, KeyError, Line, LineError, NodeState, action::act};
 
 /// How long the verifier is waited for when a job is over.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// A JWK set without keys.
-const NO_KEYS: &[u8] = b"{\"keys\":[]}";
 
 /// Why a job's permit is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +54,13 @@ const JOB_OVER: &str = "GATE_JOB_OVER";
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IdentityError {
     #[error("the verifier sent an identity that is none: {0}")]
-    SpiffeId(#[from] NotASpiffeId),
+    SpiffeId(#[from] SpiffeError),
     #[error("the verifier sent no identity")]
     Nothing,
+    #[error("the verifier sent keys that are none: {0}")]
+    Keys(#[from] JwkError),
+    #[error("the verifier sent a bundle that is none: {0}")]
+    Bundle(#[from] BundleError),
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error("the verifier's identities do not hold together: {0}")]
@@ -75,11 +83,8 @@ pub(super) fn credentials(
         });
     }
     let trust_domain = x509.first().ok_or(IdentityError::Nothing)?.spiffe_id.trust_domain().clone();
-    let jwk_set = match identity.jwt_bundle.as_slice() {
-        [] => NO_KEYS.to_vec(),
-        keys => keys.to_vec(),
-    };
-    let bundle = TrustBundle { x509_roots: identity.trust_bundle.clone(), jwk_set };
+    let keys = JwkSet::parse(&identity.jwt_bundle)?;
+    let bundle = Bundle::new(identity.trust_bundle.clone(), keys.keys().to_vec())?;
     let spiffe_ids = x509.iter().map(|svid| svid.spiffe_id.clone()).collect();
     let line = Arc::downgrade(line);
     let source = Arc::new(move |request: JwtRequest| {

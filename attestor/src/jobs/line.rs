@@ -28,7 +28,7 @@ pub struct Link {
 }
 
 impl Link {
-    async fn client(&self) -> Result<JobsClient<Channel>, LineError> {
+    pub(super) async fn client(&self) -> Result<JobsClient<Channel>, LineError> {
         let given = self.trust.read().map_err(ClientError::from)?;
         let bundle = self.bundle.borrow().clone();
         // Roots that another CA file or pin vouched for count no more.

@@ -2,25 +2,16 @@
 
 use std::{future::Future, sync::Arc};
 
-use jose::{
-    jwk::JwkSet,
-    spiffe_bundle::Bundle,
-    svid::{self, JwtSvid, SvidRules},
-};
-use proto::{pb::job_gate_server::JobGateServer, spiffe::TrustDomain};
-use serde_json::{Map, Value};
+use proto::pb::job_gate_server::JobGateServer;
 use tokio::sync::watch;
 use workload::{
-    JwtRejection, JwtToValidate, JwtValidator, Limits, PeerSocket, Registry, SocketError,
-    SocketOptions, ValidJwt, WorkloadServer,
+    BundleValidator, Limits, PeerSocket, Registry, SocketError, SocketOptions, WorkloadServer,
 };
 
 use super::{Desk, Gate, JobSettings, Link};
 
 /// The socket of the commands of jobs.
 const GATE_SOCKET: &str = "job.sock";
-/// Clocks of worker and verifier differ by seconds.
-const JWT_LEEWAY_S: u32 = 10;
 /// Largest request of a job: claims, a token, a few audiences.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
@@ -45,7 +36,7 @@ impl JobSockets {
         let limits = Limits::default();
         // Jobs hold their permits by a connection that says nothing for hours.
         let gate = PeerSocket::bind(&gate, limits.clone())?;
-        let validator = Arc::new(Validator);
+        let validator = Arc::new(BundleValidator::new());
         let workload = WorkloadServer::bind(&workload, registry.clone(), validator, limits)?;
         Ok(Self { gate, workload, registry, settings })
     }
@@ -81,48 +72,4 @@ impl JobSockets {
         let (served, ()) = tokio::join!(both, signal);
         served.map(drop)
     }
-}
-
-/// Validates JWT-SVIDs with the bundle that the verifier gave.
-struct Validator;
-
-impl JwtValidator for Validator {
-    fn validate(&self, request: &JwtToValidate<'_>) -> Result<ValidJwt, JwtRejection> {
-        let refuse = |code: &'static str, what: String| JwtRejection { code, what };
-        let bad = |what: String| refuse("JWT_BUNDLE_INVALID", what);
-        // One trust domain is served: a token of another one is signed by a key that is not there.
-        let Some((trust_domain, bundle)) = request.bundles.iter().next() else {
-            return Err(bad("there is no bundle".to_owned()));
-        };
-        let trust_domain: TrustDomain =
-            trust_domain.as_str().parse().map_err(|_| bad("no trust domain".to_owned()))?;
-        let keys = JwkSet::parse(&bundle.jwk_set).map_err(|error| bad(error.to_string()))?;
-        let bundle = Bundle::new(bundle.x509_roots.clone(), keys.keys().to_vec())
-            .map_err(|error| bad(error.to_string()))?;
-        let rules = SvidRules {
-            trust_domain: &trust_domain,
-            audience: request.audience,
-            leeway_s: JWT_LEEWAY_S,
-        };
-        let now_unix_s = i64::try_from(request.now_unix_s).unwrap_or(i64::MAX);
-        let valid = svid::validate(request.untrusted_token, &bundle, &rules, now_unix_s)
-            .map_err(|error| refuse(error.code(), crate::chain(&error)))?;
-        let spiffe_id = valid.id().to_string().parse();
-        let spiffe_id = spiffe_id.map_err(|_| bad("an identity that is none".to_owned()))?;
-        Ok(ValidJwt { spiffe_id, claims: claims(&valid) })
-    }
-}
-
-fn claims(valid: &JwtSvid) -> Map<String, Value> {
-    let mut claims = Map::new();
-    claims.insert("sub".to_owned(), valid.id().to_string().into());
-    claims.insert("aud".to_owned(), valid.audiences().to_vec().into());
-    claims.insert("exp".to_owned(), valid.expires_unix_s().into());
-    if let Some(issued) = valid.issued_unix_s() {
-        claims.insert("iat".to_owned(), issued.into());
-    }
-    if let Some(id) = valid.token_id() {
-        claims.insert("jti".to_owned(), id.into());
-    }
-    claims
 }

@@ -11,15 +11,14 @@
 mod certificate;
 mod key;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeSet;
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, anchor_from_trusted_cert};
 
-use crate::{pb::X509svidResponse, spiffe_id::SpiffeId};
+use proto::spiffe::SpiffeId;
+
+use crate::pb::X509svidResponse;
 
 /// Certificates of one chain: a leaf under a few intermediates.
 pub const MAX_CHAIN: usize = 8;
@@ -112,7 +111,11 @@ pub fn check_svid(
     roots: &[Vec<u8>],
     now_unix_s: u64,
 ) -> Result<CheckedSvid, Nonconformity> {
-    let spiffe_id: SpiffeId = spiffe_id.parse().map_err(|_| Nonconformity::SvidIdMalformed)?;
+    let text = spiffe_id;
+    let spiffe_id: SpiffeId = text.parse().map_err(|_| Nonconformity::SvidIdMalformed)?;
+    if spiffe_id.path().is_empty() {
+        return Err(Nonconformity::SvidIdMalformed);
+    }
     check_roots(roots)?;
     let (leaf, intermediates) = chain.split_first().ok_or(Nonconformity::SvidChainMalformed)?;
     if chain.len() > MAX_CHAIN {
@@ -125,7 +128,7 @@ pub fn check_svid(
         }
     }
     let facts = certificate::leaf(leaf)?;
-    if facts.uri != spiffe_id.as_str() {
+    if facts.uri != text {
         return Err(Nonconformity::SvidIdMismatch);
     }
     key::check(key_pkcs8, &facts.public_key_der)?;

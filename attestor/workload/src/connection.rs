@@ -21,6 +21,7 @@ use tokio::{
 use tonic::Status;
 
 use crate::{
+    authority::Lenient,
     limits::Limits,
     peer::Peer,
     refusal::{Refusal, RefusalCode},
@@ -28,10 +29,6 @@ use crate::{
 
 /// Reset streams that a client may have pending: the known cheap floods of HTTP/2 open and reset.
 const MAX_PENDING_RESETS: usize = 20;
-
-/// How often a connection looks whether its process still lives, which each request does anyway: for
-/// descriptors that were passed on, and one system call.
-const PEER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Requests of a connection: how many are open, how many there were.
 #[derive(Clone, Copy, Default)]
@@ -59,7 +56,7 @@ pub(crate) async fn serve<S: Answers>(
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), gate));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Lenient::new(stream)), gate));
     let why = tokio::select! {
         result = connection.as_mut() => {
             if let Err(error) = result {
@@ -68,7 +65,7 @@ pub(crate) async fn serve<S: Answers>(
             return;
         }
         why = useless(watched, &limits) => why,
-        () = ended(&peer) => "its process ended",
+        () = ended(&peer, limits.peer_interval) => "its process ended",
         _ = stopping.wait_for(|is_stopping| *is_stopping) => "the server stops",
     };
     tracing::debug!(uid = peer.uid(), pid = peer.key().pid, why, "connection closed");
@@ -98,9 +95,9 @@ async fn useless(mut activity: watch::Receiver<Activity>, limits: &Limits) -> &'
 }
 
 /// Waits until the process that connected has ended.
-async fn ended(peer: &Peer) {
+async fn ended(peer: &Peer, interval: Duration) {
     while peer.is_running() {
-        sleep(PEER_INTERVAL).await;
+        sleep(interval).await;
     }
 }
 

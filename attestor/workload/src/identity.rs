@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
 
+use jose::spiffe_bundle::Bundle;
+use proto::spiffe::{SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
 
-use crate::{
-    selector::Selector,
-    spiffe_id::{SpiffeId, TrustDomain},
-};
+use crate::selector::Selector;
 
 /// Name of a job in logs, refusals and requests to the [`JwtSource`]; 1 to 128 visible ASCII
 /// characters, unique among the jobs that are admitted at a time.
@@ -70,18 +69,10 @@ impl fmt::Debug for X509Svid {
     }
 }
 
-/// What a trust domain's identities are verified with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustBundle {
-    /// DER certificates of the roots, 1 to 32.
-    pub x509_roots: Vec<Vec<u8>>,
-    /// A JWK set (JSON) of the keys that sign JWT-SVIDs, each with a `kid`. Served as it is; a trust
-    /// domain without such keys has an empty set here, `{"keys":[]}`.
-    pub jwk_set: Vec<u8>,
-}
-
-/// Bundles by trust domain.
-pub type Bundles = BTreeMap<TrustDomain, TrustBundle>;
+/// What identities are verified with: X.509 roots, 1 to 32, and keys of JWT-SVIDs, by trust domain.
+///
+/// A SPIFFE bundle document as the verifier publishes it is read by [`Bundle::parse`].
+pub type Bundles = BTreeMap<TrustDomain, Bundle>;
 
 /// A JWT-SVID, as the issuer returned it.
 #[derive(Clone)]

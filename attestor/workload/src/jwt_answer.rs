@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use proto::spiffe::SpiffeId;
 use serde_json::Value;
 
 use crate::{
     conformance::{MAX_SVIDS, check_hints},
     identity::{JwtRequest, JwtSvid},
-    spiffe_id::SpiffeId,
 };
 
 /// Bytes of one token; as much as is taken for validation by default.
@@ -34,7 +34,7 @@ pub(crate) fn check(
             return Err("the issuer returned a token of another identity");
         }
         let (subject, audiences) = claims(&token.token).ok_or("the issuer returned no JWT")?;
-        if subject != token.spiffe_id.as_str() {
+        if subject != token.spiffe_id.to_string() {
             return Err("the issuer returned a token whose subject is another");
         }
         if audiences != request.audiences.iter().cloned().collect() {

@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod authority;
 pub mod conformance;
 mod connection;
 mod identity;
@@ -37,6 +38,9 @@ mod jwt_answer;
 mod limits;
 pub mod pb;
 mod peer;
+#[cfg(test)]
+#[path = "../tests/api/pki.rs"]
+mod pki;
 mod proc_fs;
 mod refusal;
 mod registry;
@@ -44,7 +48,6 @@ mod selector;
 mod server;
 mod service;
 mod socket;
-mod spiffe_id;
 mod stream;
 mod validation;
 
@@ -52,7 +55,7 @@ pub use self::{
     connection::Answers,
     identity::{
         Bundles, Credentials, JobId, JobIdentity, JwtAnswer, JwtGrant, JwtRefusal, JwtRequest,
-        JwtSource, JwtSvid, NotAJobId, TrustBundle, X509Svid,
+        JwtSource, JwtSvid, NotAJobId, X509Svid,
     },
     limits::Limits,
     peer::{Observation, Peer, PeerError},
@@ -62,6 +65,5 @@ pub use self::{
     selector::{Closeness, Selector, SelectorError, SelectorParts},
     server::{PeerSocket, WorkloadServer},
     socket::{DEFAULT_MODE, DEFAULT_NAME, MAX_PATH_BYTES, SocketError, SocketOptions},
-    spiffe_id::{NotASpiffeId, SpiffeId, TrustDomain},
-    validation::{JwtRejection, JwtToValidate, JwtValidator, ValidJwt},
+    validation::{BundleValidator, JwtRejection, JwtToValidate, JwtValidator, ValidJwt},
 };

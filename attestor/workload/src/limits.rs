@@ -32,6 +32,9 @@ pub struct Limits {
     /// A probe must be answered within this. Default 20 s: a process that is stopped loses its
     /// connection, not its identity.
     pub keepalive_timeout: Duration,
+    /// How often a connection looks whether the process that opened it still lives, which each request
+    /// does anyway: for descriptors that were passed on. Default 1 s; one system call.
+    pub peer_interval: Duration,
     /// What streams get to say goodbye when the server stops. Default 2 s.
     pub shutdown_grace: Duration,
     /// Audiences of one JWT-SVID request. Default 16.
@@ -56,6 +59,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(120),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
+            peer_interval: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(2),
             audiences: 16,
             audience_bytes: 256,

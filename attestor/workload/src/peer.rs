@@ -156,7 +156,8 @@ impl Peer {
         if !self.is_running() {
             return Err(PeerError::Gone);
         }
-        let observation = read.map_err(PeerError::Unreadable)?;
+        let observation = read.map_err(unreadable)?;
+        // Beside the descriptor, the number itself must stand for the process that connected.
         match observation.ancestry.first() {
             Some(first) if *first == self.key => Ok(observation),
             _ => Err(PeerError::Gone),
@@ -197,14 +198,29 @@ mod tests {
     };
 
     use super::*;
+    use crate::proc_fs::tests::write_stat;
 
-    fn sleeper() -> Child {
-        Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap()
+    /// A process that does nothing, and goes with the test.
+    struct Sleeper(Child);
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            // It may have been ended and reaped by the test.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 
-    fn end(mut child: Child) {
-        child.kill().unwrap();
-        child.wait().unwrap();
+    impl Sleeper {
+        fn id(&self) -> u32 {
+            self.0.id()
+        }
+    }
+
+    fn sleeper() -> Sleeper {
+        let mut command = Command::new("sleep");
+        command.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Sleeper(command.spawn().unwrap())
     }
 
     fn credentials(pid: u32) -> Credentials {
@@ -238,7 +254,7 @@ mod tests {
             assert_eq!((seen.uid, seen.gid), (1, 2));
             assert_eq!(seen.ancestry.get(1).map(|key| key.pid), Some(std::process::id()));
         }
-        end(child);
+        drop(child);
         for peer in [given, opened] {
             assert!(!peer.is_running());
             assert!(is_gone(peer.observe()));
@@ -252,14 +268,32 @@ mod tests {
         let mut child = sleeper();
         let peer = Peer::with(credentials(child.id()), None, ProcFs::system()).unwrap();
         assert!(peer.observe().is_ok());
-        child.kill().unwrap();
+        child.0.kill().unwrap();
         // Its state becomes Z without being waited for.
         let stat = format!("/proc/{}/stat", child.id());
         while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
             std::thread::yield_now();
         }
         assert!(is_gone(peer.observe()));
-        child.wait().unwrap();
+    }
+
+    /// The number changed hands while it was turned into a descriptor.
+    #[test]
+    fn a_number_that_changes_hands_while_it_is_opened_is_gone() {
+        let own = std::process::id();
+        for (change_at, expected) in [(0, true), (1, false), (2, true)] {
+            let directory = tempfile::tempdir().unwrap();
+            write_stat(directory.path(), own, 0, 1);
+            let root = directory.path().to_owned();
+            let proc_fs = ProcFs::changing(directory.path(), move |reads| {
+                if reads == change_at {
+                    write_stat(&root, own, 0, 2);
+                }
+            });
+            let peer = Peer::with(credentials(own), None, proc_fs);
+            assert_eq!(peer.is_ok(), expected, "{change_at}");
+            assert!(expected || is_gone(peer));
+        }
     }
 
     /// The number stands for a living process again: what it is now is not believed.
@@ -268,11 +302,17 @@ mod tests {
         let (first, second) = (sleeper(), sleeper());
         let pidfd = open(first.id()).unwrap();
         let key = ProcessKey::of(first.id()).unwrap();
-        end(first);
+        drop(first);
         // As if the kernel had given the first one's number to the second.
         let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join(key.pid.to_string());
-        std::os::unix::fs::symlink(format!("/proc/{}", second.id()), link).unwrap();
+        let link = |pid: u32, to: u32| {
+            let link = directory.path().join(pid.to_string());
+            std::os::unix::fs::symlink(format!("/proc/{to}"), link).unwrap();
+        };
+        link(key.pid, second.id());
+        for parent in ProcFs::system().ancestry(std::process::id()).unwrap() {
+            link(parent.pid, parent.pid);
+        }
         let proc_fs = ProcFs::at(directory.path());
         assert!(proc_fs.stat(key.pid).is_ok(), "the number is in use");
         assert!(is_gone(Peer::with(credentials(key.pid), Some(pidfd), proc_fs.clone())));
@@ -282,7 +322,8 @@ mod tests {
         let later = ProcessKey { pid: key.pid, start_time: own.start_time + 1_000_000 };
         let peer = Peer { uid: 0, gid: 0, pidfd, key: later, proc_fs };
         assert!(peer.is_running());
+        assert!(peer.read().is_ok());
         assert!(is_gone(peer.observe()));
-        end(second);
+        drop(second);
     }
 }

@@ -48,16 +48,31 @@ pub(crate) struct Stat {
 #[derive(Clone, Debug)]
 pub(crate) struct ProcFs {
     root: PathBuf,
+    #[cfg(test)]
+    before_read: tests::BeforeRead,
 }
 
 impl ProcFs {
     pub(crate) fn system() -> Self {
-        Self { root: PathBuf::from("/proc") }
+        Self {
+            root: PathBuf::from("/proc"),
+            #[cfg(test)]
+            before_read: tests::BeforeRead::default(),
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn at(root: &std::path::Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), before_read: tests::BeforeRead::default() }
+    }
+
+    /// One in which something happens before each reading, told how many there were.
+    #[cfg(test)]
+    pub(crate) fn changing(
+        root: &std::path::Path,
+        change: impl Fn(usize) + Send + Sync + 'static,
+    ) -> Self {
+        Self { root: root.to_owned(), before_read: tests::BeforeRead::new(change) }
     }
 
     pub(crate) fn stat(&self, pid: u32) -> io::Result<Stat> {
@@ -101,6 +116,8 @@ impl ProcFs {
     }
 
     fn read(&self, pid: u32, name: &str) -> io::Result<Vec<u8>> {
+        #[cfg(test)]
+        self.before_read.happens();
         let path = self.root.join(pid.to_string()).join(name);
         let gone = |error: io::Error| {
             // A process that ends while its file is open reads as ESRCH.
@@ -147,18 +164,53 @@ fn parse_cgroup(bytes: &[u8]) -> Result<Option<String>, ()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
+pub(crate) mod tests {
+    use std::{
+        fmt, fs,
+        path::Path,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
     use super::*;
+
+    /// What happens before a file is read.
+    #[derive(Clone, Default)]
+    pub(crate) struct BeforeRead(Option<Arc<dyn Fn() + Send + Sync>>);
+
+    impl BeforeRead {
+        pub(super) fn new(change: impl Fn(usize) + Send + Sync + 'static) -> Self {
+            let reads = AtomicUsize::new(0);
+            Self(Some(Arc::new(move || change(reads.fetch_add(1, Ordering::SeqCst)))))
+        }
+
+        pub(super) fn happens(&self) {
+            if let Some(change) = &self.0 {
+                change();
+            }
+        }
+    }
+
+    impl fmt::Debug for BeforeRead {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("BeforeRead")
+        }
+    }
+
+    /// Writes what `/proc/PID/stat` would be.
+    pub(crate) fn write_stat(root: &Path, pid: u32, parent: u32, start_time: u64) {
+        let folder = root.join(pid.to_string());
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("stat"), stat_line(pid, parent, start_time)).unwrap();
+    }
 
     /// A folder like `/proc` with these `(pid, parent, start_time)`.
     fn made_up(processes: &[(u32, u32, u64)]) -> (tempfile::TempDir, ProcFs) {
         let directory = tempfile::tempdir().unwrap();
         for (pid, parent, start_time) in processes {
-            let folder = directory.path().join(pid.to_string());
-            fs::create_dir(&folder).unwrap();
-            fs::write(folder.join("stat"), stat_line(*pid, *parent, *start_time)).unwrap();
+            write_stat(directory.path(), *pid, *parent, *start_time);
         }
         let proc_fs = ProcFs::at(directory.path());
         (directory, proc_fs)
@@ -215,6 +267,26 @@ mod tests {
         // A loop, which no kernel has, ends as well.
         let (_directory, proc_fs) = made_up(&[(2, 3, 1), (3, 2, 1)]);
         assert_eq!(proc_fs.ancestry(2).unwrap().len(), MAX_ANCESTORS);
+    }
+
+    /// Between the readings of child and parent the parent ends, and its number is another's.
+    #[test]
+    fn a_process_that_took_a_parents_number_is_no_parent() {
+        let key = |pid, start_time| ProcessKey { pid, start_time };
+        for change_at in 0..6 {
+            let (directory, _) = made_up(&[(30, 20, 3), (20, 1, 2), (1, 0, 1)]);
+            let root = directory.path().to_owned();
+            let proc_fs = ProcFs::changing(directory.path(), move |reads| {
+                if reads == change_at {
+                    write_stat(&root, 30, 1, 3);
+                    write_stat(&root, 20, 1, 99);
+                }
+            });
+            let chain = proc_fs.ancestry(30).unwrap();
+            let before = [key(30, 3), key(20, 2), key(1, 1)];
+            let after = [key(30, 3), key(1, 1)];
+            assert!(chain == before || chain == after, "{change_at}: {chain:?}");
+        }
     }
 
     #[test]

@@ -116,6 +116,24 @@ mod tests {
     }
 
     #[test]
+    fn the_users_guide_lists_each_code_with_its_status() {
+        let guide = include_str!("../../../docs/SPIFFE.md");
+        for code in RefusalCode::ALL {
+            let status = match code.status() {
+                Code::InvalidArgument => "INVALID_ARGUMENT",
+                Code::PermissionDenied => "PERMISSION_DENIED",
+                Code::Unavailable => "UNAVAILABLE",
+                Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+                Code::Internal => "INTERNAL",
+                other => panic!("{other:?}"),
+            };
+            let row = guide.lines().find(|line| line.starts_with(&format!("| `{status}` |")));
+            let row = row.unwrap_or_default();
+            assert!(row.contains(&format!("`{}`", code.code())), "{status}: {}", code.code());
+        }
+    }
+
+    #[test]
     fn a_status_carries_the_code_twice() {
         let status = Refusal::new(RefusalCode::JobEnded, "over").to_status();
         assert_eq!(status.code(), Code::PermissionDenied);

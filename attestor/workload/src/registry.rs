@@ -7,7 +7,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::watch;
+use proto::spiffe::TrustDomain;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     conformance::{self, Nonconformity},
@@ -15,13 +16,13 @@ use crate::{
     peer::{Observation, Peer},
     refusal::{Refusal, RefusalCode},
     selector::{Closeness, Selector},
-    spiffe_id::TrustDomain,
 };
 
 /// Selectors of one job.
 const MAX_SELECTORS: usize = 16;
-/// Bytes of a JWK set.
-const MAX_JWK_SET_BYTES: usize = 256 * 1024;
+/// Requests for tokens of one job that its source has at a time, so that a job cannot flood the issuer:
+/// more wait for their turn.
+const MAX_TOKEN_REQUESTS: usize = 4;
 /// Bytes of a reason that goes to the job.
 const MAX_REASON_BYTES: usize = 512;
 
@@ -41,9 +42,6 @@ pub enum AdmitError {
     /// The job's permit has ended.
     #[error("the job's permit has ended")]
     Ended,
-    /// A JWK set that is no JSON object with keys, each with a `kid`, or too long.
-    #[error("the JWK set is not an object with `keys`, each with a `kid`")]
-    JwkSetInvalid,
     /// Neither X.509-SVIDs nor JWT-SVIDs.
     #[error("the job has no identity at all")]
     NoIdentity,
@@ -63,7 +61,6 @@ impl AdmitError {
             Self::BundlesMismatch => "JOB_BUNDLES_MISMATCH",
             Self::Duplicate(_) => "JOB_DUPLICATE",
             Self::Ended => "JOB_ENDED",
-            Self::JwkSetInvalid => "JOB_JWK_SET_INVALID",
             Self::NoIdentity => "JOB_NO_IDENTITY",
             Self::SelectorCount => "JOB_SELECTOR_COUNT",
             Self::Svid(problem) => problem.code(),
@@ -94,6 +91,8 @@ pub(crate) struct Job {
     pub(crate) id: JobId,
     selectors: Vec<Selector>,
     state: watch::Sender<State>,
+    /// Turns at the job's source of tokens.
+    pub(crate) token_turns: Semaphore,
 }
 
 /// What a stream watches: always the newest, older ones are skipped.
@@ -158,7 +157,12 @@ impl Registry {
         }
         let live = Live::check(credentials, self.now_unix_s())?;
         let state = watch::Sender::new(State::Live(Arc::new(live)));
-        let job = Arc::new(Job { id: id.clone(), selectors, state });
+        let job = Arc::new(Job {
+            id: id.clone(),
+            selectors,
+            state,
+            token_turns: Semaphore::new(MAX_TOKEN_REQUESTS),
+        });
         let mut jobs = self.jobs();
         if jobs.contains_key(&id) {
             return Err(AdmitError::Duplicate(id));
@@ -203,7 +207,7 @@ impl Registry {
         let found = self.closest(&observation);
         if let Err(refusal) = &found {
             let pid = peer.key().pid;
-            tracing::info!(code = refusal.code().code(), uid = peer.uid(), pid, "no identity");
+            tracing::debug!(code = refusal.code().code(), uid = peer.uid(), pid, "no identity");
         }
         found
     }
@@ -307,8 +311,13 @@ impl Live {
             _ => return Err(AdmitError::BundlesMismatch),
         };
         let bundle = bundles.get(domain).ok_or(AdmitError::BundlesMismatch)?;
-        conformance::check_roots(&bundle.x509_roots)?;
-        check_jwk_set(&bundle.jwk_set)?;
+        let roots = bundle.x509_authorities();
+        conformance::check_roots(roots)?;
+        for id in jwt_ids {
+            if id.path().is_empty() {
+                return Err(Nonconformity::SvidIdMalformed.into());
+            }
+        }
         if x509.len() > conformance::MAX_SVIDS || jwt_ids.len() > conformance::MAX_SVIDS {
             return Err(Nonconformity::SvidCountInvalid.into());
         }
@@ -316,10 +325,10 @@ impl Live {
         let mut not_after_unix_s = None;
         for svid in x509 {
             let checked = conformance::check_svid(
-                svid.spiffe_id.as_str(),
+                &svid.spiffe_id.to_string(),
                 &svid.chain,
                 &svid.key_pkcs8,
-                &bundle.x509_roots,
+                roots,
                 now_unix_s,
             )?;
             let end = checked.not_after_unix_s();
@@ -397,18 +406,66 @@ fn printable(reason: &str) -> String {
     out
 }
 
-fn check_jwk_set(bytes: &[u8]) -> Result<(), AdmitError> {
-    if bytes.len() > MAX_JWK_SET_BYTES {
-        return Err(AdmitError::JwkSetInvalid);
-    }
-    let set: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|_| AdmitError::JwkSetInvalid)?;
-    let keys = set.get("keys").and_then(serde_json::Value::as_array);
-    let has_name = |key: &serde_json::Value| {
-        key.get("kid").and_then(serde_json::Value::as_str).is_some_and(|kid| !kid.is_empty())
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use jose::spiffe_bundle::Bundle;
+    use proto::spiffe::SpiffeId;
+
+    use super::*;
+    use crate::{
+        identity::X509Svid,
+        pki::{Ca, Leaf},
     };
-    match keys {
-        Some(keys) if keys.iter().all(has_name) => Ok(()),
-        _ => Err(AdmitError::JwkSetInvalid),
+
+    const NOW: u64 = 1_790_000_000;
+
+    fn credentials() -> Credentials {
+        let id: SpiffeId = "spiffe://td.example/job/7".parse().unwrap();
+        let root = Ca::root("td.example", NOW);
+        let intermediate = root.intermediate("td.example", NOW);
+        let issued = intermediate.issue(&Leaf::new(&id.to_string(), NOW));
+        let bundle = Bundle::new(vec![root.der], Vec::new()).unwrap();
+        Credentials {
+            bundles: [(id.trust_domain().clone(), bundle)].into(),
+            x509: vec![X509Svid {
+                spiffe_id: id,
+                chain: vec![issued.der, intermediate.der],
+                key_pkcs8: issued.key_pkcs8.into(),
+                hint: String::new(),
+            }],
+            jwt: None,
+        }
+    }
+
+    fn weak(handle: &JobHandle) -> Weak<Live> {
+        Arc::downgrade(&handle.job.live().unwrap())
+    }
+
+    /// Keys are wiped as they are dropped, so that what counts is that nothing holds them.
+    #[test]
+    fn nothing_holds_a_key_that_was_rotated_or_whose_job_ended() {
+        let registry = Registry::with_clock(Arc::new(|| NOW));
+        let job = JobIdentity {
+            id: "7".parse().unwrap(),
+            selectors: vec![Selector::user(1)],
+            credentials: credentials(),
+        };
+        let handle = registry.admit(job).unwrap();
+        // A stream that waits holds nothing either.
+        let mut watching = handle.job.watch();
+        let first = weak(&handle);
+        assert_eq!(first.strong_count(), 1);
+        handle.update(credentials()).unwrap();
+        assert_eq!(first.strong_count(), 0);
+        let second = weak(&handle);
+        assert_eq!(second.strong_count(), 1);
+        let job = Arc::clone(&handle.job);
+        handle.end("over");
+        assert_eq!(second.strong_count(), 0);
+        let ended = job.live().map(drop).map_err(|refusal| refusal.code());
+        assert_eq!(ended, Err(RefusalCode::JobEnded));
+        assert!(matches!(&*watching.borrow_and_update(), State::Ended(why) if why == "over"));
     }
 }

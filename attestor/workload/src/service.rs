@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use prost_types::{Struct, Value as ProtoValue, value::Kind};
+use proto::spiffe::SpiffeId;
 use serde_json::Value;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, async_trait};
@@ -19,7 +20,6 @@ use crate::{
     peer::Peer,
     refusal::{Refusal, RefusalCode},
     registry::{Job, Live, Registry, State},
-    spiffe_id::SpiffeId,
     stream::JobStream,
     validation::{JwtToValidate, JwtValidator},
 };
@@ -152,8 +152,13 @@ impl Service {
         }
         let request = JwtRequest { job: job.id.clone(), audiences, spiffe_id };
         let mut state = job.watch();
+        let fetch = async {
+            // Never closed: there is always a turn to wait for.
+            let _turn = job.token_turns.acquire().await;
+            grant.source.fetch(request.clone()).await
+        };
         let answer = tokio::select! {
-            answer = grant.source.fetch(request.clone()) => answer,
+            answer = fetch => answer,
             _ = state.wait_for(|state| matches!(state, State::Ended(_))) => Ok(Vec::new()),
         };
         // The permit may have ended while the issuer thought.
@@ -198,7 +203,7 @@ fn x509_svids(live: &Live, now_unix_s: u64) -> Result<X509svidResponse, Refusal>
         bundle: credentials
             .bundles
             .get(svid.spiffe_id.trust_domain())
-            .map(|bundle| bundle.x509_roots.concat())
+            .map(|bundle| bundle.x509_authorities().concat())
             .unwrap_or_default(),
         hint: svid.hint.clone(),
     });
@@ -207,13 +212,14 @@ fn x509_svids(live: &Live, now_unix_s: u64) -> Result<X509svidResponse, Refusal>
 
 fn x509_bundles(live: &Live, _now_unix_s: u64) -> Result<X509BundlesResponse, Refusal> {
     let bundles = live.credentials.bundles.iter();
-    let bundles = bundles.map(|(domain, bundle)| (domain.id(), bundle.x509_roots.concat()));
+    let bundles = bundles.map(|(domain, bundle)| (domain.id(), bundle.x509_authorities().concat()));
     Ok(X509BundlesResponse { crl: Vec::new(), bundles: bundles.collect() })
 }
 
 fn jwt_bundles(live: &Live, _now_unix_s: u64) -> Result<JwtBundlesResponse, Refusal> {
     let bundles = live.credentials.bundles.iter();
-    let bundles = bundles.map(|(domain, bundle)| (domain.id(), bundle.jwk_set.clone()));
+    let bundles = bundles
+        .map(|(domain, bundle)| (domain.id(), bundle.jwt_authorities().to_json().into_bytes()));
     Ok(JwtBundlesResponse { bundles: bundles.collect() })
 }
 

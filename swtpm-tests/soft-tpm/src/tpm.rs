@@ -59,6 +59,8 @@ pub struct SoftTpm {
     pub safe: bool,
     /// TPM firmware version.
     pub firmware_version: u64,
+    /// What quotes are bound to.
+    pub purpose: Purpose,
 }
 
 /// An answer that is not signed yet: everything in it may be changed.
@@ -104,6 +106,7 @@ impl SoftTpm {
             clock_ms: 123_456,
             safe: true,
             firmware_version: 0x0001_0002_0003_0004,
+            purpose: Purpose::Node,
         };
         tpm.start_pcrs();
         tpm
@@ -238,8 +241,7 @@ impl SoftTpm {
         let name_alg = HashAlg::from_tpm(self.node_key.name_alg).unwrap_or(HashAlg::Sha256);
         let name = Name::of(name_alg, &node_key);
         let signer = self.qualified_signer();
-        let data =
-            QualifyingData::for_quote(&Purpose::Node, challenge, verifier, &name, &self.head);
+        let data = QualifyingData::for_quote(&self.purpose, challenge, verifier, &name, &self.head);
         let body = self.quote_body(asked.pcr_selection.banks());
         let quote = self.stamped(AttestTemplate::new(body, signer.as_bytes(), data.as_bytes()));
         let node_key = asked.node_key_wanted.then(|| {

@@ -117,6 +117,7 @@ pub struct Claims {
     tools: Arc<ToolLogState>,
     boot_log: BootLog,
     ima: Option<Arc<ImaState>>,
+    ima_judges: Vec<Digest>,
 }
 
 impl Claims {
@@ -141,12 +142,19 @@ impl Claims {
             tools: Arc::clone(measurements.state()),
             boot_log,
             ima: None,
+            ima_judges: Vec::new(),
         }
     }
 
     /// With the kernel's list, as it was judged.
     pub(crate) fn with_ima(mut self, ima: Option<Arc<ImaState>>) -> Self {
         self.ima = ima;
+        self
+    }
+
+    /// With the policies whose judgement of the list counts: see [`ImaClaims::judges`].
+    pub(crate) fn with_ima_judges(mut self, judges: Vec<Digest>) -> Self {
+        self.ima_judges = judges;
         self
     }
 
@@ -186,7 +194,7 @@ impl Claims {
         &self.boot_log
     }
 
-    /// The kernel's IMA list, if the golden set judges it.
+    /// The kernel's IMA list, if a golden set judges it, in force or staged.
     #[must_use]
     pub const fn ima(&self) -> Option<&Arc<ImaState>> {
         self.ima.as_ref()
@@ -221,7 +229,7 @@ impl Claims {
                 .collect(),
             tool_pcr_start: self.tools.start_values.clone(),
             boot: BootClaims::of(&self.boot_log),
-            ima: self.ima.as_deref().map(ImaClaims::of),
+            ima: self.ima.as_deref().map(|state| ImaClaims::of(state, &self.ima_judges)),
         }
     }
 }
@@ -236,7 +244,8 @@ pub struct BootClaims {
     /// SHA-256 of the firmware's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Digest>,
-    /// PCRs that the logs lead to, in every quoted bank.
+    /// PCRs that the logs lead to in the bank that the facts are read from: of these alone there are facts. What only
+    /// another bank's replay leads to is not among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub explained: Vec<PcrIndex>,
     /// Whether Secure Boot is on; absent where the log does not prove either.
@@ -251,6 +260,12 @@ pub struct BootClaims {
     /// `DeployedMode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployed_mode: Option<bool>,
+    /// Whether firmware was in debug mode; absent where no log leads to PCR 7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debug_mode: Option<bool>,
+    /// Whether protection against DMA was off; absent where no log leads to PCR 7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dma_protection_off: Option<bool>,
     /// Entries that authorised images; absent where PCR 7 has an event that is not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signers: Option<Vec<String>>,
@@ -285,6 +300,8 @@ impl BootClaims {
             setup_mode: None,
             audit_mode: None,
             deployed_mode: None,
+            debug_mode: None,
+            dma_protection_off: None,
             signers: None,
             applications: Vec::new(),
             command_lines: Vec::new(),
@@ -302,14 +319,21 @@ impl BootClaims {
                     log.problems.iter().map(|problem| problem.code).collect();
                 problems.sort_unstable();
                 problems.dedup();
+                let bank = HashAlg::from_tpm(facts.bank.tpm_id());
+                let values = bank.and_then(|bank| log.values.get(&bank));
+                let explained: Vec<_> =
+                    values.into_iter().flat_map(BTreeMap::keys).copied().collect();
+                let leads_to_pcr_7 = explained.iter().any(|pcr| pcr.get() == 7);
                 Some(Self {
                     unread: None,
                     log: Some(log.log),
-                    explained: log.explained().iter().collect(),
+                    explained,
                     secure_boot: facts.secure_boot,
                     setup_mode: facts.setup_mode,
                     audit_mode: facts.audit_mode,
                     deployed_mode: facts.deployed_mode,
+                    debug_mode: leads_to_pcr_7.then_some(facts.debug_mode),
+                    dma_protection_off: leads_to_pcr_7.then_some(facts.dma_protection_disabled),
                     signers: told(facts, &[7]).then(|| signers(facts)),
                     applications: facts.boot_applications.iter().map(|app| app.digest).collect(),
                     command_lines: facts
@@ -361,14 +385,19 @@ pub struct ImaClaims {
     /// How they were judged, by digest of the policy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub judged: BTreeMap<Digest, ImaCounts>,
+    /// Of these the policies whose word counts: those of the alternative in force that accepts the node, or is nearest.
+    /// Others belong to other alternatives, or are only staged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judges: Vec<Digest>,
 }
 
 impl ImaClaims {
-    fn of(state: &ImaState) -> Self {
+    fn of(state: &ImaState, judges: &[Digest]) -> Self {
         Self {
             entries: state.entries,
             violations: state.violations,
             judged: state.judged.iter().map(|judged| (judged.policy, judged.counts)).collect(),
+            judges: judges.to_vec(),
         }
     }
 }
@@ -390,7 +419,7 @@ pub struct ClaimsDocument {
     /// The logs of firmware and systemd; absent where the worker sent none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootClaims>,
-    /// The kernel's IMA list; absent where the golden set does not judge it.
+    /// The kernel's IMA list; absent where no golden set judges it, in force or staged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ima: Option<ImaClaims>,
 }

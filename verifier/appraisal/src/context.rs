@@ -1,6 +1,6 @@
 //! Everything an appraisal reads besides the evidence: explicit, so that a recorded case can be judged again.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proto::{
     binding::{Challenge, Purpose, VerifierId},
@@ -94,6 +94,9 @@ pub struct Expected<'a> {
 pub struct JobContext {
     /// What the job is taken for: canonical JSON, each claim with where it comes from.
     pub claims: String,
+    /// What the CI system signed besides: issuer, subject and others, by name. Empty without a token.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub token: BTreeMap<String, String>,
     /// What stands against the job, whatever its node proves.
     pub findings: Vec<Finding>,
 }

@@ -47,6 +47,7 @@ use std::sync::Arc;
 
 use proto::{
     binding::{Purpose, QualifyingData},
+    digest::Digest,
     evidence::{Evidence, LogKind, NodeKeyEvidence},
     reason::ReasonCode,
     tool_log::ToolMeasurement,
@@ -137,7 +138,8 @@ pub fn appraise(evidence: &Evidence, signer: Signer, context: &AppraisalContext<
         Ok(proven) => proven,
         Err(denial) => return Appraisal::refused(denial),
     };
-    let Judgement { judged_by, findings, mut lacking } = judge(&proven, context.in_force, context);
+    let Judgement { judged_by, findings, mut lacking, ima } =
+        judge(&proven, context.in_force, context);
     let staged = context.staged.map(|staged| {
         let Judgement { judged_by, findings, .. } = judge(&proven, staged, context);
         StagedOutcome { judged_by, findings }
@@ -147,6 +149,7 @@ pub fn appraise(evidence: &Evidence, signer: Signer, context: &AppraisalContext<
         lacking.sort();
     }
     let verdict = conclude(&proven, &judged_by, findings, context);
+    let proven = Proven { claims: proven.claims.with_ima_judges(ima), ..proven };
     Appraisal { verdict, proven: Some(proven), judged_by, lacking, staged }
 }
 
@@ -256,6 +259,8 @@ struct Judgement {
     findings: Vec<Finding>,
     /// As [`Appraisal::lacking`], as far as policy knows.
     lacking: Vec<Finding>,
+    /// The policies by which the alternative of [`Self::judged_by`] judges the kernel's list.
+    ima: Vec<Digest>,
 }
 
 /// The policy step.
@@ -264,12 +269,18 @@ fn judge(proven: &Proven, expected: Expected<'_>, context: &AppraisalContext<'_>
     let policies = || expected.site.iter().filter(|site| site.applies_to(&context.node.pool));
     // Making the input costs as much as ten rules: not without one.
     if policies().next().is_some() {
-        let input = PolicyInput::of(&proven.claims, context.node);
-        let of_the_site: Vec<Finding> = policies().flat_map(|site| site.judge(&input)).collect();
-        if !judgement.lacking.is_empty() {
-            judgement.lacking.extend_from_slice(&of_the_site);
+        let input = PolicyInput::judged_by(&proven.claims, context.node, judgement.ima.clone());
+        let input = match context.job {
+            Some(job) => input.with_job(job),
+            None => input,
+        };
+        let lacking = judgement.lacking.clone();
+        for found in policies().flat_map(|site| site.findings(&input)) {
+            if !lacking.is_empty() && !found.is_for_want_of(&lacking) {
+                judgement.lacking.push(found.finding.clone());
+            }
+            judgement.findings.push(found.finding);
         }
-        judgement.findings.extend(of_the_site);
     }
     judgement
 }
@@ -284,6 +295,7 @@ fn judge_by_golden_sets(
         judged_by: String::new(),
         findings: vec![no_reference_values(pool, observed)],
         lacking: Vec::new(),
+        ima: Vec::new(),
     };
     let Some(reference) = expected.reference else { return nothing("none") };
     // They judge nothing for this node then.
@@ -297,6 +309,7 @@ fn judge_by_golden_sets(
         judged_by: outcome.label.to_owned(),
         findings: outcome.findings,
         lacking: outcome.lacking,
+        ima: outcome.ima,
     }
 }
 
@@ -327,6 +340,7 @@ fn conclude(
             reference_digest: *reference.digest(),
             counters: proven.boot.counters(),
             appraised_unix_s: context.now_unix_s,
+            tools: reference.matched_tools(&proven.claims),
         },
     })
 }

@@ -14,7 +14,7 @@ use proto::{
 
 use crate::{
     boot::{Boot, BootLog},
-    boot_log::{ProvenBootLog, quoted_boot_pcrs},
+    boot_log::{Later, ProvenBootLog, quoted_boot_pcrs},
     context::AppraisalContext,
     ima::{self, AnchoredImaList, BootPcrs, IMA_PCR, ImaEvidence, ImaPolicy, ImaState, Judgements},
     pcr::AttestedPcrs,
@@ -54,10 +54,15 @@ impl BootLogs {
         let Some(firmware) = evidence.log(LogKind::Uefi) else {
             return Ok(without(BootLog::Absent));
         };
-        let continued = PcrSet::from_iter([context.tool_pcr, IMA_PCR]);
         let systemd = evidence.log(LogKind::Systemd);
-        let kept = context.every_log_pcr();
-        match ProvenBootLog::read(firmware, systemd, pcrs, required, kept, continued) {
+        let later = Later {
+            systemd: None,
+            continued: PcrSet::from_iter([context.tool_pcr, IMA_PCR]),
+            kept: context.every_log_pcr(),
+            // What is staged has no say in it: facts in another bank would be none to the rules in force.
+            facts_bank: context.in_force.reference.and_then(ReferenceValues::facts_bank),
+        };
+        match ProvenBootLog::read(firmware, systemd, pcrs, required, later) {
             Ok(reading) => Ok(Self {
                 tool_pcr_start: reading.start_of(context.tool_pcr).map(<[Digest]>::to_vec),
                 boot_pcrs: reading.boot_pcrs,

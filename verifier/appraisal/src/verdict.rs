@@ -142,14 +142,32 @@ pub struct Grant {
     pub node_key: Public,
     /// SHA-256 of the recorded case.
     pub case_digest: Digest,
-    /// Name and version of the golden set.
+    /// What of the reference values was met: `linux@3#kernel-6.1 + platform@2`.
     pub policy_version: String,
-    /// SHA-256 of the golden set's document.
+    /// [`crate::policy::ReferenceValues::digest`]: over every document that they are made of.
     pub reference_digest: Digest,
     /// The boot's counters.
     pub counters: Counters,
     /// When the appraisal was made.
     pub appraised_unix_s: i64,
+    /// Tools of the node that the golden sets in force name, with the digests that they accept; by name.
+    pub tools: Vec<MatchedTool>,
+}
+
+/// A tool that was measured with a digest that a golden set in force accepts under its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatchedTool {
+    /// Name.
+    pub name: String,
+    /// What was measured, and is accepted.
+    pub digest: Digest,
+    /// As the golden set has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// As the golden set has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purl: Option<String>,
 }
 
 impl Admission {

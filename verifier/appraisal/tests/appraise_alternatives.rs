@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use appraisal::{
     Appraisal, StagedOutcome,
     context::{Expected, Signer},
-    policy::{GoldenSet, Manifests, ReferenceValues, Unresolved},
+    policy::{GoldenSet, Manifests, ReferenceValues, Unresolved, site::SitePolicy},
     verdict::Verdict,
 };
 use proptest::prelude::*;
@@ -127,6 +127,76 @@ fn parts_are_met_in_one_of_their_active_versions() {
     assert_eq!(codes(&judge(None, None))[0].0, ReasonCode::PolicyNoReferenceValues);
 }
 
+/// A policy of these rules.
+fn policy(rules: &[(&str, &str)]) -> SitePolicy {
+    let rules: String = rules
+        .iter()
+        .map(|(name, expr)| {
+            format!("[[rule]]\nname = {name:?}\nmessage = \"m\"\nexpr = '{expr}'\n")
+        })
+        .collect();
+    let text = format!("schema = \"assay.policy/v1\"\nname = \"p\"\nversion = 1\n{rules}");
+    SitePolicy::parse(&text).expect("a policy")
+}
+
+/// Who lacks evidence for a golden set is not held to rules for what only that evidence brings.
+#[test]
+fn rules_over_what_was_not_asked_for_are_left_open() {
+    let mut site = Site::new();
+    let honest = site.golden_text(&[(HashAlg::Sha256, site::set(&site::PCRS))]);
+    let other = format!(
+        "[[pcr]]\nbank = \"sha384\"\nindex = 13\naccept = [{{ value = \"{}\" }}]\n",
+        "5a".repeat(48)
+    );
+    site.golden = Some(site::golden(&(honest + &other)));
+    let lacking = |site: &mut Site, rules: &[(&str, &str)]| {
+        site.policies = vec![Arc::new(policy(rules))];
+        let appraisal = site.judge(&site::evidence(&site.answer()), site.activating());
+        let found: Vec<_> =
+            appraisal.lacking.iter().map(|finding| finding.subject.clone()).collect();
+        let denied = site::denied(appraisal);
+        assert_eq!(denied.findings().count(), 1 + rules.len(), "{denied:?}");
+        found
+    };
+    let pcr = "PCR 13 (sha384)";
+    let open = [
+        ("a", "boot.secure_boot"),
+        ("b", "pcrs.sha384[\"13\"] == \"00\""),
+        ("c", "boot.debug_mode || node.pool == \"lab\""),
+        ("d", "has(pcrs.sha384)"),
+    ];
+    assert_eq!(lacking(&mut site, &open), [pcr]);
+    // No evidence changes these.
+    let stands = [
+        ("e", "tpm.model == \"x\""),
+        ("f", "node.pool == \"lab\""),
+        ("g", "has(tpm.model)"),
+        ("h", "ima.violations == 0"),
+    ];
+    let told = [pcr, "rule p/e", "rule p/h", "rule p/f", "rule p/g"];
+    assert_eq!(lacking(&mut site, &stands), told);
+}
+
+/// A part may demand nothing: it is met by everybody, and takes no rule of the set away.
+#[test]
+fn a_part_without_rules_demands_nothing() {
+    let linux = |value: &str| {
+        set(&(pool_head("linux", 1, "include = [\"tools\"]") + &rule("pcr", 4, &[value])))
+    };
+    let tools = set(&head("tools", 1, ""));
+    assert_eq!(tools.pool(), None);
+    assert!(is_admitted(&[&linux(&good(4)), &tools]));
+    assert!(!is_admitted(&[&linux(BAD), &tools]));
+    // A set that leaves the PCRs to such a part lists none.
+    let nothing = set(&pool_head("linux", 1, "include = [\"tools\"]"));
+    let (values, unresolved) = resolve(&[&nothing, &tools]);
+    assert!(values.is_none());
+    assert_eq!(
+        unresolved[0].what,
+        "one of its alternatives lists no PCR: everything would be accepted"
+    );
+}
+
 #[test]
 fn what_cannot_be_meant_is_refused() {
     let pcr = rule("pcr", 0, &[BAD]);
@@ -158,6 +228,12 @@ fn what_cannot_be_meant_is_refused() {
         ),
         (
             pool_head("linux", 1, "") + &pcr + "[boot]\ncommand_lines = [{ pattern = \"ro *\" }]\n",
+            "boot.command_lines[0].pattern",
+        ),
+        (
+            pool_head("linux", 1, "")
+                + &pcr
+                + "[boot]\ncommand_lines = [{ pattern = \"ro in*=/dev/vda\" }]\n",
             "boot.command_lines[0].pattern",
         ),
     ] {

@@ -386,6 +386,11 @@ fn every_problem_of_a_golden_set_is_named_where_it_is() {
             "tpm.firmware_floor.\"x\"",
             "16 hex",
         ),
+        (
+            add("[tpm]\nfirmware_floor = { x = \"+000000000000007\" }\n"),
+            "tpm.firmware_floor.\"x\"",
+            "16 hex",
+        ),
         (tool(""), "tool[0].accept", "empty"),
         (tool(&sha384), "tool[0].accept[0].digest", "sha256"),
         (tool("{ digest = \"sha256:22\" }"), "line 11, column 22", "32 bytes"),

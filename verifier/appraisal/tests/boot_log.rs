@@ -188,6 +188,59 @@ fn every_quoted_bank_must_be_led_to() {
     assert_eq!(refusal(&bytes, &values, required()), expected);
 }
 
+/// The order of the values decides nothing, and no bank is taken because it was named last.
+#[test]
+fn facts_are_in_the_bank_that_is_named_or_covers_most() {
+    let bytes = good();
+    let log = EventLog::parse(&bytes).expect("well-formed");
+    let both = || (good_values(), values_of(&bytes, HashAlg::Sha384, 3));
+    let (sha256, sha384) = both();
+    let bank = |values: &[PcrValue], facts_bank| {
+        let later = Later { facts_bank, ..Later::default() };
+        explain(&log, later, values, required()).expect("explained").facts().bank
+    };
+    let (ascending, descending) =
+        ([sha256.clone(), sha384.clone()].concat(), [sha384.clone(), sha256.clone()].concat());
+    for values in [&ascending, &descending] {
+        assert_eq!(bank(values, None), SHA256, "of equal ones the lowest");
+        assert_eq!(bank(values, Some(HashAlg::Sha384)), LogAlg::Sha384);
+        assert_eq!(bank(values, Some(HashAlg::Sha256)), SHA256);
+        assert_eq!(bank(values, Some(HashAlg::Sha512)), SHA256, "that was not quoted");
+    }
+    let most = [&sha256[..4], &sha384].concat();
+    assert_eq!(bank(&most, None), LogAlg::Sha384);
+    assert_eq!(bank(&most, Some(HashAlg::Sha256)), SHA256);
+}
+
+/// However many oddities stand before it, what is refused is.
+#[test]
+fn no_number_of_oddities_hides_what_is_refused() {
+    let flood = |log: &mut Log| {
+        for _ in 0..2_000 {
+            log.raw(0, EventType::NO_ACTION, &[(SHA256.tpm_id(), vec![1; 32])], b"nothing");
+        }
+    };
+    let mut missing = Log::new(&[SHA256]);
+    flood(&mut missing);
+    for pcr in 0..7 {
+        missing.separator(pcr);
+    }
+    missing.action(7, "an action");
+    let mut twice = Log::new(&[SHA256]);
+    flood(&mut twice);
+    for pcr in 0..8 {
+        twice.separator(pcr);
+    }
+    twice.separator(7);
+    for log in [missing, twice] {
+        let refused = Some(ReasonCode::EventLogSeparatorInvalid);
+        assert_eq!(refusal_of(&log.bytes, 0, pcrs(&[7])), refused);
+        assert_eq!(refusal_of(&log.bytes, 0, pcrs(&[6])), None);
+        let told = problems(&log.bytes);
+        assert!(told.len() < 1_100, "{}", told.len());
+    }
+}
+
 #[test]
 fn a_quoted_pcr_without_events_is_not_explained() {
     let mut values = good_values();

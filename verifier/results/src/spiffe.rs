@@ -51,11 +51,11 @@ impl SpiffeId {
         self.after("node")
     }
 
-    /// PERMIT of `spiffe://TD/pool/NAME/job/PERMIT`.
+    /// PERMIT of `spiffe://TD/pool/NAME/job/SYSTEM/PERMIT`.
     #[must_use]
     pub fn permit(&self) -> Option<&str> {
         let mut segments = self.segments().skip(2);
-        (self.pool().is_some() && segments.next() == Some("job")).then(|| segments.next())?
+        (self.pool().is_some() && segments.next() == Some("job")).then(|| segments.nth(1))?
     }
 
     fn after(&self, kind: &str) -> Option<&str> {
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn text_is_taken_as_it_stands_or_refused() {
         let id = |text: &str| text.parse::<SpiffeId>();
-        let job = id("spiffe://build.example/pool/release/job/p-1").expect("an ID");
+        let job = id("spiffe://build.example/pool/release/job/github/p-1").expect("an ID");
         assert_eq!((job.pool(), job.permit(), job.node()), (Some("release"), Some("p-1"), None));
         let node = id("spiffe://build.example/node/n1").expect("an ID");
         assert_eq!((node.pool(), node.permit(), node.node()), (None, None, Some("n1")));

@@ -1,7 +1,12 @@
 //! The chain from quote to artifact: good, and with every link broken.
 mod support;
 
-use results::{Code, admit::AdmitPolicy, statement::ClaimSource, statement::Verdict};
+use results::{
+    Code,
+    admit::{AdmitPolicy, Link},
+    statement::ClaimSource,
+    statement::Verdict,
+};
 use support::{
     Chain, Key, NOW, at,
     chain::{digest, id, policy},
@@ -21,10 +26,10 @@ fn a_good_chain_is_admitted_and_prints_as_a_tree() {
             "artifact sha256:{}
 └─ signed 2026-11-27T06:00:00Z by spiffe://build.example/pool/release
    │  job key sha256:{key}
-   └─ dispatched 2026-11-27T05:59:00Z by spiffe://build.example/results
+   └─ dispatched 2026-11-27T05:59:00Z by spiffe://build.example/verifier/results
       │  build sha256:{build}
       │  permit p-0001 until 2026-11-27T06:05:00Z
-      │  pool release, system github-actions
+      │  pool release, system github
       │  commit 5ba93c9db0cff93f52b521d7420e43f6eda2784f
       │  repository acme/app (platform-token)
       │  runner_name n1 (environment)
@@ -32,7 +37,7 @@ fn a_good_chain_is_admitted_and_prints_as_a_tree() {
       │  tool gcc 12.2.0-14 sha256:{}
       │  tool make 4.3-4.1 sha256:{}
       └─ node spiffe://build.example/node/n1 passed 2026-11-27T05:58:00Z
-         │  stated 2026-11-27T05:58:00Z by spiffe://build.example/results
+         │  stated 2026-11-27T05:58:00Z by spiffe://build.example/verifier/results
          │  policy https://build.example/golden/release sha256:{}
          │  levels ASSAY_BOOT_VERIFIED, ASSAY_TOOLS_VERIFIED
          ├─ quote sha256:{}
@@ -47,6 +52,55 @@ fn a_good_chain_is_admitted_and_prints_as_a_tree() {
         )
     );
     assert_eq!(admitted.node(), &id("spiffe://build.example/node/n1"));
+}
+
+#[test]
+fn every_broken_link_is_in_the_tree_and_what_rests_on_it_is_not_known() {
+    let chain = Chain::new();
+    let whole = chain.examine().expect("looked at");
+    assert!(whole.broken().is_empty());
+    assert!(Link::ALL.into_iter().all(|link| !whole.is_unknown(link)));
+    assert!(whole.to_string().ends_with("            └─ policy: good\n"), "{whole}");
+    let mut chain = Chain::new();
+    chain.dispatch.pool = "nightly".to_owned();
+    chain.vsa.quote = digest("another quote");
+    chain.dispatch.tools.clear();
+    let examined = chain.examine().expect("looked at");
+    let codes: Vec<_> = examined.broken().iter().map(|(at, why)| (*at, why.code())).collect();
+    assert_eq!(
+        codes,
+        [
+            (Link::Permit, Code::AdmitPoolMismatch),
+            (Link::Tpm, Code::AdmitQuoteMismatch),
+            (Link::Policy, Code::AdmitPoolNotAccepted),
+            (Link::Policy, Code::AdmitToolMissing),
+            (Link::Policy, Code::AdmitToolMissing),
+        ]
+    );
+    let shown = examined.to_string();
+    let lines: Vec<_> = shown.lines().filter(|line| line.contains('└')).map(str::trim).collect();
+    assert_eq!(
+        lines,
+        [
+            "└─ artifact ← job: good",
+            "└─ job ← permit: BROKEN",
+            "└─ permit ← node: good",
+            "└─ node ← TPM: BROKEN",
+            "└─ policy: BROKEN",
+        ]
+    );
+    assert!(shown.contains("ADMIT_QUOTE_MISMATCH: vsa\n"), "{shown}");
+    // What admission says is the first of them.
+    assert_eq!(examined.admitted().expect_err("refused").code(), Code::AdmitPoolMismatch);
+    let mut chain = Chain::new();
+    // Statements of a stranger: nothing that they say is looked at.
+    chain.results_leaf.uris = vec![JOB_ID.to_owned()];
+    let examined = chain.examine().expect("looked at");
+    assert!(!examined.is_unknown(Link::Job));
+    let unknown = [Link::Permit, Link::Node, Link::Tpm, Link::Policy];
+    assert!(unknown.into_iter().all(|link| examined.is_unknown(link)), "{examined}");
+    assert!(examined.to_string().contains("└─ policy: not known"), "{examined}");
+    assert_eq!(examined.broken().len(), 2, "{examined}");
 }
 
 #[test]
@@ -71,7 +125,7 @@ fn each_broken_link_is_named() {
         ),
         (
             "another permit than the leaf's",
-            |chain| name_job(chain, "spiffe://build.example/pool/release/job/p-0002"),
+            |chain| name_job(chain, "spiffe://build.example/pool/release/job/github/p-0002"),
             Code::AdmitPermitMismatch,
             "dispatch",
         ),
@@ -173,7 +227,7 @@ fn the_limits_of_each_link_are_admitted() {
     type Change = fn(&mut Chain);
     let rows: [(&str, Change); 5] = [
         ("the leaf's own permit", |chain| {
-            name_job(chain, "spiffe://build.example/pool/release/job/p-0001");
+            name_job(chain, "spiffe://build.example/pool/release/job/github/p-0001");
         }),
         ("a leaf that names no pool", |chain| name_job(chain, "spiffe://build.example/signer")),
         ("verified as it was dispatched", |chain| chain.vsa.time_verified = at(NOW - 60)),
@@ -332,10 +386,10 @@ fn a_policy_that_accepts_nothing_or_too_much_is_none() {
 fn a_policy_is_written_as_toml() {
     let text = r#"
 job_identities = ["spiffe://build.example/pool/release"]
-results_identities = ["spiffe://build.example/results"]
+results_identities = ["spiffe://build.example/verifier/results"]
 pools = ["release"]
 max_vsa_age_s = 300
-systems = ["github-actions"]
+systems = ["github"]
 repositories = ["acme/app"]
 workflows = ["release.yml@refs/heads/main"]
 platform_claims = ["repository", "workflow"]

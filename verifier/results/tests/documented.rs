@@ -18,6 +18,21 @@ fn every_code_is_documented() {
     assert_eq!(documented, expected, "the table should be:\n{}", expected.join("\n"));
 }
 
+/// The example that is explained line by line.
+#[test]
+fn the_example_of_a_policy_can_be_used() {
+    let text = include_str!("../../../docs/examples/admit/release.toml");
+    let policy: AdmitPolicy = toml::from_str(text).expect("a policy");
+    assert_eq!(policy.check(), Ok(()));
+    // It shows every field that there is.
+    let serde_json::Value::Object(fields) = serde_json::to_value(&policy).expect("JSON") else {
+        panic!("an object");
+    };
+    assert_eq!(fields.len(), 10, "{fields:?}");
+    let unknown = text.replace("levels =", "level =");
+    assert!(toml::from_str::<AdmitPolicy>(&unknown).is_err(), "a field that is not known");
+}
+
 #[test]
 fn the_examples_are_real() {
     let vsa = vsa();

@@ -62,7 +62,7 @@ fn good(chain: &Chain) -> [Case; 3] {
 }
 
 /// Bytes whose digest is the build identifier.
-const JOB_CLAIMS: &[u8] = br#"{"claims":{"repository":{"source":"platform-token","value":"acme/app"},"run_id":{"source":"platform-token","value":"7"},"runner_name":{"source":"environment","value":"n1"},"workflow":{"source":"platform-token","value":"release.yml@refs/heads/main"}},"system":"github-actions"}"#;
+const JOB_CLAIMS: &[u8] = br#"{"claims":{"repository":{"source":"platform-token","value":"acme/app"},"run_id":{"source":"platform-token","value":"7"},"runner_name":{"source":"environment","value":"n1"},"workflow":{"source":"platform-token","value":"release.yml@refs/heads/main"}},"system":"github"}"#;
 
 /// Changes of the good cases.
 fn bad(chain: &Chain) -> Vec<Case> {

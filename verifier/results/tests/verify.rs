@@ -173,6 +173,30 @@ fn a_leaf_is_for_signing() {
 }
 
 #[test]
+fn another_key_than_on_p256_is_refused_by_name() {
+    use aws_lc_rs::{
+        encoding::{AsDer, PublicKeyX509Der},
+        signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
+    };
+    let chain = Chain::new();
+    let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).expect("a key");
+    let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("DER");
+    let leaf = chain.world.issuing.leaf_of(spki.as_ref(), &Leaf::default());
+    let bundle = chain.world.bundle(&leaf, chain.job_bundle().content().clone(), NOW);
+    let refusal = artifact(&bundle, &chain.world.trusted_root(), &[id(JOB_ID)]);
+    assert_eq!(refusal.expect_err("refused").code(), Code::KeyUnsupported);
+}
+
+#[test]
+fn a_leaf_has_no_extension_twice() {
+    let chain = Chain::new();
+    let leaf = Leaf { repeats_names: true, ..Leaf::default() };
+    let leaf = chain.world.issuing.leaf(&chain.job_key, &leaf);
+    let refusal = Bundle::new(&leaf, Vec::new(), chain.job_bundle().content().clone());
+    assert_eq!(refusal.expect_err("refused").code(), Code::Malformed);
+}
+
+#[test]
 fn a_leaf_counts_at_the_stamped_instant() {
     for when in [NOW - 600, NOW, NOW + 600] {
         let chain = Chain { signed_at: when, ..Chain::new() };
@@ -191,7 +215,10 @@ fn a_leaf_counts_at_the_stamped_instant() {
         // Even while the leaf is valid.
         let stamped = bundle.prove_time(&root, at(NOW + 600)).expect("a time");
         let refusal = stamped.verify_artifact(&Sha256Digest::of(ARTIFACT), &trust);
-        assert_eq!(refusal.expect_err("refused").code(), Code::CertificateNotValidThen, "{when}");
+        let refusal = refusal.expect_err("refused");
+        assert_eq!(refusal.code(), Code::CertificateNotValidThen, "{when}");
+        // In words, and before any authority is asked.
+        assert_eq!(refusal.observed(), "valid 2026-11-27T05:50:00Z to 2026-11-27T06:10:00Z");
     }
 }
 

@@ -21,6 +21,12 @@ pub(super) fn revoked(node: &str) -> Denial {
         .into()
 }
 
+/// The denial of a job whose token gave another job a permit.
+pub(super) fn token_used() -> Denial {
+    let (expected, observed) = ("a token that gave no permit yet", "one that did");
+    Finding::new(ReasonCode::PlatformTokenReplayed, "the job's token", expected, observed).into()
+}
+
 /// Reason codes of a denial, as they are recorded: sorted, each once.
 pub(super) fn codes(denial: &Denial) -> Vec<String> {
     let mut codes: Vec<String> =

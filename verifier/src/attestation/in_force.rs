@@ -10,6 +10,7 @@ use appraisal::{
     policy::{GoldenSet, Manifests},
 };
 use arc_swap::ArcSwap;
+use platform::Platforms;
 use proto::{
     binding::VerifierId,
     digest::{Digest, PcrIndex, PcrSelection},
@@ -24,7 +25,10 @@ use crate::{
     documents::Rings,
     endorsements::{EkRules, EndorsementSet},
     expectations::{self, Compiled, Expectations},
+    jwt_key::JwtKey,
     objects::StoredObject,
+    results_files::ResultFiles,
+    results_service::ResultsSigner,
     service::status::chain,
     store::{DocumentKind, Seen, Store},
 };
@@ -65,6 +69,19 @@ pub struct Issuers {
     pub jobs: Issuer,
 }
 
+/// What jobs are given and held against.
+#[derive(Debug)]
+pub struct ForJobs {
+    /// Issuers of their tokens.
+    pub platforms: Platforms,
+    /// Signs their JWT-SVIDs.
+    pub jwt_key: JwtKey,
+    /// Signs what is said of them and their nodes.
+    pub results: Arc<ResultsSigner>,
+    /// Where that is kept.
+    pub result_files: ResultFiles,
+}
+
 /// The endorsement set in force, with its stored object.
 #[derive(Debug)]
 pub struct Endorsements {
@@ -85,6 +102,7 @@ impl Verifier {
         store: Store,
         clock: Arc<dyn Clock>,
         issuers: Issuers,
+        for_jobs: ForJobs,
         trust_bundle: Vec<Vec<u8>>,
     ) -> Result<Self, AttestError> {
         let last = store.last_decided().await?;
@@ -98,6 +116,7 @@ impl Verifier {
             clock,
             issuers: ArcSwap::from_pointee(issuers),
             trust_bundle: ArcSwap::from_pointee(trust_bundle),
+            for_jobs,
             endorsements: ArcSwap::from_pointee(Endorsements { set, object, seen }),
             expectations: ArcSwap::default(),
             manifests: ArcSwap::default(),
@@ -380,9 +399,18 @@ mod tests {
         let settings = verifier.settings().clone();
         let dir = crate::ca::tests::created(&folder.path().join("ca2"), 1_800_000_000);
         let issuers = super::super::testing::issuers(&dir);
+        let for_jobs = super::super::testing::for_jobs(&dir, &folder.path().join("ca2"));
         let clock = Arc::new(crate::clock::FixedClock::at(testing::NOW));
-        let opened =
-            Verifier::open(settings, EkRules::default(), store, clock, issuers, Vec::new()).await;
+        let opened = Verifier::open(
+            settings,
+            EkRules::default(),
+            store,
+            clock,
+            issuers,
+            for_jobs,
+            Vec::new(),
+        )
+        .await;
         assert!(matches!(opened, Err(AttestError::PolicyUnusable { .. })), "{opened:?}");
     }
 }

@@ -7,12 +7,17 @@ use proto::{
     digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
 };
 
-use super::{Issuers, Settings, Verifier};
+use platform::Platforms;
+
+use super::{ForJobs, Issuers, Settings, Verifier};
 use crate::{
     ca::{CaDir, CaRole, tests as ca},
     clock::FixedClock,
     config::Jobs,
     endorsements::EkRules,
+    jwt_key::JwtKey,
+    results_files::ResultFiles,
+    results_service::ResultsSigner,
     store::{Store, testing},
 };
 
@@ -44,9 +49,30 @@ pub(crate) async fn verifier_after(
     let dir = ca::created(folder, u64::try_from(now).expect("after 1970"));
     let issuers = issuers(&dir);
     let clock = Arc::new(FixedClock::at(now));
-    let opened =
-        Verifier::open(settings, EkRules::default(), store, clock, issuers, Vec::new()).await;
+    let opened = Verifier::open(
+        settings,
+        EkRules::default(),
+        store,
+        clock,
+        issuers,
+        for_jobs(&dir, folder),
+        Vec::new(),
+    )
+    .await;
     Arc::new(opened.expect("a verifier"))
+}
+
+/// A key of its own, and no platform.
+pub(crate) fn for_jobs(dir: &CaDir, folder: &Path) -> ForJobs {
+    let issuer = dir.issuer(CaRole::Results).expect("an issuer");
+    let clock = Arc::new(FixedClock::at(testing::NOW));
+    let results = ResultsSigner::new(issuer, dir.trust_domain().clone(), clock);
+    ForJobs {
+        platforms: Platforms::default(),
+        jwt_key: JwtKey::open(folder).expect("a key"),
+        results: Arc::new(results.expect("a signer")),
+        result_files: ResultFiles::open(folder).expect("a folder"),
+    }
 }
 
 pub(crate) fn issuers(dir: &CaDir) -> Issuers {

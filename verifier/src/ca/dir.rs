@@ -32,6 +32,7 @@ use super::{
     sign,
 };
 
+mod chains;
 mod change;
 
 /// One thing that creating the CA did or found done.

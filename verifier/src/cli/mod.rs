@@ -4,6 +4,7 @@
 //! administration service; `client` has the connection.
 
 mod admins;
+mod admit;
 mod ca;
 mod client;
 mod clock;
@@ -19,6 +20,7 @@ mod keys;
 mod nodes;
 mod output;
 mod policy;
+mod results;
 mod roots;
 mod serve;
 mod upkeep;
@@ -158,6 +160,9 @@ enum Command {
     #[command(subcommand)]
     Decisions(decisions::DecisionsCommand),
     Replay(decisions::ReplayArgs),
+    Admit(admit::AdmitArgs),
+    #[command(subcommand)]
+    Results(results::ResultsCommand),
     #[command(subcommand)]
     Audit(decisions::AuditCommand),
     Backup(upkeep::BackupArgs),
@@ -264,6 +269,8 @@ fn dispatch(global: &Global, command: Command) -> Done {
         Command::Ca(command) => ca::run(global, command),
         Command::Decisions(command) => decisions::run(global, command),
         Command::Replay(args) => decisions::run_replay(global, args),
+        Command::Admit(args) => admit::run(global, &args),
+        Command::Results(command) => results::run(global, command),
         Command::Audit(command) => decisions::run_audit(global, command),
         Command::Backup(args) => upkeep::run_backup(global, args),
         Command::Restore(args) => upkeep::run_restore(global, args),

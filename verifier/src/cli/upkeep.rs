@@ -13,6 +13,8 @@ use crate::{
     ca::files::{self, MODE_PUBLIC, MODE_SECRET, MODE_SECRET_DIR},
     clock::SystemClock,
     config::{Config, check_config},
+    init::RING_FILE,
+    jwt_key::JWT_KEY_FILE,
     run::{STORE_FOLDER, open_store, retention},
     store::By,
 };
@@ -94,15 +96,19 @@ pub(super) fn run_backup(global: &Global, args: BackupArgs) -> Done {
 }
 
 /// Files of the CA under the state directory and their folders there.
-const PLACES: [(&str, &str); 8] = [
+const PLACES: [(&str, &str); 12] = [
     ("root.pem", "ca"),
     ("root.key", "ca"),
     ("nodes.pem", "ca"),
     ("admins.pem", "ca"),
     ("servers.pem", "ca"),
+    ("jobs.pem", "ca"),
+    ("results.pem", "ca"),
     ("server.pem", "tls"),
     ("bundle.pem", ""),
     ("fleet-id", ""),
+    (JWT_KEY_FILE, ""),
+    (RING_FILE, ""),
 ];
 
 fn key_files(global: &Global) -> Result<Vec<PathBuf>, Failure> {
@@ -190,7 +196,7 @@ fn place_keys(state: &Path, keys: &Path) -> Result<Vec<(PathBuf, bool)>, Failure
             files::make_dir(&folder, MODE_SECRET_DIR)?;
         }
         // What relying parties read; everything else holds private keys or stands beside them.
-        let public = ["root.pem", "bundle.pem", "fleet-id"].contains(&name.as_str());
+        let public = ["root.pem", "bundle.pem", "fleet-id", RING_FILE].contains(&name.as_str());
         let mode = if public { MODE_PUBLIC } else { MODE_SECRET };
         let content = files::read_secret(&entry.path())?;
         let target = folder.join(&name);

@@ -4,7 +4,9 @@ use proto::{evidence::EvidenceError, reason::ReasonCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{attestation::AttestError, ca::CaError, store::StoreError};
+use crate::{
+    attestation::AttestError, ca::CaError, results_service::ResultsError, store::StoreError,
+};
 
 /// `domain` of every `google.rpc.ErrorInfo` that the verifier sends.
 pub const ERROR_DOMAIN: &str = "assay";
@@ -57,16 +59,17 @@ pub fn attest(error: &AttestError) -> Status {
             ReasonCode::ServiceBusy,
             "what the verifier judges by was changed meanwhile; come again",
         ),
-        AttestError::TokenUsed => with_reason(
-            Code::FailedPrecondition,
-            ReasonCode::PermitRequestReplayed,
-            error.to_string(),
-        ),
         AttestError::TooManyLogs { .. } => {
             with_reason(Code::ResourceExhausted, ReasonCode::ServiceBusy, error.to_string())
         }
         _ => incident(Code::Unavailable, ReasonCode::ServiceUnavailable, error),
     }
+}
+
+/// Nothing could be signed.
+#[must_use]
+pub fn results(error: &ResultsError) -> Status {
+    incident(Code::Unavailable, ReasonCode::ServiceUnavailable, error)
 }
 
 /// Logs the whole chain of an error under an identifier and tells the caller only that.

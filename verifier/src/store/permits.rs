@@ -33,6 +33,9 @@ pub struct NewPermit {
     /// What the job was taken for: canonical JSON.
     #[serde(serialize_with = "text")]
     pub claims: Vec<u8>,
+    /// What of its node it rests on: JSON, opaque here.
+    #[serde(serialize_with = "text")]
+    pub basis: Vec<u8>,
     /// Issuer and identifier of the CI system's token.
     pub token_id: Option<String>,
     /// After this second it cannot be redeemed.
@@ -90,6 +93,7 @@ fn decode(found: &SqliteRow) -> Result<Permit, StoreError> {
             ak_name: row::get(found, "ak_name")?,
             job_key: row::get(found, "job_key")?,
             claims: row::get(found, "claims")?,
+            basis: row::get(found, "basis")?,
             token_id: row::get(found, "token_id")?,
             redeem_by: row::get(found, "redeem_by")?,
             ends_at: row::get(found, "ends_at")?,
@@ -127,7 +131,7 @@ pub(super) async fn body_of(
 pub(super) fn push(sql: &mut QueryBuilder<Sqlite>, new: &NewPermit, decision_id: &str, at: i64) {
     sql.push(
         "; INSERT INTO permits (id, secret_sha256, decision_id, node, pool, ak_name, job_key, \
-         claims, token_id, issued_at, redeem_by, ends_at, state, sequence) VALUES (",
+         claims, basis, token_id, issued_at, redeem_by, ends_at, state, sequence) VALUES (",
     );
     sql.separated(", ")
         .push_bind(&new.id)
@@ -138,6 +142,7 @@ pub(super) fn push(sql: &mut QueryBuilder<Sqlite>, new: &NewPermit, decision_id:
         .push_bind(&new.ak_name)
         .push_bind(&new.job_key)
         .push_bind(&new.claims)
+        .push_bind(&new.basis)
         .push_bind(&new.token_id)
         .push_bind(at)
         .push_bind(new.redeem_by)

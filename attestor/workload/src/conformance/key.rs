@@ -24,12 +24,12 @@ pub(super) fn check(pkcs8: &[u8], public_key_der: &[u8]) -> Result<(), Nonconfor
     if own == public_key_der { Ok(()) } else { Err(Nonconformity::SvidKeyMismatch) }
 }
 
-/// One SEQUENCE that begins with a version of 0 or 1 and an algorithm: libraries also take keys of
+/// One SEQUENCE that begins with the version of RFC 5208 and an algorithm: libraries also take keys of
 /// other forms, which a client may not.
 fn is_pkcs8(der: &[u8]) -> bool {
     let Some((all, rest)) = first_sequence(der) else { return false };
     let Some(inner) = content(all) else { return false };
-    let is_versioned = matches!(inner.get(..3), Some([0x02, 0x01, 0 | 1]));
+    let is_versioned = matches!(inner.get(..3), Some([0x02, 0x01, 0]));
     rest.is_empty() && is_versioned && inner.get(3) == Some(&0x30)
 }
 

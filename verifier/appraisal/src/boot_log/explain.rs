@@ -1,7 +1,7 @@
 //! A log against quoted PCR values.
 
 use proto::{
-    digest::{PcrIndex, PcrSet},
+    digest::{HashAlg, PcrIndex, PcrSet},
     eventlog::{EventLog, EventType, LogAlg, LogDigest, systemd::SystemdRecord},
     evidence::PcrValue,
     reason::ReasonCode,
@@ -37,6 +37,8 @@ pub struct Later<'a> {
     pub continued: PcrSet,
     /// PCRs beside the required ones that rules may read: what is odd in them is kept in whichever bank it was given.
     pub kept: PcrSet,
+    /// The bank whose digests rules name: facts are read in it, if it was given.
+    pub facts_bank: Option<HashAlg>,
 }
 
 /// A firmware log that explains quoted PCR values.
@@ -127,8 +129,8 @@ impl<'a> std::ops::Deref for AttestedBootLog<'a> {
 ///
 /// Every PCR in `required` must be given, in at least one bank, and be led to in every bank in which it is given, but
 /// for those that other logs continue. Facts are read from PCRs that are led to, also beyond the required ones, and
-/// from no other. The digests of one bank vouch for them: of the one that covers most of the required PCRs, the first
-/// of several. A PCR that was not given in that bank has no facts: nothing compared its digests there. What is
+/// from no other. The digests of one bank vouch for them: of [`Later::facts_bank`], else of the one that covers most of
+/// the required PCRs, the lowest of several. A PCR that was not given in that bank has no facts: nothing compared its digests there. What is
 /// odd in it is told all the same.
 ///
 /// Two things are known that a log may lack: the events that leave the firmware (PCR 5) and, without a log of
@@ -148,8 +150,10 @@ pub fn explain<'a>(
         .map(|value| (value.value.alg().into(), value.index, value.value.into()))
         .collect();
     let mut banks: Vec<LogAlg> = quoted.iter().map(|(alg, _, _)| *alg).collect();
+    banks.sort_unstable();
     banks.dedup();
-    let Some(bank) = bank_of_facts(&banks, &quoted, required) else {
+    let named = later.facts_bank.map(LogAlg::from).filter(|bank| banks.contains(bank));
+    let Some(bank) = named.or_else(|| bank_of_facts(&banks, &quoted, required)) else {
         return Err(deny(ReasonCode::EventLogBankMissing, "a quoted bank", "no PCR value".into()));
     };
     let mut replay = Replay::of(log, &banks)
@@ -232,7 +236,7 @@ pub(super) fn refuse_problems(problems: &[Problem], required: PcrSet) -> Result<
     Ok(())
 }
 
-/// The quoted bank with most of the required PCRs, the first of several; `None` where nothing was quoted.
+/// The quoted bank with most of the required PCRs, the lowest of several; `None` where nothing was quoted. `banks` ascend.
 fn bank_of_facts(
     banks: &[LogAlg],
     quoted: &[(LogAlg, PcrIndex, LogDigest)],

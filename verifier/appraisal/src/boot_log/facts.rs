@@ -59,8 +59,8 @@ pub struct BootFacts {
     pub dbr: Option<KeyDatabase>,
     /// Entries that authorised images (db), and shim's variables measured beside them.
     pub authorities: Vec<Authority>,
-    /// Events of PCR 7 and 12 that are not told by data that a digest covers: each may be a key, an authority or a
-    /// command line that somebody hides.
+    /// Events of PCR 7, 11 and 12 that are not told by data that a digest covers: each may be a key, an authority, a section
+    /// or a command line that somebody hides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<Untold>,
     /// shim's `SbatLevel`.

@@ -104,8 +104,8 @@ impl BootLogReading {
 impl ProvenBootLog {
     /// Reads whole logs against quoted values.
     ///
-    /// `required` are the PCRs that policy reads from logs, whatever a node is; `kept` those that some rules read;
-    /// `continued` those that other logs (tools, IMA) go on with.
+    /// `required` are the PCRs that policy reads from logs, whatever a node is. Of `later` this reads what is no log: the
+    /// PCRs that some rules read, those that other logs (tools, IMA) go on with, and the bank of the facts.
     ///
     /// # Errors
     /// Those of [`EventLog::parse`], [`systemd::parse`] and [`super::explain()`].
@@ -114,8 +114,7 @@ impl ProvenBootLog {
         systemd_log: Option<&LogSuffix>,
         pcrs: &AttestedPcrs,
         required: PcrSet,
-        kept: PcrSet,
-        continued: PcrSet,
+        later: Later<'_>,
     ) -> Result<BootLogReading, Denial> {
         let log = EventLog::parse(&firmware.bytes).map_err(|error| {
             deny("event log", error.code(), "a firmware event log", error.to_string())
@@ -124,7 +123,8 @@ impl ProvenBootLog {
             .map(|suffix| systemd::parse(whole_records(&suffix.bytes)))
             .transpose()
             .map_err(|error| deny("systemd's log", error.code(), "a log", error.to_string()))?;
-        let later = Later { systemd: records.as_deref(), continued, kept };
+        let continued = later.continued;
+        let later = Later { systemd: records.as_deref(), ..later };
         let attested = AttestedBootLog::verify(&log, later, pcrs, required)?;
         let explained: PcrSet =
             attested.explained().iter().filter(|pcr| !continued.contains(*pcr)).collect();

@@ -1,5 +1,7 @@
 //! Facts out of a replayed log.
 
+use std::collections::BTreeSet;
+
 use proto::{
     digest::{HashAlg, PcrSet},
     eventlog::{
@@ -24,7 +26,8 @@ use super::{
 
 /// Longest data of PCR 0 that becomes part of the facts.
 const MAX_FIRMWARE_INFO_BYTES: usize = 256;
-/// Problems that are told; a log of real firmware has a few.
+/// Problems that are told one by one; a log of real firmware has a few. Of further ones the first of each kind is told in
+/// each PCR: whoever edits the log can put any number of harmless ones before the one that counts.
 const MAX_PROBLEMS: usize = 1024;
 
 /// What was read from a log.
@@ -89,6 +92,7 @@ pub fn read(log: &EventLog<'_>, replay: &Replay<'_>, bank: LogAlg, trusted: PcrS
             quirks: Vec::new(),
             vouches: Vec::new(),
         },
+        told: BTreeSet::new(),
     };
     let mut seen = Vec::with_capacity(log.events().len());
     for event in log.events() {
@@ -130,6 +134,8 @@ pub fn read(log: &EventLog<'_>, replay: &Replay<'_>, bank: LogAlg, trusted: PcrS
 /// Gathers facts, problems and quirks.
 pub(super) struct Collector {
     pub(super) reading: Reading,
+    /// Kinds of problems that were told, by PCR.
+    told: BTreeSet<(ProblemCode, Option<u8>)>,
 }
 
 impl Collector {
@@ -144,7 +150,8 @@ impl Collector {
     }
 
     pub(super) fn push(&mut self, problem: Problem) {
-        if self.reading.problems.len() < MAX_PROBLEMS {
+        let is_first = self.told.insert((problem.code, problem.pcr));
+        if is_first || self.reading.problems.len() < MAX_PROBLEMS {
             self.reading.problems.push(problem);
         }
     }

@@ -1,7 +1,7 @@
 //! The policy step: every finding, sorted.
 
 use proto::{
-    digest::{HashAlg, PcrIndex},
+    digest::{Digest, HashAlg, PcrIndex},
     reason::ReasonCode,
     tool_log::{EntryKind, ToolMeasurement, ToolState, path_text},
 };
@@ -35,6 +35,8 @@ pub(crate) struct Outcome<'r> {
     /// Findings against the nearest of the alternatives that nothing stands against but what the evidence lacks; empty
     /// where there is none, or one accepts the node. It need not be the alternative above.
     pub(crate) lacking: Vec<Finding>,
+    /// The policies by which [`Self::label`] judges the kernel's list.
+    pub(crate) ima: Vec<Digest>,
 }
 
 /// Judges a node by every alternative of its pool.
@@ -56,8 +58,7 @@ pub(crate) fn decide<'r>(node: Judged<'_>, reference: &'r ReferenceValues) -> Ou
             findings.extend_from_slice(known.get_or_insert_with(|| by_rules(node, rules)));
         }
         if findings.is_empty() {
-            let label = &alternative.label;
-            return Outcome { label, findings, lacking: Vec::new() };
+            return Outcome::of(reference, alternative, findings);
         }
         let is_nearer = |known: &Option<Vec<Finding>>| {
             known.as_ref().is_none_or(|best| findings.len() < best.len())
@@ -66,8 +67,7 @@ pub(crate) fn decide<'r>(node: Judged<'_>, reference: &'r ReferenceValues) -> Ou
             lacking = Some(findings.clone());
         }
         if nearest.as_ref().is_none_or(|best| findings.len() < best.findings.len()) {
-            let label = &alternative.label;
-            nearest = Some(Outcome { label, findings, lacking: Vec::new() });
+            nearest = Some(Outcome::of(reference, alternative, findings));
         }
     }
     if let Some(nearest) = &mut nearest {
@@ -83,7 +83,20 @@ pub(crate) fn decide<'r>(node: Judged<'_>, reference: &'r ReferenceValues) -> Ou
             "none",
         )],
         lacking: Vec::new(),
+        ima: Vec::new(),
     })
+}
+
+impl<'r> Outcome<'r> {
+    fn of(
+        reference: &ReferenceValues,
+        alternative: &'r Alternative,
+        findings: Vec<Finding>,
+    ) -> Self {
+        let policies = reference.rules_of(alternative).filter_map(|rules| rules.ima.as_ref());
+        let ima = policies.map(|policy| *policy.digest()).collect();
+        Self { label: &alternative.label, findings, lacking: Vec::new(), ima }
+    }
 }
 
 fn by_rules(node: Judged<'_>, rules: &Rules) -> Vec<Finding> {

@@ -206,7 +206,7 @@ impl TpmRules {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PcrRule {
-    /// `sha256` or `sha384`.
+    /// `sha256`, `sha384` or `sha512`.
     #[cfg_attr(feature = "schema", schemars(with = "crate::policy::json_schema::Bank"))]
     pub bank: HashAlg,
     /// 0–23, but none that a running system can reset (16, 23), nor 10 (IMA), nor the tool PCR.

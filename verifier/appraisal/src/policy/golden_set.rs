@@ -210,14 +210,15 @@ fn head(document: &GoldenDocument, problems: &mut Vec<GoldenProblem>) {
     }
 }
 
-fn name(at: &str, name: &str, problems: &mut Vec<GoldenProblem>) {
+/// Says what is wrong with the name of a document, a group or a rule.
+pub(super) fn name(at: &str, name: &str, problems: &mut Vec<GoldenProblem>) {
     if !is_name(name) {
         let what = format!("{name:?}: lower-case letters, digits, '-', '_' and '.', at most 63");
         problems.push(problem(at, what));
     }
 }
 
-pub(super) fn is_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
         && !name.starts_with('.')

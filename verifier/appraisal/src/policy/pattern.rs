@@ -2,7 +2,8 @@
 //!
 //! `*` stands for any run of characters that belong to one word whatever reads the line: visible ASCII, but no quote;
 //! also for none. Everything else stands for itself. So `root=UUID=* ro quiet` accepts any root file system and no
-//! further word.
+//! further word. It stands in the value of an option alone: in a name, or where a word has no value, it would accept other
+//! options, `in*` for one `init=/bin/sh`.
 //!
 //! # Source
 //! Linux `next_arg()` ends a word at any byte that `isspace()` says is one, of Latin-1 too, and lets a quote run over
@@ -38,11 +39,15 @@ impl Pattern {
         if wildcards > MAX_WILDCARDS {
             return Err(format!("{wildcards} wildcards, at most {MAX_WILDCARDS}"));
         }
-        // A word of wildcards alone would accept any word, `init=/bin/sh` among them.
-        if text.split(' ').any(|word| word == "*") {
-            return Err(
-                "a word of `*` alone accepts any word: name the option, as in `root=*`".to_owned()
-            );
+        // A word of wildcards alone would accept any word, `init=/bin/sh` among them; one in a name as many as begin or
+        // end like it.
+        for word in text.split(' ') {
+            let name = word.split_once('=').map_or(word, |(name, _)| name);
+            if name.contains('*') || (name.is_empty() && word.contains('*')) {
+                return Err(format!(
+                    "{word:?} accepts other options: `*` stands in a value, as in `root=*`"
+                ));
+            }
         }
         Ok(Self { text: text.to_owned() })
     }
@@ -115,7 +120,6 @@ mod tests {
             ("a=*b*c d", "a=xbyc cd", false),
             ("a=*bc", "a=bbbc", true),
             ("a=*", "b=", false),
-            ("*=on", "quiet=on", true),
             // What the kernel takes for the end of a word, or for the begin of a longer one.
             ("root=UUID=* ro quiet", "root=UUID=1\tinit=/bin/sh ro quiet", false),
             ("root=* ro lockdown=integrity", "root=UUID=1\n ro lockdown=integrity", false),
@@ -133,9 +137,39 @@ mod tests {
 
     #[test]
     fn a_pattern_that_accepts_any_word_is_refused() {
-        for text in ["", "*", "ro * quiet", "a=**", "plain", "a=*\n", "a=* b=\"c\"", "a=* \u{e0}"] {
-            assert!(Pattern::compile(text).is_err(), "{text:?}");
+        for (text, what) in [
+            ("", "0 bytes"),
+            ("a=**", "two wildcards in a row"),
+            ("plain", "no `*`"),
+            ("a=*\n", "byte 0x0a"),
+            ("a=* b=\"c\"", "byte 0x22"),
+            ("a=* \u{e0}", "byte 0xc3"),
+            (&"a=* ".repeat(33), "33 wildcards"),
+        ] {
+            let why = Pattern::compile(text).expect_err(text);
+            assert!(why.starts_with(what), "{text:?}: {why}");
         }
-        assert!(Pattern::compile(&"a=* ".repeat(33)).is_err());
+    }
+
+    /// `in*=x` accepts `init=x`, `in*` also `init=/bin/sh`.
+    #[test]
+    fn a_wildcard_stands_in_the_value_of_an_option_alone() {
+        for (text, word) in [
+            ("*", "*"),
+            ("ro * quiet", "*"),
+            ("ro in*", "in*"),
+            ("ro *quiet", "*quiet"),
+            ("in*=x ro", "in*=x"),
+            ("*=on", "*=on"),
+            ("a=* b*=c", "b*=c"),
+            ("a* b=c", "a*"),
+            ("=* ro", "=*"),
+        ] {
+            let why = Pattern::compile(text).expect_err(text);
+            assert!(why.starts_with(&format!("{word:?} accepts other options")), "{text:?}: {why}");
+        }
+        for text in ["root=*", "ro root=UUID=* quiet", "module.option=*", "a=b*c=*d ro"] {
+            assert_eq!(Pattern::compile(text).map(|pattern| pattern.text), Ok(text.to_owned()));
+        }
     }
 }

@@ -5,13 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use proto::digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet};
+use proto::{
+    digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
+    tool_log::ToolState,
+};
 
 use super::{
     golden_set::{GoldenProblem, GoldenSet, Manifests, problem},
     rules::Rules,
 };
-use crate::ima::ImaPolicy;
+use crate::{claims::Claims, ima::ImaPolicy, verdict::MatchedTool};
 
 /// Alternatives of one pool: four sets of eight kernels on eight platforms.
 pub const MAX_ALTERNATIVES: usize = 256;
@@ -161,7 +164,30 @@ impl ReferenceValues {
         self.alternatives.iter().map(|alternative| alternative.label.as_str())
     }
 
-    fn rules_of<'s>(&'s self, alternative: &'s Alternative) -> impl Iterator<Item = &'s Rules> {
+    /// Tools that a golden set names and accepts as they were measured; by name.
+    pub(crate) fn matched_tools(&self, claims: &Claims) -> Vec<MatchedTool> {
+        let latest = &claims.tools().latest;
+        let present = latest.iter().filter(|(_, tool)| tool.state == ToolState::Present);
+        present
+            .filter_map(|(name, tool)| {
+                let mut named = self.rules.iter().filter_map(|rules| rules.tools.get(name));
+                let accepted = named.find_map(|rule| {
+                    rule.accept.iter().find(|accepted| accepted.digest == tool.digest)
+                })?;
+                Some(MatchedTool {
+                    name: name.clone(),
+                    digest: tool.digest,
+                    version: accepted.version.clone(),
+                    purl: accepted.purl.clone(),
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn rules_of<'s>(
+        &'s self,
+        alternative: &'s Alternative,
+    ) -> impl Iterator<Item = &'s Rules> {
         alternative.rules.iter().filter_map(|at| self.rules.get(*at)).map(AsRef::as_ref)
     }
 
@@ -199,6 +225,23 @@ impl ReferenceValues {
             read.extend(boot.into_iter().map(|index| (bank, index)));
         }
         read
+    }
+
+    /// The bank in which what booted is read: the first of each alternative's banks. Of several the one in which most
+    /// alternatives judge the boot, then in which most judge anything, then the lowest.
+    #[must_use]
+    pub fn facts_bank(&self) -> Option<HashAlg> {
+        let mut counts: BTreeMap<HashAlg, (usize, usize)> = BTreeMap::new();
+        for alternative in &self.alternatives {
+            let measured = self.rules_of(alternative).flat_map(Rules::measured);
+            let Some(bank) = measured.map(|(bank, _)| bank).min() else { continue };
+            let judges_boot = self.rules_of(alternative).any(|rules| rules.boot.is_some());
+            let (boot, all) = counts.entry(bank).or_default();
+            *boot = boot.saturating_add(usize::from(judges_boot));
+            *all = all.saturating_add(1);
+        }
+        // Of equal ones the last is taken: from the end.
+        counts.into_iter().rev().max_by_key(|(_, counts)| *counts).map(|(bank, _)| bank)
     }
 
     /// PCRs that any alternative reads from firmware's log.

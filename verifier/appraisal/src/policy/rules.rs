@@ -246,8 +246,8 @@ fn recorded_events(
 fn firmware_floor(tpm: &TpmRules, problems: &mut Vec<GoldenProblem>) -> BTreeMap<String, u64> {
     let mut out = BTreeMap::new();
     for (manufacturer, floor) in &tpm.firmware_floor {
-        match u64::from_str_radix(floor, 16) {
-            Ok(value) if floor.len() == 16 => {
+        match hexadecimal(floor) {
+            Some(value) if floor.len() == 16 => {
                 out.insert(canonical_id(manufacturer), value);
             }
             _ => problems.push(problem(
@@ -257,6 +257,12 @@ fn firmware_floor(tpm: &TpmRules, problems: &mut Vec<GoldenProblem>) -> BTreeMap
         }
     }
     out
+}
+
+/// A number of hexadecimal digits and nothing else: no sign.
+pub(super) fn hexadecimal(text: &str) -> Option<u64> {
+    let is_digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digits.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
 fn pcrs(

@@ -31,28 +31,27 @@ mod stub;
 mod tests;
 mod uki;
 mod update;
+mod work;
 
 use std::{collections::BTreeSet, fmt};
 
-use proto::digest::{Digest, HashAlg, PcrIndex};
+use proto::digest::HashAlg;
 
 pub use self::{
     artifact::ArtifactError,
     kernel::{Kernel, MAX_COMMAND_LINE_BYTES},
     measured::Unknown,
     replace::GapReason,
-    update::{Before, GroupName, UpdateError, Updated, updated},
+    update::{Before, GroupName, Provenance, UpdateError, Updated, updated, updated_by},
 };
 use self::{
     artifact::application,
     measured::{INITRD_PCR, Measured, OPTIONS_PCR, Role},
     pe::Image,
-    replace::{Entry, Order, Replacement},
     uki::Uki,
+    work::Work,
 };
-use crate::policy::document::{
-    AcceptedEvent, AcceptedValue, BootRules, EventRule, GoldenDocument, PcrRule, RecordedEvent,
-};
+use crate::policy::document::{BootRules, EventRule, GoldenDocument, PcrRule};
 
 /// PCR of what confirms images: it changes where another certificate does.
 const AUTHORITIES_PCR: u8 = 7;
@@ -129,11 +128,23 @@ pub struct Prediction {
     pub events: Vec<EventRule>,
     /// Entries that rules about what booted lack. Lists that the set does not judge stay empty.
     pub boot: BootRules,
+    /// What the update takes the place of. Other entries are other states' and stay as they are.
+    pub replaced: Replaced,
     /// PCRs that the update changes and that have no prediction. With a gap, a node that boots the update is denied
     /// until the PCR is captured.
     pub gaps: Vec<Gap>,
     /// What was assumed, and what else to think of.
     pub notes: Vec<String>,
+}
+
+/// Entries of a golden set that an update takes the place of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Values that the old artifact leads to. Where there is a new value, also those of which no record tells what led
+    /// to them: they may be the old artifact's.
+    pub pcr: Vec<PcrRule>,
+    /// Entries of rules about what booted that are the old artifact's.
+    pub boot: BootRules,
 }
 
 /// A PCR that the update changes, without a prediction.
@@ -206,10 +217,11 @@ pub fn predict<'a>(
         let is_merged = |role| matches!(role, Role::LoadOptions | Role::Initrd);
         new.events.iter_mut().filter(|event| is_merged(event.role)).for_each(Measured::forget);
     }
-    let old = old.as_ref().map(|old| old.events.as_slice());
+    let old_subject = old.as_ref();
+    let old = old_subject.map(|old| old.events.as_slice());
     let touched: BTreeSet<u8> =
         new.events.iter().chain(old.into_iter().flatten()).map(|event| event.pcr).collect();
-    let mut work = Work { old, new: &new, gaps: Vec::new(), is_found: false };
+    let mut work = Work { old, new: &new, gaps: Vec::new(), is_found: false, replaced: Vec::new() };
     let is_touched = |index: u8| touched.contains(&index);
     let mut pcr = Vec::new();
     for rule in base.pcr.iter().filter(|rule| is_touched(rule.index)) {
@@ -225,10 +237,12 @@ pub fn predict<'a>(
             return Err(PredictError::OldNotInSet);
         }
     }
-    let gaps = work.gaps;
+    let (gaps, replaced) = (work.gaps, work.replaced);
     notes.extend(gaps.iter().map(|gap| format!("{gap}.")));
-    let boot = rules::boot_rules(&base, old, &new);
-    Ok(Prediction { pcr, events, boot, gaps, notes })
+    let rules::BootChange { boot, replaced: replaced_boot } =
+        rules::boot_rules(&base, old_subject, &new, &mut notes);
+    let replaced = Replaced { pcr: replaced, boot: replaced_boot };
+    Ok(Prediction { pcr, events, boot, replaced, gaps, notes })
 }
 
 /// The new artifact.
@@ -351,123 +365,4 @@ fn notes(base: &BaseRules<'_>, update: &Update<'_>, new: &Subject) -> Vec<String
         notes.push("PCR 9 was predicted for the kernel's own EFI stub and for files that GRUB reads; GRUB's other files were left as they are.".to_owned());
     }
     notes
-}
-
-/// What is done for each rule.
-struct Work<'m> {
-    old: Option<&'m [Measured]>,
-    new: &'m Subject,
-    gaps: Vec<Gap>,
-    /// Whether any rule had events of the old artifact.
-    is_found: bool,
-}
-
-impl Work<'_> {
-    fn replacement(&self, bank: HashAlg, pcr: u8, order: Order) -> Replacement<'_> {
-        Replacement { pcr, bank, order, old: self.old, new: &self.new.events }
-    }
-
-    /// The new values of a PCR: one for each of the old that has the old artifact's events.
-    fn values(&mut self, rule: &PcrRule) -> Result<Option<PcrRule>, PredictError> {
-        let (bank, index) = (rule.bank, rule.index);
-        let mut accept: Vec<AcceptedValue> = Vec::new();
-        let mut why: Option<GapReason> = None;
-        let mut is_found = false;
-        for accepted in &rule.accept {
-            let record = entries(bank, index, &accepted.events)?;
-            let replaced = if record.is_empty() {
-                Err(GapReason::NoEvents)
-            } else {
-                self.replacement(bank, index, Order::Sequence).apply(&record)
-            };
-            match replaced {
-                Ok(events) => {
-                    is_found = true;
-                    accept.extend(self.value(rule, &accept, events));
-                }
-                // The most telling reason: one that is about the artifact, not about another alternative.
-                Err(GapReason::NotFound) => {
-                    let _ = why.get_or_insert(GapReason::NotFound);
-                }
-                Err(reason) => why = Some(reason),
-            }
-        }
-        self.is_found |= is_found;
-        if !is_found && let Some(why) = why {
-            self.gap(bank, index, why);
-        }
-        Ok((!accept.is_empty()).then_some(PcrRule { bank, index, accept }))
-    }
-
-    /// The value that events lead to, unless it is accepted already.
-    fn value(
-        &self,
-        rule: &PcrRule,
-        accept: &[AcceptedValue],
-        events: Vec<Entry>,
-    ) -> Option<AcceptedValue> {
-        let start = PcrIndex::new(rule.index)?.reset_value(rule.bank);
-        let value = events.iter().fold(start, |value, event| value.extended(&event.digest));
-        let value = hex::encode(value.as_bytes());
-        let is_new = |known: &AcceptedValue| !known.value.eq_ignore_ascii_case(&value);
-        if !rule.accept.iter().chain(accept).all(is_new) {
-            return None;
-        }
-        let events = events.into_iter().map(|event| RecordedEvent {
-            digest: hex::encode(event.digest.as_bytes()),
-            what: event.what,
-        });
-        let from = Some(format!("predicted: {}", self.new.label));
-        Some(AcceptedValue { value, from, events: events.collect(), ..AcceptedValue::default() })
-    }
-
-    fn events(&mut self, rule: &EventRule) -> Result<Option<EventRule>, PredictError> {
-        let (bank, index) = (rule.bank, rule.index);
-        let mut list = Vec::with_capacity(rule.accept.len());
-        for accepted in &rule.accept {
-            list.push(Entry {
-                digest: digest(bank, index, &accepted.digest)?,
-                what: accepted.what.clone().unwrap_or_default(),
-                required: accepted.required,
-            });
-        }
-        let replaced = match self.replacement(bank, index, Order::Set).apply(&list) {
-            Ok(replaced) => replaced,
-            Err(why) => {
-                self.gap(bank, index, why);
-                return Ok(None);
-            }
-        };
-        self.is_found = true;
-        if replaced == list {
-            return Ok(None);
-        }
-        let accept = replaced.into_iter().map(|entry| AcceptedEvent {
-            digest: hex::encode(entry.digest.as_bytes()),
-            what: (!entry.what.is_empty()).then_some(entry.what),
-            required: entry.required,
-        });
-        Ok(Some(EventRule { bank, index, why: rule.why.clone(), accept: accept.collect() }))
-    }
-
-    /// PCR 12 need not have anything of a kernel: only some boot loaders measure there.
-    fn gap(&mut self, bank: HashAlg, index: u8, why: GapReason) {
-        if index != OPTIONS_PCR || why != GapReason::NotFound {
-            self.gaps.push(Gap { bank, index, why });
-        }
-    }
-}
-
-fn entries(bank: HashAlg, index: u8, events: &[RecordedEvent]) -> Result<Vec<Entry>, PredictError> {
-    let entry = |event: &RecordedEvent| {
-        let digest = digest(bank, index, &event.digest)?;
-        Ok(Entry { digest, what: event.what.clone(), required: false })
-    };
-    events.iter().map(entry).collect()
-}
-
-fn digest(bank: HashAlg, index: u8, text: &str) -> Result<Digest, PredictError> {
-    let bytes = hex::decode(text).ok();
-    let digest = bytes.and_then(|bytes| Digest::new(bank, &bytes).ok());
-    digest.ok_or_else(|| PredictError::Digest { bank, index, text: text.to_owned() })
 }

@@ -1,9 +1,12 @@
 mod logs;
+mod updating;
+
+use proto::digest::Digest;
 
 use super::{pe::PeError, sample::Sample, *};
 use crate::{
     boot_log::PHASES,
-    policy::document::{AcceptedCommandLine, AcceptedDigest, SectionRule},
+    policy::document::{AcceptedEvent, AcceptedValue, RecordedEvent},
 };
 
 const BANKS: [HashAlg; 2] = [HashAlg::Sha256, HashAlg::Sha384];
@@ -382,38 +385,6 @@ fn lists_of_events_keep_what_is_not_of_the_image() {
     let mut expected = BANKS.map(|bank| event_rule(bank, 9, &pcr_9(NEW)));
     expected[0].accept[1].required = true;
     assert_eq!(prediction.events, expected);
-}
-
-fn digest_of(what: &str, digest: Digest) -> AcceptedDigest {
-    AcceptedDigest { digest: digest.into(), what: Some(what.into()) }
-}
-
-#[test]
-fn rules_about_what_booted_gain_the_new_image_and_empty_ones_stay_empty() {
-    let (old, new) = (image(OLD), image(NEW));
-    let application =
-        |image: &[u8]| Image::parse(image).expect("an image").authenticode(HashAlg::Sha256);
-    let hash = |bytes: &[u8]| HashAlg::Sha256.hash(&[bytes]);
-    let line = |text: &str| AcceptedCommandLine::Digest(digest_of(text, hash(text.as_bytes())));
-    let rule = |name: &str, what: &str, bytes: &[u8]| SectionRule {
-        name: name.into(),
-        accept: vec![digest_of(what, hash(bytes))],
-    };
-    let mut base = Base::values(4, &[pcr_4(OLD)]);
-    assert_eq!(base.update(&old, &new).boot, BootRules::default());
-    base.boot = BootRules {
-        applications: vec![digest_of("\\A.EFI", application(&old))],
-        command_lines: vec![line("quiet")],
-        sections: vec![rule(".initrd", "old", OLD.initrd), rule(".osrel", "old", b"ID=test")],
-        ..BootRules::default()
-    };
-    let expected = BootRules {
-        applications: vec![digest_of("\\A.EFI", application(&new))],
-        command_lines: vec![line("debug")],
-        sections: vec![rule(".initrd", "new.efi", NEW.initrd)],
-        ..BootRules::default()
-    };
-    assert_eq!(base.update(&old, &new).boot, expected);
 }
 
 #[test]

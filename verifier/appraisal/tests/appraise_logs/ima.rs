@@ -5,9 +5,12 @@ use std::sync::Arc;
 use appraisal::{
     Proven,
     boot::{Boot as BootRecord, BootDocument},
-    context::Signer,
+    context::{Expected, Signer},
     ima::{Manifest, ManifestBuilder},
-    policy::Manifests,
+    policy::{
+        Manifests, ReferenceValues,
+        site::{PolicyInput, SitePolicy},
+    },
     verdict::Denial,
 };
 use proto::{
@@ -19,7 +22,7 @@ use proto::{
 use soft_tpm::ima::{ImaKernel, ImaList, hash};
 
 use crate::{
-    site::{Site, admitted, assert_code, denied, index, sha256},
+    site::{Site, admitted, assert_code, denied, index, set, sha256, tool_pcr},
     support::{
         assert_finding, booted, deny, evidence_with, judge_by_manifests, plain, renewal_with,
         suffix, value,
@@ -295,4 +298,107 @@ fn a_first_entry_over_a_bank_that_is_not_quoted_is_known_for_the_boot() {
     judge(&mut kernel.site, "");
     let denial = deny(&kernel.site, &[(LogKind::Ima, kernel.list.bytes())]);
     assert_code(&denial, ReasonCode::ImaBootAggregateMismatch);
+}
+
+/// A manifest of these files, by its digest.
+fn manifest_of(files: &[&str]) -> (Digest, Arc<Manifest>) {
+    let mut builder = ManifestBuilder::new();
+    for file in files {
+        builder.file(&sha256(file.as_bytes()), file.as_bytes());
+    }
+    let manifest = Manifest::parse(builder.to_text("base", 0).as_bytes()).expect("a manifest");
+    (*manifest.id(), Arc::new(manifest))
+}
+
+/// A golden set of groups, each of which judges the list by a manifest of these files, or does not judge it.
+fn groups(site: &Site, of_each: &[Option<&[&str]>]) -> ReferenceValues {
+    let mut text = site.golden_text(&[(HashAlg::Sha256, set(&[0, 2]))]);
+    let mut manifests = Manifests::new();
+    for (at, files) in of_each.iter().enumerate() {
+        text += &format!("[[group]]\nname = \"g{at}\"\n");
+        match files {
+            Some(files) => {
+                let (digest, manifest) = manifest_of(files);
+                manifests.insert(digest, manifest);
+                text += &format!("[group.ima]\nmanifest = \"{digest}\"\n");
+            }
+            None => {
+                let value = hex::encode(value(site, 2).as_bytes());
+                text += &format!(
+                    "[[group.pcr]]\nbank = \"sha256\"\nindex = 2\naccept = [{{ value = \"{value}\" }}]\n"
+                );
+            }
+        }
+    }
+    ReferenceValues::parse(&text, tool_pcr(), &manifests).expect("a golden set")
+}
+
+fn none_refused() -> Vec<Arc<SitePolicy>> {
+    let text = "schema = \"assay.policy/v1\"\nname = \"p\"\nversion = 1\n\
+                [[rule]]\nname = \"r\"\nmessage = \"m\"\nexpr = 'ima.refused == 0'\n";
+    vec![Arc::new(SitePolicy::parse(text).expect("a policy"))]
+}
+
+/// Without the list no rule over it is met; whoever has it may meet them.
+#[test]
+fn rules_over_a_list_that_was_not_sent_are_left_open() {
+    let mut kernel = Kernel::boot();
+    kernel.site.policies = none_refused();
+    let of = |logs: &[(LogKind, &[u8])]| {
+        let evidence = evidence_with(&kernel.site, logs);
+        let appraisal = kernel.site.judge(&evidence, kernel.site.activating());
+        let lacking: Vec<_> = appraisal.lacking.iter().map(|finding| finding.code).collect();
+        (lacking, appraisal)
+    };
+    let (lacking, appraisal) = of(&[(LogKind::Uefi, &kernel.firmware)]);
+    assert_eq!(lacking, [ReasonCode::PolicyImaListMissing]);
+    let found = denied(appraisal);
+    let codes: Vec<_> = found.findings().map(|finding| finding.code).collect();
+    assert_eq!(codes, [ReasonCode::PolicyImaListMissing, ReasonCode::PolicyRuleError]);
+    let (lacking, appraisal) = of(&kernel.logs());
+    assert_eq!(lacking, []);
+    admitted(appraisal);
+}
+
+/// What a set that is only staged, or another alternative, says of the list is nothing to rules in force; to staged rules
+/// it is what counts.
+#[test]
+fn rules_read_what_is_counted_by_the_alternative_beside_them() {
+    let mut kernel = Kernel::boot();
+    FILES.iter().for_each(|file| kernel.measure(file));
+    let policies = none_refused();
+    let judge = |in_force: &ReferenceValues, staged: Option<&ReferenceValues>| {
+        let mut context = kernel.site.context();
+        context.in_force = Expected { reference: Some(in_force), site: &policies };
+        context.staged = staged.map(|staged| Expected { reference: Some(staged), site: &policies });
+        let evidence = evidence_with(&kernel.site, &kernel.logs());
+        appraisal::appraise(&evidence, kernel.site.activating(), &context)
+    };
+    let (all, one) =
+        (groups(&kernel.site, &[Some(&FILES)]), groups(&kernel.site, &[Some(&FILES[..1])]));
+    let appraisal = judge(&all, Some(&one));
+    let staged = appraisal.staged.clone().expect("judged");
+    let codes: Vec<_> = staged.findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [ReasonCode::PolicyImaFileNotAllowed, ReasonCode::PolicyRuleFalse]);
+    let proven = admitted(appraisal);
+    let claims = proven.claims.document().ima.expect("claims of the list");
+    assert_eq!((claims.judged.len(), claims.judges.len()), (2, 1));
+    // What is recorded is what the rules in force read.
+    let input = PolicyInput::of(&proven.claims, &kernel.site.node);
+    assert_eq!(policies[0].judge(&input), []);
+    // The other way round the staged set excuses nobody.
+    let appraisal = judge(&one, Some(&all));
+    assert_eq!(appraisal.staged.clone().expect("judged").findings, []);
+    let found = denied(appraisal);
+    let codes: Vec<_> = found.findings().map(|finding| finding.code).collect();
+    assert_eq!(codes, [ReasonCode::PolicyImaFileNotAllowed, ReasonCode::PolicyRuleFalse]);
+    // One alternative refuses the list, another accepts it.
+    for groups_of in [[Some(&FILES[..1]), Some(&FILES[..])], [Some(&FILES[..]), Some(&FILES[..1])]]
+    {
+        admitted(judge(&groups(&kernel.site, &groups_of), None));
+    }
+    // Where the alternative that accepts the node does not judge the list, nothing is known of it.
+    let unjudged = groups(&kernel.site, &[None]);
+    let found = denied(judge(&unjudged, Some(&all)));
+    assert_finding(&found, ReasonCode::PolicyRuleError, "rule p/r", "m", "ima is absent");
 }

@@ -240,6 +240,26 @@ fn tools_name_the_files_that_differ() {
     assert_eq!(told(&diff(&before, &after)), [(Effect::Both, words)]);
 }
 
+/// Floors are numbers: one that is written shorter is no higher for that.
+#[test]
+fn floors_are_compared_as_numbers() {
+    let of = |floor: &str| {
+        let mut document = empty();
+        document.tpm.firmware_floor.insert("*".into(), floor.into());
+        document
+    };
+    let effect = |before: &str, after: &str| -> Vec<Effect> {
+        told(&diff(&of(before), &of(after))).into_iter().map(|(effect, _)| effect).collect()
+    };
+    assert_eq!(effect("0001000200030004", "0001000200030005"), [Effect::Narrows]);
+    assert_eq!(effect("000000000000000A", "0000000000000009"), [Effect::Widens]);
+    assert_eq!(effect("f", "0000000000000010"), [Effect::Narrows]);
+    assert_eq!(effect("0000000000000010", "F"), [Effect::Widens]);
+    assert_eq!(effect("000000000000000f", "000000000000000F"), [Effect::Neither]);
+    // What is no number accepts nobody: the set is refused where it is checked.
+    assert_eq!(effect("ffffffffffffffff", "+000000000000001"), [Effect::Narrows]);
+}
+
 /// A pattern in place of a text that it accepts takes nothing away.
 #[test]
 fn a_pattern_that_covers_a_text_widens_alone() {

@@ -106,6 +106,10 @@ async fn what_is_no_good_answer_leaves_the_good_keys() {
     let padded = |len: usize| format!("{good}{}", " ".repeat(len - good.len()));
     let elsewhere = format!("location: https://127.0.0.1:{}/other\r\n", server.port);
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let in_chunks = |len: usize| {
+        let body = padded(len);
+        Answer::Bytes(format!("{chunked}{len:x}\r\n{body}\r\n0\r\n\r\n").into_bytes())
+    };
     let long_header = format!("x-long: {}\r\n", "x".repeat(64 * 1024));
     for (answer, expected) in [
         (Answer::document(&padded(MAX_SET_BYTES)), "loaded"),
@@ -114,6 +118,8 @@ async fn what_is_no_good_answer_leaves_the_good_keys() {
             bytes("HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n{"),
             "PLATFORM_FETCH_TOO_LARGE",
         ),
+        (in_chunks(MAX_SET_BYTES), "loaded"),
+        (in_chunks(MAX_SET_BYTES + 1), "PLATFORM_FETCH_TOO_LARGE"),
         (Answer::Endless(chunked.as_bytes().to_vec()), "PLATFORM_FETCH_TOO_LARGE"),
         (Answer::of("301 Moved", &elsewhere, &good), "PLATFORM_FETCH_STATUS"),
         (Answer::of("302 Found", &elsewhere, &good), "PLATFORM_FETCH_STATUS"),
@@ -163,11 +169,14 @@ async fn the_server_is_trusted_by_its_name_and_ca_only() {
         if has_bundle { "PLATFORM_FETCH_CONNECT_FAILED" } else { "PLATFORM_FETCH_TRUST_UNUSABLE" };
     assert_eq!(load(&system).await, expected);
     assert_eq!(server.requests().len(), 1, "nobody who does not trust the server asked it");
+    let no_root = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let ca = std::fs::read_to_string(pki.ca()).expect("a certificate");
     for (name, content) in [
         ("absent.pem", None),
         ("empty.pem", Some("")),
         ("key.pem", Some("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n")),
-        ("no-root.pem", Some("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")),
+        ("no-root.pem", Some(no_root)),
+        ("more.pem", Some(&format!("{ca}{no_root}"))),
     ] {
         let path = pki.file(name);
         if let Some(content) = content {

@@ -2,91 +2,132 @@
 
 use std::fmt;
 
-use super::{AdmitPolicy, Admitted};
+use super::{AdmitPolicy, Admitted, Link};
 use crate::{
     refusal::{Code, Refusal, quoted},
-    statement::Verdict,
+    statement::{Dispatch, Verdict, Vsa},
+    verify::{VerifiedArtifact, VerifiedStatement},
 };
 
-impl Admitted {
-    /// Refuses a chain whose links do not fit.
-    pub(super) fn check_links(&self, policy: &AdmitPolicy) -> Result<(), Refusal> {
-        self.check_job()?;
-        self.check_node()?;
-        self.check_times(policy)
+/// All that the links say against each other, in the order of [`super::admit`].
+///
+/// Where a statement was not verified, nothing that it says is looked at.
+pub(super) fn disagreements(
+    artifact: Option<&VerifiedArtifact>,
+    dispatch: Option<&VerifiedStatement<Dispatch>>,
+    vsa: Option<&VerifiedStatement<Vsa>>,
+    policy: &AdmitPolicy,
+) -> Found {
+    let mut found = Vec::new();
+    if let (Some(artifact), Some(dispatch)) = (artifact, dispatch) {
+        job(&mut found, artifact, dispatch.statement());
     }
+    if let (Some(dispatch), Some(vsa)) = (dispatch, vsa) {
+        node(&mut found, dispatch.statement(), vsa);
+        verified_in_time(&mut found, dispatch, vsa, policy);
+    }
+    if let (Some(artifact), Some(dispatch)) = (artifact, dispatch) {
+        signed_in_time(&mut found, artifact, dispatch);
+    }
+    if let (Some(dispatch), Some(vsa)) = (dispatch, vsa) {
+        let refusals = policy.refusals(dispatch.statement(), vsa.statement());
+        found.extend(refusals.into_iter().map(|refusal| (Link::Policy, refusal)));
+    }
+    found
+}
 
-    /// Artifact and dispatch: the same key, permit and pool.
-    fn check_job(&self) -> Result<(), Refusal> {
-        let signature = self.artifact.signature();
-        let dispatch = self.dispatch.statement();
-        let key = signature.certificate().spki_digest();
-        if dispatch.job_key != key {
-            let expected = format!("the key that signed the artifact, {key}");
-            let found = dispatch.job_key.to_string();
-            return Err(link(Code::AdmitJobKeyMismatch, "dispatch", expected, found));
-        }
-        let leaf = signature.identity();
-        if let Some(permit) = leaf.permit().filter(|permit| *permit != dispatch.permit_id) {
-            let expected = format!("permit {permit} of the job's certificate");
-            let found = quoted(&dispatch.permit_id);
-            return Err(link(Code::AdmitPermitMismatch, "dispatch", expected, found));
-        }
-        if let Some(pool) = leaf.pool().filter(|pool| *pool != dispatch.pool) {
-            let expected = format!("pool {pool} of the job's certificate");
-            let found = quoted(&dispatch.pool);
-            return Err(link(Code::AdmitPoolMismatch, "dispatch", expected, found));
-        }
-        Ok(())
-    }
+type Found = Vec<(Link, Refusal)>;
 
-    /// Dispatch and VSA: the one rests on the other, and both are about one node and one quote.
-    fn check_node(&self) -> Result<(), Refusal> {
-        let (dispatch, vsa) = (self.dispatch.statement(), self.vsa.statement());
-        if dispatch.vsa != *self.vsa.digest() {
-            let expected = format!("{}, which the dispatch names", dispatch.vsa);
-            let found = self.vsa.digest().to_string();
-            return Err(link(Code::AdmitVsaMismatch, "vsa", expected, found));
-        }
-        if vsa.result != Verdict::Passed {
-            return Err(link(Code::AdmitVsaNotPassed, "vsa", "PASSED", "FAILED"));
-        }
-        if vsa.node != dispatch.node {
-            let expected = format!("{}, to which the job was dispatched", dispatch.node);
-            return Err(link(Code::AdmitVsaNodeMismatch, "vsa", expected, vsa.node.to_string()));
-        }
-        if vsa.quote != dispatch.quote {
-            let expected = format!("quote {}, which the dispatch names", dispatch.quote);
-            return Err(link(Code::AdmitQuoteMismatch, "vsa", expected, vsa.quote.to_string()));
-        }
-        Ok(())
+/// Artifact and dispatch: the same key, permit and pool.
+fn job(out: &mut Found, artifact: &VerifiedArtifact, dispatch: &Dispatch) {
+    let mut refuse = |code, expected: String, found: String| {
+        out.push((Link::Permit, link(code, "dispatch", expected, found)));
+    };
+    let signature = artifact.signature();
+    let key = signature.certificate().spki_digest();
+    if dispatch.job_key != key {
+        let expected = format!("the key that signed the artifact, {key}");
+        refuse(Code::AdmitJobKeyMismatch, expected, dispatch.job_key.to_string());
     }
+    let leaf = signature.identity();
+    if let Some(permit) = leaf.permit().filter(|permit| *permit != dispatch.permit_id) {
+        let expected = format!("permit {permit} of the job's certificate");
+        refuse(Code::AdmitPermitMismatch, expected, quoted(&dispatch.permit_id));
+    }
+    if let Some(pool) = leaf.pool().filter(|pool| *pool != dispatch.pool) {
+        let expected = format!("pool {pool} of the job's certificate");
+        refuse(Code::AdmitPoolMismatch, expected, quoted(&dispatch.pool));
+    }
+}
 
-    /// First the node was verified, then the job dispatched, then the artifact signed; each in time.
-    fn check_times(&self, policy: &AdmitPolicy) -> Result<(), Refusal> {
-        let verified = self.vsa.statement().time_verified;
-        let dispatched = self.dispatch.signature().signed_at();
-        let signed = self.artifact.signature().signed_at();
-        if verified > dispatched {
-            let (expected, found) = (format!("at most {dispatched}"), verified.to_string());
-            return Err(link(Code::AdmitVsaAfterDispatch, "vsa", expected, found));
-        }
-        let age = dispatched.seconds_since(verified);
-        if age > policy.max_vsa_age_s {
-            let expected = format!("at most {} s old at dispatch", policy.max_vsa_age_s);
-            return Err(link(Code::AdmitVsaTooOld, "vsa", expected, format!("{age} s")));
-        }
-        if dispatched > signed {
-            let (expected, found) = (format!("at most {signed}"), dispatched.to_string());
-            return Err(link(Code::AdmitDispatchAfterSignature, "dispatch", expected, found));
-        }
-        let expires = self.dispatch.statement().expires;
-        if signed > expires {
-            let expected = format!("a signature until {expires}");
-            return Err(link(Code::AdmitDispatchExpired, "artifact", expected, signed.to_string()));
-        }
-        Ok(())
+/// Dispatch and VSA: the one rests on the other, and both are about one node and one quote.
+fn node(out: &mut Found, dispatch: &Dispatch, vsa: &VerifiedStatement<Vsa>) {
+    let mut refuse = |at, code, expected: String, found: String| {
+        out.push((at, link(code, "vsa", expected, found)));
+    };
+    let (digest, vsa) = (vsa.digest(), vsa.statement());
+    if dispatch.vsa != *digest {
+        let expected = format!("{}, which the dispatch names", dispatch.vsa);
+        refuse(Link::Node, Code::AdmitVsaMismatch, expected, digest.to_string());
     }
+    if vsa.result != Verdict::Passed {
+        refuse(Link::Node, Code::AdmitVsaNotPassed, "PASSED".to_owned(), "FAILED".to_owned());
+    }
+    if vsa.node != dispatch.node {
+        let expected = format!("{}, to which the job was dispatched", dispatch.node);
+        refuse(Link::Node, Code::AdmitVsaNodeMismatch, expected, vsa.node.to_string());
+    }
+    if vsa.quote != dispatch.quote {
+        let expected = format!("quote {}, which the dispatch names", dispatch.quote);
+        refuse(Link::Tpm, Code::AdmitQuoteMismatch, expected, vsa.quote.to_string());
+    }
+}
+
+/// First the node was verified, then the job dispatched, and not long after.
+fn verified_in_time(
+    out: &mut Found,
+    dispatch: &VerifiedStatement<Dispatch>,
+    vsa: &VerifiedStatement<Vsa>,
+    policy: &AdmitPolicy,
+) {
+    let (verified, dispatched) = (vsa.statement().time_verified, dispatch.signature().signed_at());
+    let mut refuse = |code, expected: String, found: String| {
+        out.push((Link::Node, link(code, "vsa", expected, found)));
+    };
+    if verified > dispatched {
+        let expected = format!("at most {dispatched}");
+        refuse(Code::AdmitVsaAfterDispatch, expected, verified.to_string());
+    }
+    let age = dispatched.seconds_since(verified);
+    if age > policy.max_vsa_age_s {
+        let expected = format!("at most {} s old at dispatch", policy.max_vsa_age_s);
+        refuse(Code::AdmitVsaTooOld, expected, format!("{age} s"));
+    }
+}
+
+/// First the job was dispatched, then the artifact signed, while the permit was good.
+fn signed_in_time(
+    out: &mut Found,
+    artifact: &VerifiedArtifact,
+    dispatch: &VerifiedStatement<Dispatch>,
+) {
+    let (dispatched, signed) = (dispatch.signature().signed_at(), artifact.signature().signed_at());
+    if dispatched > signed {
+        let (expected, found) = (format!("at most {signed}"), dispatched.to_string());
+        let refusal = link(Code::AdmitDispatchAfterSignature, "dispatch", expected, found);
+        out.push((Link::Permit, refusal));
+    }
+    let expires = dispatch.statement().expires;
+    if signed > expires {
+        let expected = format!("a signature until {expires}");
+        let refusal = link(Code::AdmitDispatchExpired, "artifact", expected, signed.to_string());
+        out.push((Link::Permit, refusal));
+    }
+}
+
+/// A chain with a part that was not looked at: never, but if it were it is refused.
+pub(super) fn incomplete() -> Refusal {
+    link(Code::StatementInvalid, "chain", "every part", "one that is missing")
 }
 
 fn link(
@@ -100,7 +141,7 @@ fn link(
 
 /// A text of a statement, safe to print: its parser refused control characters, and what turns the
 /// direction of writing or takes no place is escaped here.
-struct Shown<'a>(&'a str);
+pub(super) struct Shown<'a>(pub(super) &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,6 +6,7 @@
 //! ```
 
 mod chain;
+mod examine;
 mod policy;
 
 use crate::{
@@ -13,10 +14,13 @@ use crate::{
     bundle::{Bundle, TrustedRoot},
     refusal::Refusal,
     statement::{Dispatch, Vsa},
-    verify::{Trust, VerifiedArtifact, VerifiedStatement},
+    verify::{VerifiedArtifact, VerifiedStatement},
 };
 
-pub use self::policy::{AdmitPolicy, MAX_POLICY_ENTRIES, RequiredTool};
+pub use self::{
+    examine::{Examined, Link, examine},
+    policy::{AdmitPolicy, MAX_POLICY_ENTRIES, RequiredTool},
+};
 
 /// What is to be admitted, and what is said for it. Nothing of it is believed.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +48,8 @@ pub struct Admitted {
     vsa: VerifiedStatement<Vsa>,
 }
 
-/// Verifies the chain and applies the policy; the refusal names the link that is broken.
+/// Verifies the chain and applies the policy; the refusal names the first link that is broken,
+/// [`examine`] all.
 ///
 /// # Errors
 /// `RESULT_*` of a bundle, whose name (`artifact`, `dispatch`, `vsa`) begins the subject; `ADMIT_*`
@@ -55,28 +60,7 @@ pub fn admit(
     root: &TrustedRoot,
     now: UnixTime,
 ) -> Result<Admitted, Refusal> {
-    policy.check()?;
-    let [jobs, results] = [&policy.job_identities, &policy.results_identities]
-        .map(|identities| Trust { root, identities });
-    let artifact = request
-        .job
-        .prove_time(root, now)
-        .and_then(|job| job.verify_artifact(request.artifact, &jobs))
-        .map_err(|refusal| refusal.within("artifact"))?;
-    let dispatch = request
-        .dispatch
-        .prove_time(root, now)
-        .and_then(|dispatch| dispatch.verify_statement::<Dispatch>(&results))
-        .map_err(|refusal| refusal.within("dispatch"))?;
-    let vsa = request
-        .vsa
-        .prove_time(root, now)
-        .and_then(|vsa| vsa.verify_statement::<Vsa>(&results))
-        .map_err(|refusal| refusal.within("vsa"))?;
-    let admitted = Admitted { artifact, dispatch, vsa };
-    admitted.check_links(policy)?;
-    policy.accept(admitted.dispatch.statement(), admitted.vsa.statement())?;
-    Ok(admitted)
+    examine(request, policy, root, now)?.admitted()
 }
 
 impl Admitted {

@@ -101,20 +101,28 @@ impl AdmitPolicy {
         Ok(())
     }
 
-    /// Refuses what the statements say and the policy does not accept.
-    pub(super) fn accept(&self, dispatch: &Dispatch, vsa: &Vsa) -> Result<(), Refusal> {
+    /// All that the statements say and the policy does not accept.
+    pub(super) fn refusals(&self, dispatch: &Dispatch, vsa: &Vsa) -> Vec<Refusal> {
         let job = &dispatch.job;
         let pools = Some(&self.pools);
-        accept_one(Code::AdmitPoolNotAccepted, "pool", pools, Some(&dispatch.pool))?;
         let system = Some(job.system.as_str());
-        accept_one(Code::AdmitSystemNotAccepted, "system", self.systems.as_ref(), system)?;
-        for (code, name, accepted) in [
-            (Code::AdmitRepositoryNotAccepted, "repository", self.repositories.as_ref()),
-            (Code::AdmitWorkflowNotAccepted, "workflow", self.workflows.as_ref()),
-        ] {
-            accept_one(code, name, accepted, job.value(name))?;
-        }
-        for name in &self.platform_claims {
+        let lists = [
+            accept_one(Code::AdmitPoolNotAccepted, "pool", pools, Some(&dispatch.pool)),
+            accept_one(Code::AdmitSystemNotAccepted, "system", self.systems.as_ref(), system),
+            accept_one(
+                Code::AdmitRepositoryNotAccepted,
+                "repository",
+                self.repositories.as_ref(),
+                job.value("repository"),
+            ),
+            accept_one(
+                Code::AdmitWorkflowNotAccepted,
+                "workflow",
+                self.workflows.as_ref(),
+                job.value("workflow"),
+            ),
+        ];
+        let claims = self.platform_claims.iter().map(|name| {
             let Some(claim) = job.claims.get(name) else {
                 return Err(demand(Code::AdmitClaimMissing, name, "a claim", "none"));
             };
@@ -122,12 +130,15 @@ impl AdmitPolicy {
                 let (expected, found) = (ClaimSource::PlatformToken.name(), claim.source.name());
                 return Err(demand(Code::AdmitClaimSource, name, expected, found));
             }
-        }
-        if let Some(level) = self.levels.iter().find(|level| !vsa.levels.contains(level)) {
+            Ok(())
+        });
+        let levels = self.levels.iter().filter(|level| !vsa.levels.contains(level)).map(|level| {
             let found = if vsa.levels.is_empty() { "none".into() } else { vsa.levels.join(", ") };
-            return Err(demand(Code::AdmitLevelMissing, "verifiedLevels", level, &found));
-        }
-        self.tools.iter().try_for_each(|(name, tool)| tool.accept(name, dispatch))
+            Err(demand(Code::AdmitLevelMissing, "verifiedLevels", level, &found))
+        });
+        let tools = self.tools.iter().map(|(name, tool)| tool.accept(name, dispatch));
+        let all = lists.into_iter().chain(claims).chain(levels).chain(tools);
+        all.filter_map(Result::err).collect()
     }
 }
 

@@ -63,7 +63,7 @@ pub struct JobClaims {
     /// By name: lower-case letters, digits, `_`, `-`, `.`. `repository`, `workflow` and `commit` have a
     /// meaning here. At most [`MAX_CLAIMS`].
     pub claims: BTreeMap<String, Claim>,
-    /// The system that runs jobs, such as `github-actions`.
+    /// The system that runs jobs, such as `github`.
     pub system: String,
 }
 

@@ -33,7 +33,7 @@ fn dispatch() -> Dispatch {
     Dispatch {
         job: JobClaims {
             claims: BTreeMap::from([("repository".to_owned(), claim)]),
-            system: "github-actions".to_owned(),
+            system: "github".to_owned(),
         },
         git_commit: Some("a".repeat(40)),
         job_key: digest("key"),
@@ -93,7 +93,7 @@ fn a_dispatch_has_the_fields_of_its_specification_in_one_order() {
         build,
         digest(concat!(
             r#"{"claims":{"repository":{"source":"platform-token","value":"acme/app"}},"#,
-            r#""system":"github-actions"}"#
+            r#""system":"github"}"#
         ))
     );
     let [key, quote, vsa, gcc] = ["key", "quote", "vsa", "gcc"].map(digest);
@@ -108,7 +108,7 @@ fn a_dispatch_has_the_fields_of_its_specification_in_one_order() {
             r#""attributes":[{{"attribute":"BUILD_DISPATCHED_TO_ATTESTED_NODE","conditions":{{"#,
             r#""expires":"2026-11-27T06:05:00Z","#,
             r#""job":{{"claims":{{"repository":{{"source":"platform-token","value":"acme/app"}}}},"#,
-            r#""system":"github-actions"}},"nodeId":"spiffe://b.example/node/n1","#,
+            r#""system":"github"}},"nodeId":"spiffe://b.example/node/n1","#,
             r#""permitId":"p-1","pool":"release"}},"#,
             r#""evidence":{{"name":"quote","digest":{{"sha256":"{}"}}}}}},"#,
             r#"{{"attribute":"NODE_VERIFICATION_PASSED","#,
@@ -250,6 +250,9 @@ fn what_a_dispatch_must_not_say_is_neither_written_nor_read() {
     ] {
         assert_eq!(code(&good.replacen(from, to, 1)), Code::StatementInvalid, "{to}");
     }
+    // A claim that was changed is named as such.
+    let changed = Dispatch::parse(good.replacen("acme/app", "acme/fork", 1).as_bytes());
+    assert_eq!(changed.expect_err("refused").subject(), "subject build");
     assert_eq!(code(&good.replacen("platform-token", "rumour", 1)), Code::Malformed);
     let tool = |n: usize| Tool { name: format!("{n:04}"), ..dispatch().tools[0].clone() };
     let many = |count| Dispatch { tools: (0..count).map(tool).collect(), ..dispatch() };

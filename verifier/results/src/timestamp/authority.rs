@@ -25,8 +25,8 @@ use crate::{
     signer::{self, Signer},
 };
 
-/// The time-stamp policy of this project's authority, under its OID arc: the clock is the
-/// verifier's, [`ACCURACY_S`] is its accuracy, and keys are the verifier's.
+/// The time-stamp policy of this project's authority, under its OID arc: key and clock are the
+/// verifier's, the clock to within a second.
 pub const DEFAULT_POLICY: ObjectIdentifier = ObjectIdentifier::new_unwrap(
     "1.2.840.113556.1.8000.2554.48499.12167.14529.20271.40369.9916843.2229550.3",
 );

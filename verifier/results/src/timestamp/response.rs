@@ -136,6 +136,19 @@ impl Response {
         authorities: &[CertificateAuthority],
         now: UnixTime,
     ) -> Result<ProvenTime, Refusal> {
+        self.untrusted_answer(request, now)?;
+        self.verify(&request.imprint, authorities, now)
+    }
+
+    /// The instant that it states, if it answers `request`: for who asked and knows no authority.
+    ///
+    /// # Does not prove
+    /// that anybody stamped it: no certificate and no signature is looked at.
+    ///
+    /// # Errors
+    /// `RESULT_TIMESTAMP_NONCE`, `RESULT_TIMESTAMP_INVALID` for another policy, `RESULT_TIMESTAMP_IMPRINT`,
+    /// `RESULT_TIMESTAMP_IN_FUTURE`.
+    pub fn untrusted_answer(&self, request: &Request, now: UnixTime) -> Result<UnixTime, Refusal> {
         if self.info.nonce.as_ref().map(Int::as_bytes) != request.nonce() {
             let found = "another, or none";
             return Err(refused(Code::TimestampNonce, "the request's nonce", found.to_owned()));
@@ -144,7 +157,26 @@ impl Response {
             let found = self.info.policy.to_string();
             return Err(refused(Code::TimestampInvalid, "the request's policy", found));
         }
-        self.verify(&request.imprint, authorities, now)
+        self.untrusted_time_of(&request.imprint, now)
+    }
+
+    /// The instant that it states, if it is over that imprint.
+    fn untrusted_time_of(
+        &self,
+        imprint_wanted: &Sha256Digest,
+        now: UnixTime,
+    ) -> Result<UnixTime, Refusal> {
+        let found = imprint(&self.info.message_imprint);
+        if found.as_ref() != Some(imprint_wanted) {
+            let found = found.map_or_else(|| "another hash".to_owned(), |found| found.to_string());
+            return Err(refused(Code::TimestampImprint, imprint_wanted.to_string(), found));
+        }
+        let at = self.gen_time()?;
+        if at.unix_s() > now.unix_s().saturating_add(ClockTolerance::SECONDS) {
+            let expected = format!("at most {now} and {} s", ClockTolerance::SECONDS);
+            return Err(refused(Code::TimestampInFuture, expected, at.to_string()));
+        }
+        Ok(at)
     }
 
     /// The instant at which `imprint` was stamped by one of `authorities`.
@@ -161,16 +193,7 @@ impl Response {
         authorities: &[CertificateAuthority],
         now: UnixTime,
     ) -> Result<ProvenTime, Refusal> {
-        let found = imprint(&self.info.message_imprint);
-        if found.as_ref() != Some(imprint_wanted) {
-            let found = found.map_or_else(|| "another hash".to_owned(), |found| found.to_string());
-            return Err(refused(Code::TimestampImprint, imprint_wanted.to_string(), found));
-        }
-        let at = self.gen_time()?;
-        if at.unix_s() > now.unix_s().saturating_add(ClockTolerance::SECONDS) {
-            let expected = format!("at most {now} and {} s", ClockTolerance::SECONDS);
-            return Err(refused(Code::TimestampInFuture, expected, at.to_string()));
-        }
+        let at = self.untrusted_time_of(imprint_wanted, now)?;
         let mut nearest = None;
         for authority in authorities {
             match self.verify_by(authority, at) {
@@ -200,10 +223,7 @@ impl Response {
         certificate
             .check_purpose(Purpose::TimeStamping)
             .map_err(|refusal| untrusted(refusal.expected(), refusal.observed().to_owned()))?;
-        if !certificate.is_valid_at(at) {
-            let found = format!("{} to {}", certificate.not_before(), certificate.not_after());
-            return Err(untrusted(&format!("a certificate valid at {at}"), found));
-        }
+        // At that time, not now: the stamp outlives the certificate.
         authority
             .verify(certificate, &self.certificates, at, Purpose::TimeStamping)
             .map_err(|why| untrusted(&format!("a certificate of {}", authority.uri()), why.text))?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use results::{
     Refusal, Sha256Digest, SpiffeId,
-    admit::{AdmitPolicy, Admitted, Request, RequiredTool, admit},
-    bundle::{Bundle, Content, MessageSignature},
+    admit::{AdmitPolicy, Admitted, Examined, Request, RequiredTool, admit, examine},
+    bundle::{Bundle, Content, MessageSignature, TrustedRoot},
     dsse::Envelope,
     statement::{
         Claim, ClaimSource, Dispatch, JobClaims, PolicyRef, Predicate, Tool, Verdict, VerifierId,
@@ -69,7 +69,7 @@ pub(crate) fn dispatch(job_key: Sha256Digest, vsa: Sha256Digest) -> Dispatch {
                 ),
                 ("workflow".to_owned(), token("release.yml@refs/heads/main")),
             ]),
-            system: "github-actions".to_owned(),
+            system: "github".to_owned(),
         },
         git_commit: Some("5ba93c9db0cff93f52b521d7420e43f6eda2784f".to_owned()),
         job_key,
@@ -104,7 +104,7 @@ pub(crate) fn policy() -> AdmitPolicy {
         results_identities: vec![id(RESULTS_ID)],
         pools: vec!["release".to_owned()],
         max_vsa_age_s: 300,
-        systems: list("github-actions"),
+        systems: list("github"),
         repositories: list("acme/app"),
         workflows: list("release.yml@refs/heads/main"),
         platform_claims: ["repository", "workflow"].map(str::to_owned).to_vec(),
@@ -179,11 +179,19 @@ impl Chain {
     }
 
     pub(crate) fn admit(&self) -> Result<Admitted, Refusal> {
+        self.with_request(|request, root| admit(request, &self.policy, root, at(NOW + 5)))
+    }
+
+    pub(crate) fn examine(&self) -> Result<Examined, Refusal> {
+        self.with_request(|request, root| examine(request, &self.policy, root, at(NOW + 5)))
+    }
+
+    fn with_request<T>(&self, ask: impl FnOnce(Request<'_>, &TrustedRoot) -> T) -> T {
         let [job, dispatch, vsa] = [self.job_bundle(), self.dispatch_bundle(), self.vsa_bundle()]
             .map(|bundle| Bundle::parse(bundle.to_json().as_bytes()).expect("it parses"));
         let artifact = Sha256Digest::of(ARTIFACT);
         let request = Request { artifact: &artifact, job: &job, dispatch: &dispatch, vsa: &vsa };
-        admit(request, &self.policy, &self.world.trusted_root(), at(NOW + 5))
+        ask(request, &self.world.trusted_root())
     }
 }
 

@@ -92,12 +92,13 @@ pub(crate) struct Leaf {
     pub(crate) key_usages: Option<FlagSet<KeyUsages>>,
     pub(crate) common_name: Option<String>,
     pub(crate) is_ca: bool,
+    pub(crate) repeats_names: bool,
     pub(crate) from: u64,
     pub(crate) until: u64,
 }
 
 pub(crate) const JOB_ID: &str = "spiffe://build.example/pool/release";
-pub(crate) const RESULTS_ID: &str = "spiffe://build.example/results";
+pub(crate) const RESULTS_ID: &str = "spiffe://build.example/verifier/results";
 
 impl Default for Leaf {
     fn default() -> Self {
@@ -109,6 +110,7 @@ impl Default for Leaf {
             key_usages: Some(KeyUsages::DigitalSignature.into()),
             common_name: None,
             is_ca: false,
+            repeats_names: false,
             from: NOW - 600,
             until: NOW + 600,
         }
@@ -144,7 +146,7 @@ impl Ca {
     pub(crate) fn root(common_name: &str) -> Self {
         let (key, name) = (Key::new(), name(common_name));
         let der = certificate(
-            &key,
+            key.software.spki_der(),
             &name,
             &key,
             &name,
@@ -157,20 +159,22 @@ impl Ca {
 
     pub(crate) fn intermediate(&self, common_name: &str, from: u64, until: u64) -> Self {
         let (key, own) = (Key::new(), name(common_name));
-        let der = certificate(&key, &own, &self.key, &self.name, ca_extensions(0), from, until);
+        let spki = key.software.spki_der();
+        let der = certificate(spki, &own, &self.key, &self.name, ca_extensions(0), from, until);
         Self { key, name: own, der }
     }
 
     pub(crate) fn leaf(&self, key: &Key, leaf: &Leaf) -> Vec<u8> {
+        self.leaf_of(key.software.spki_der(), leaf)
+    }
+
+    /// Of whatever public key.
+    pub(crate) fn leaf_of(&self, spki_der: &[u8], leaf: &Leaf) -> Vec<u8> {
         let subject = leaf.common_name.as_deref().map_or_else(Name::default, name);
         let mut extensions = Vec::new();
-        if leaf.is_ca {
-            extensions.extend(ca_extensions(0));
-        } else {
-            extensions
-                .push(extension(&BasicConstraints { ca: false, path_len_constraint: None }, true));
-        }
-        if let Some(usages) = leaf.key_usages.filter(|_| !leaf.is_ca) {
+        let constraints = BasicConstraints { ca: leaf.is_ca, path_len_constraint: None };
+        extensions.push(extension(&constraints, true));
+        if let Some(usages) = leaf.key_usages {
             extensions.push(extension(&KeyUsage(usages), true));
         }
         if !leaf.usages.is_empty() {
@@ -182,9 +186,10 @@ impl Ca {
         let names: Vec<_> =
             uris.chain(leaf.dns.iter().map(text).map(GeneralName::DnsName)).collect();
         if !names.is_empty() {
-            extensions.push(extension(&SubjectAltName(names), leaf.common_name.is_none()));
+            let names = extension(&SubjectAltName(names), leaf.common_name.is_none());
+            extensions.extend(vec![names; if leaf.repeats_names { 2 } else { 1 }]);
         }
-        certificate(key, &subject, &self.key, &self.name, extensions, leaf.from, leaf.until)
+        certificate(spki_der, &subject, &self.key, &self.name, extensions, leaf.from, leaf.until)
     }
 }
 
@@ -233,7 +238,7 @@ impl BuilderProfile for Profile {
 }
 
 fn certificate(
-    key: &Key,
+    spki_der: &[u8],
     subject: &Name,
     issuer_key: &Key,
     issuer: &Name,
@@ -242,8 +247,9 @@ fn certificate(
     until: u64,
 ) -> Vec<u8> {
     let profile = Profile { subject: subject.clone(), issuer: issuer.clone(), extensions };
-    let spki = SubjectPublicKeyInfoOwned::from_der(key.software.spki_der()).expect("a public key");
-    let serial = SerialNumber::new(&[&[0x41], &key.spki_digest().as_bytes()[..15]].concat());
+    let spki = SubjectPublicKeyInfoOwned::from_der(spki_der).expect("a public key");
+    let digest = Sha256Digest::of(spki_der);
+    let serial = SerialNumber::new(&[&[0x41], &digest.as_bytes()[..15]].concat());
     let validity = Validity::new(time(from), time(until));
     let builder = CertificateBuilder::new(profile, serial.expect("a serial"), validity, spki)
         .expect("a builder");

@@ -411,6 +411,9 @@ fn job_order(scope: JobScope) -> Order {
     order(Profile::Job { scope, facts: job_facts() })
 }
 
+/// A rule, and how to break it.
+type JobBreak = (Rule, fn(&mut Template));
+
 /// What a job may sign by is what its permit says, and nothing of a node or of the verifier.
 #[test]
 fn a_certificate_of_a_job_is_for_its_permit_and_scope_alone() {
@@ -425,7 +428,7 @@ fn a_certificate_of_a_job_is_for_its_permit_and_scope_alone() {
     for (scope, id) in expected {
         let order = job_order(scope);
         assert_eq!(names(&order), [uri(id)]);
-        let breaks: [(Rule, fn(&mut Template)); 7] = [
+        let breaks: [JobBreak; 7] = [
             (Rule::PermitExtension, |t| drop_extension(t, PERMIT_EXTENSION)),
             (Rule::PermitExtension, |t| {
                 let other = JobFacts { node: segment("worker-02"), ..job_facts() };

@@ -7,7 +7,7 @@ use std::{
 
 use appraisal::{
     policy::GoldenSet,
-    predict::{Before, Kernel, Update, UpdateError, Updated, What, updated},
+    predict::{Before, Kernel, Provenance, Update, UpdateError, Updated, What, updated_by},
 };
 use clap::Args;
 use serde_json::json;
@@ -16,7 +16,8 @@ use crate::{
     cli::{
         Done, Failure, Global,
         files::{read_bytes, read_text},
-        output::printable,
+        local_actor, now,
+        output::{printable, time},
     },
     documents::with_comments_of,
 };
@@ -162,15 +163,16 @@ fn from_files(
     } else {
         Before::Replaced
     };
-    updated(document, args.group.as_deref(), &Update { what, label }, before).map_err(|error| {
-        match error {
-            UpdateError::WhichGroup(_) => Failure::usage(error.to_string())
-                .with_help("--group NAME: a prediction starts from one state"),
-            UpdateError::GroupExists(_) => {
-                Failure::usage(error.to_string()).with_help("--new-name NAME gives it another")
-            }
-            other => Failure::of(&other),
+    let (by, at) = (local_actor(), time(now()));
+    let provenance = Provenance { by: Some(&by), at: Some(&at) };
+    let (from, update) = (args.group.as_deref(), Update { what, label });
+    updated_by(document, from, &update, before, provenance).map_err(|error| match error {
+        UpdateError::WhichGroup(_) => Failure::usage(error.to_string())
+            .with_help("--group NAME: a prediction starts from one state"),
+        UpdateError::GroupExists(_) => {
+            Failure::usage(error.to_string()).with_help("--new-name NAME gives it another")
         }
+        other => Failure::of(&other),
     })
 }
 

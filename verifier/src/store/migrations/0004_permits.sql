@@ -9,6 +9,7 @@ CREATE TABLE permits (
     ak_name         BLOB    NOT NULL,      -- the boot that it rests on
     job_key         BLOB    NOT NULL,      -- DER SubjectPublicKeyInfo
     claims          BLOB    NOT NULL,      -- canonical JSON, each claim with its source
+    basis           BLOB    NOT NULL,      -- JSON: what of its node the permit rests on
     token_id        TEXT    UNIQUE,        -- issuer and jti of the CI system's token: one permit a token
     issued_at       INTEGER NOT NULL,
     redeem_by       INTEGER NOT NULL,
@@ -22,7 +23,7 @@ CREATE TABLE permits (
 CREATE INDEX permits_by_node ON permits (node, issued_at);
 
 CREATE TRIGGER permits_no_rewrite BEFORE UPDATE OF id, secret_sha256, decision_id, node, pool, ak_name,
-    job_key, claims, token_id, issued_at, redeem_by, ends_at ON permits
+    job_key, claims, basis, token_id, issued_at, redeem_by, ends_at ON permits
 BEGIN SELECT RAISE(ABORT, 'a permit is never rewritten'); END;
 CREATE TRIGGER permits_no_revival BEFORE UPDATE OF state ON permits
     WHEN OLD.state <> NEW.state AND (OLD.state = 'ended' OR NEW.state = 'issued')

@@ -15,6 +15,7 @@ fn permit(id: u8) -> NewPermit {
         ak_name: boot(1, "n1").ak_name,
         job_key: vec![0x30, id],
         claims: b"{\"system\":\"generic\"}".to_vec(),
+        basis: b"{}".to_vec(),
         token_id: None,
         redeem_by: NOW + 120,
         ends_at: NOW + 3600,
@@ -209,7 +210,7 @@ async fn the_chain_holds_permits() {
     let broken = store.verify_chain(|_, _| {}).await.expect("walk").broken.expect("broken");
     assert_eq!(broken.kind, BreakKind::RecordDiffers);
     let insert = "INSERT INTO permits SELECT '00000000000000000000000000000009', 'sha256:' || \
-                  substr(secret_sha256, 8, 63) || 'x', 'd0', node, pool, ak_name, job_key, claims, token_id, \
+                  substr(secret_sha256, 8, 63) || 'x', 'd0', node, pool, ak_name, job_key, claims, basis, token_id, \
                   issued_at, redeem_by, ends_at, 'issued', 0, NULL, NULL, NULL FROM permits; UPDATE permits SET \
                   job_key = x'3001' WHERE id LIKE '%1'";
     store.record(Appraisal::of(decision("d0", "n1", NOW))).await.expect("recorded");

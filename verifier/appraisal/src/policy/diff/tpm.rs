@@ -3,10 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Effect, Kind, Words, scope::Scope};
-use crate::policy::{document::TpmRules, rules::canonical_id};
+use crate::policy::{
+    document::TpmRules,
+    rules::{canonical_id, hexadecimal},
+};
 
-/// Floors by manufacturer; those that are no number are kept as text and refused elsewhere.
-type Floors = BTreeMap<String, String>;
+/// Floors by manufacturer.
+type Floors = BTreeMap<String, Floor>;
+
+/// A floor, in the order of what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Floor {
+    /// Least firmware version.
+    Number(u64),
+    /// No number: refused where the set is checked, so that it accepts no TPM at all.
+    Text(String),
+}
+
+impl Floor {
+    fn of(text: &str) -> Self {
+        hexadecimal(text).map_or_else(|| Self::Text(text.to_ascii_lowercase()), Self::Number)
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::Number(number) => format!("{number:016x}"),
+            Self::Text(text) => text.clone(),
+        }
+    }
+}
 
 pub(super) fn compare(scope: &mut Scope<'_>, before: &TpmRules, after: &TpmRules) {
     manufacturers(scope, before, after);
@@ -60,7 +85,7 @@ fn maker(id: &str) -> Words {
 
 fn floors_of(rules: &TpmRules) -> Floors {
     let floors = rules.firmware_floor.iter();
-    floors.map(|(id, floor)| (canonical_id(id), floor.to_ascii_lowercase())).collect()
+    floors.map(|(id, floor)| (canonical_id(id), Floor::of(floor))).collect()
 }
 
 /// One manufacturer after the other, because each change is judged beside the floors that the others have by then.
@@ -82,11 +107,11 @@ fn floors(scope: &mut Scope<'_>, before: Floors, after: Floors) {
             Words::new("TPM firmware of ").quote(&id).then(maker(&id)).say(": ")
         };
         let side = |floors: &Floors| match floors.get(&id) {
-            Some(floor) => Words::new("at least ").plain(floor),
+            Some(floor) => Words::new("at least ").plain(&floor.shown()),
             None => Words::new("no floor"),
         };
         let words = who.then(side(&was)).say(" → ").then(side(&now));
-        let value = |floors: &Floors| floors.get(&id).cloned().into_iter().collect();
+        let value = |floors: &Floors| floors.get(&id).map(Floor::shown).into_iter().collect();
         let at = format!("tpm.firmware_floor.{id}");
         scope.add(Kind::Tpm, &at, effect(&was, &now), words, (value(&was), value(&now)));
     }
@@ -99,16 +124,15 @@ fn effect(before: &Floors, after: &Floors) -> Effect {
     let named = ids.into_iter().map(|id| (floor(before, id), floor(after, id)));
     let other = (before.get("*"), after.get("*"));
     let uncertified = (unknown(before), unknown(after));
-    named.chain([other, uncertified]).fold(Effect::Neither, |effect, (was, is)| {
-        // Sixteen digits each: their order as text is that of the numbers.
-        effect | Effect::of(was > is, is > was)
-    })
+    named
+        .chain([other, uncertified])
+        .fold(Effect::Neither, |effect, (was, is)| effect | Effect::of(was > is, is > was))
 }
 
-fn floor<'f>(floors: &'f Floors, id: &str) -> Option<&'f String> {
+fn floor<'f>(floors: &'f Floors, id: &str) -> Option<&'f Floor> {
     floors.get(id).or_else(|| floors.get("*"))
 }
 
-fn unknown(floors: &Floors) -> Option<&String> {
+fn unknown(floors: &Floors) -> Option<&Floor> {
     floors.get("*").or_else(|| floors.values().max())
 }

@@ -69,7 +69,8 @@ pub enum AcceptedCommandLine {
         /// The text.
         text: String,
     },
-    /// A text of this shape, from its first character to its last: `*` stands for a run of characters without a space.
+    /// A text of this shape, from its first character to its last: `*` stands, in the value of an option, for a run of
+    /// characters without a space.
     Pattern {
         /// The pattern.
         pattern: String,
@@ -119,7 +120,7 @@ impl KeyRules {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EventRule {
-    /// `sha256` or `sha384`.
+    /// `sha256`, `sha384` or `sha512`.
     #[cfg_attr(feature = "schema", schemars(with = "crate::policy::json_schema::Bank"))]
     pub bank: HashAlg,
     /// 0–15, but not 10 (IMA) nor the tool PCR.

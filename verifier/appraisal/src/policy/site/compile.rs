@@ -8,12 +8,12 @@ use std::{
 use proto::digest::HashAlg;
 
 use super::{
-    super::golden_set::{GoldenProblem, is_name, problem, syntax_problem},
+    super::golden_set::{GoldenProblem, name, problem, syntax_problem},
     Rule, SitePolicy,
     cel::Program,
-    document::{KernelDocument, RuleDocument, SCHEMA, SitePolicyDocument},
+    document::{KernelDocument, RuleDocument, RuleScope, SCHEMA, SitePolicyDocument},
     limits::{MAX_KERNEL_DIGESTS, MAX_MESSAGE_BYTES, MAX_POLICY_BYTES, MAX_RULES},
-    schema::{INPUT, Type},
+    schema::{INPUT, JOB_INPUT, Type},
 };
 
 impl SitePolicy {
@@ -39,6 +39,39 @@ impl SitePolicy {
             kernels,
             rules,
         })
+    }
+
+    /// What judges for a policy that is in force, whatever became of it: left out it would lift what it demands.
+    ///
+    /// A text that cannot be used, because another version of this software read it otherwise for one, gives a policy that
+    /// denies every node of its pools, of every pool if they cannot be read. The second value says why.
+    #[must_use]
+    pub fn in_force(text: &str) -> (Self, Vec<GoldenProblem>) {
+        let problems = match Self::parse(text) {
+            Ok(policy) => return (policy, Vec::new()),
+            Err(problems) => problems,
+        };
+        let document = Self::document(text).ok();
+        let (name, version, pools) = document.map_or_else(
+            || ("unusable".to_owned(), 0, Vec::new()),
+            |document| (document.name, document.version, document.pools),
+        );
+        let message = "This policy is in force and cannot be used: bring one that can.".to_owned();
+        let program = Program::compile("false", INPUT).expect("a literal is an expression");
+        let policy = Self {
+            name,
+            version,
+            digest: HashAlg::Sha256.hash(&[text.as_bytes()]),
+            pools,
+            kernels: BTreeMap::new(),
+            rules: vec![Rule {
+                name: "unusable".to_owned(),
+                message,
+                program,
+                at: RuleScope::Always,
+            }],
+        };
+        (policy, problems)
     }
 
     /// The document in a text, its rules not yet checked.
@@ -69,13 +102,6 @@ fn head(document: &SitePolicyDocument, problems: &mut Vec<GoldenProblem>) {
     if document.rule.len() > MAX_RULES {
         let len = document.rule.len();
         problems.push(problem("rule", format!("{len} rules, a policy has at most {MAX_RULES}")));
-    }
-}
-
-fn name(at: &str, name: &str, problems: &mut Vec<GoldenProblem>) {
-    if !is_name(name) {
-        let what = format!("{name:?}: lower-case letters, digits, '-', '_' and '.', at most 63");
-        problems.push(problem(at, what));
     }
 }
 
@@ -122,10 +148,13 @@ fn rules(rules: &[RuleDocument], problems: &mut Vec<GoldenProblem>) -> Vec<Rule>
             );
             problems.push(problem(format!("{at}.message"), what));
         }
-        match compile(&rule.expr) {
-            Ok(program) => {
-                out.push(Rule { name: rule.name.clone(), message: rule.message.clone(), program })
-            }
+        match compile(&rule.expr, rule.at) {
+            Ok(program) => out.push(Rule {
+                name: rule.name.clone(),
+                message: rule.message.clone(),
+                program,
+                at: rule.at,
+            }),
             Err((place, what)) => {
                 problems.push(problem(format!("{at}.expr ({:?}), {place}", rule.name), what));
             }
@@ -135,9 +164,16 @@ fn rules(rules: &[RuleDocument], problems: &mut Vec<GoldenProblem>) -> Vec<Rule>
 }
 
 /// The program, or the place in the expression and what is wrong there.
-fn compile(expr: &str) -> Result<Program, (String, String)> {
-    let program =
-        Program::compile(expr, INPUT).map_err(|wrong| (place(expr, wrong.at), wrong.what))?;
+fn compile(expr: &str, at: RuleScope) -> Result<Program, (String, String)> {
+    let input = match at {
+        RuleScope::Always => INPUT,
+        RuleScope::Job => JOB_INPUT,
+    };
+    let program = Program::compile(expr, input).map_err(|wrong| {
+        let is_for_jobs = at == RuleScope::Always && Program::compile(expr, JOB_INPUT).is_ok();
+        let help = if is_for_jobs { "; a rule about jobs has at = \"job\"" } else { "" };
+        (place(expr, wrong.at), wrong.what + help)
+    })?;
     match program.kind() {
         Type::Bool => Ok(program),
         other => Err((place(expr, 0), format!("a rule is a condition, this is {other}"))),

@@ -59,4 +59,26 @@ pub struct RuleDocument {
     pub message: String,
     /// CEL; must be true.
     pub expr: String,
+    /// When it is asked.
+    #[serde(default, skip_serializing_if = "RuleScope::is_always")]
+    pub at: RuleScope,
+}
+
+/// When a rule is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum RuleScope {
+    /// Whenever a node is judged, also for a job.
+    #[default]
+    Always,
+    /// Only where a job asks for a permit: the rule may read `job`.
+    Job,
+}
+
+impl RuleScope {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls takes a reference")]
+    fn is_always(&self) -> bool {
+        *self == Self::Always
+    }
 }

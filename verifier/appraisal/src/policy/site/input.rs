@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use proto::{digest::HashAlg, tool_log::ToolState};
+use proto::{
+    digest::{Digest, HashAlg},
+    job::{Claim, JobClaims},
+    tool_log::ToolState,
+};
 use serde::Serialize;
 
 use super::{
@@ -11,13 +15,12 @@ use super::{
         rules::canonical_id,
     },
     cel::did_you_mean,
-    schema::{INPUT, Type},
+    schema::{JOB_INPUT, Type},
     value::Value,
 };
 use crate::{
-    boot_log::ProblemCode,
     claims::{BootClaims, Claims, ClaimsDocument, EkTrust, ImaClaims, ToolClaims, TpmClaims},
-    context::NodeRecord,
+    context::{JobContext, NodeRecord},
     ima::ImaCounts,
 };
 
@@ -31,10 +34,19 @@ pub struct PolicyInput {
 }
 
 impl PolicyInput {
-    /// Of what was proven in this appraisal.
+    /// Of what was proven in this appraisal, as rules in force read it.
     #[must_use]
     pub fn of(claims: &Claims, node: &NodeRecord) -> Self {
         Self::of_document(&claims.document(), &node.name, &node.pool)
+    }
+
+    /// The same, where these policies judge the kernel's list: those beside which the rules stand.
+    pub(crate) fn judged_by(claims: &Claims, node: &NodeRecord, ima: Vec<Digest>) -> Self {
+        let mut document = claims.document();
+        if let Some(claims) = &mut document.ima {
+            claims.judges = ima;
+        }
+        Self::of_document(&document, &node.name, &node.pool)
     }
 
     /// Of claims as they are recorded.
@@ -47,8 +59,36 @@ impl PolicyInput {
         root.add("pcrs", pcrs(claims));
         root.maybe("boot", claims.boot.as_ref().and_then(boot));
         root.add("tools", tools(&claims.tools));
-        root.maybe("ima", claims.ima.as_ref().map(ima));
+        root.maybe("ima", claims.ima.as_ref().filter(|ima| !ima.judges.is_empty()).map(ima));
         Self { root: root.into_value() }
+    }
+
+    /// With the job that asks for a permit.
+    #[must_use]
+    pub(crate) fn with_job(&self, job: &JobContext) -> Self {
+        let Value::Map(root) = &self.root else { return self.clone() };
+        let mut fields = Fields::default();
+        // Claims that could not be read stand against the job already; rules find nothing of it.
+        if let Ok(claims) = JobClaims::from_json_with_sources(job.claims.as_bytes()) {
+            fields.add("system", Value::text(claims.system().as_str()));
+            let map = |value: fn(&Claim) -> &str| {
+                let entries = claims.iter();
+                let entries = entries
+                    .map(|(name, claim)| (Arc::from(name.as_str()), Value::text(value(claim))));
+                Value::Map(Arc::new(entries.collect()))
+            };
+            fields.add("claims", map(Claim::value));
+            fields.add("sources", map(|claim| claim.source().as_str()));
+        }
+        if !job.token.is_empty() {
+            let entries = job.token.iter();
+            let entries =
+                entries.map(|(name, value)| (Arc::from(name.as_str()), Value::text(value)));
+            fields.add("token", Value::Map(Arc::new(entries.collect())));
+        }
+        let mut root = BTreeMap::clone(root);
+        root.insert(Arc::from("job"), fields.into_value());
+        Self { root: Value::Map(Arc::new(root)) }
     }
 
     /// Of a document, for tests of a policy.
@@ -57,7 +97,7 @@ impl PolicyInput {
     /// Every field that is not in the schema or of another type.
     pub fn from_json(json: &serde_json::Value) -> Result<Self, Vec<GoldenProblem>> {
         let mut problems = Vec::new();
-        let root = typed(json, INPUT, "input", &mut problems);
+        let root = typed(json, JOB_INPUT, "input", &mut problems);
         match root {
             Some(root) if problems.is_empty() => {
                 if root.get("boot").is_some_and(|boot| boot.get("kernel_version").is_some()) {
@@ -189,14 +229,13 @@ fn boot(boot: &BootClaims) -> Option<Value> {
     }
     let explains = |pcr: u8| boot.explained.iter().any(|explained| explained.get() == pcr);
     let mut out = Fields::default();
-    let has = |code: ProblemCode| Value::Bool(boot.problems.contains(&code));
     if explains(7) {
         out.maybe("secure_boot", boot.secure_boot.map(Value::Bool));
         out.maybe("setup_mode", boot.setup_mode.map(Value::Bool));
         out.maybe("audit_mode", boot.audit_mode.map(Value::Bool));
         out.maybe("deployed_mode", boot.deployed_mode.map(Value::Bool));
-        out.add("debug_mode", has(ProblemCode::DebugMode));
-        out.add("dma_protection_off", has(ProblemCode::DmaProtectionDisabled));
+        out.maybe("debug_mode", boot.debug_mode.map(Value::Bool));
+        out.maybe("dma_protection_off", boot.dma_protection_off.map(Value::Bool));
         let signers = boot.signers.as_ref().filter(|signers| !signers.is_empty());
         out.maybe("signers", signers.map(Value::texts));
     }
@@ -247,8 +286,12 @@ fn ima(ima: &ImaClaims) -> Value {
     let mut out = Fields::default();
     out.add("entries", Value::count(ima.entries));
     out.add("violations", Value::count(ima.violations));
-    // Where several golden sets judge the list, the one that says worse of it.
-    let worst = |of: fn(&ImaCounts) -> u64| ima.judged.values().map(of).max().map(Value::count);
+    // Where the set and a part of it both judge the list, the one that says worse of it.
+    let judged: Option<Vec<&ImaCounts>> =
+        ima.judges.iter().map(|policy| ima.judged.get(policy)).collect();
+    let worst = |of: fn(&ImaCounts) -> u64| {
+        judged.iter().flatten().map(|counts| of(counts)).max().map(Value::count)
+    };
     out.maybe("refused", worst(|counts| counts.refused));
     out.maybe("excluded", worst(|counts| counts.excluded));
     out.into_value()

@@ -6,7 +6,7 @@ use proto::reason::ReasonCode;
 use serde::Serialize;
 
 use super::{
-    PolicyInput, Rule, SitePolicy,
+    PolicyInput, Rule, RuleScope, SitePolicy,
     cel::{Fault, Reads},
     limits::{MAX_OBSERVED_BYTES, MAX_SHOWN_VALUE_BYTES},
     value::{Value, cut},
@@ -41,19 +41,70 @@ pub struct Explanation {
     pub read: Vec<(String, String)>,
 }
 
+/// What a rule has against an input.
+#[derive(Clone, Debug)]
+pub(crate) struct RuleFinding {
+    pub(crate) finding: Finding,
+    /// Fields of the input that it wanted and that are not there.
+    wanted: Vec<String>,
+}
+
+impl RuleFinding {
+    /// Whether evidence that is lacking may bring what the rule wanted: a PCR with what a log says of it, or the kernel's
+    /// list.
+    pub(crate) fn is_for_want_of(&self, lacking: &[Finding]) -> bool {
+        let lacks = |codes: &[ReasonCode]| lacking.iter().any(|one| codes.contains(&one.code));
+        self.wanted.iter().any(|field| match field.as_str() {
+            "boot" | "pcrs" => lacks(&[ReasonCode::PcrSelectionIncomplete]),
+            "ima" => lacks(&[ReasonCode::PolicyImaListMissing, ReasonCode::ImaOffsetInvalid]),
+            _ => false,
+        })
+    }
+}
+
+/// The field of the input that a path begins with.
+fn field_of(path: &str) -> String {
+    let is_of_name = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '_';
+    path.trim_start().chars().take_while(is_of_name).collect()
+}
+
+/// What a rule wanted to have: what it could not read, or where it has a value, what it asked for and was not there.
+fn wanted(result: &Result<Value, Fault>, reads: &Reads) -> Vec<String> {
+    match result {
+        Err(Fault::Missing(path)) => vec![field_of(path)],
+        Ok(_) => {
+            let absent = reads.values.iter().filter(|(_, value)| *value == Value::Bool(false));
+            let asked = absent.filter_map(|(words, _)| words.strip_prefix("has"));
+            asked.filter_map(|asked| asked.trim_start().strip_prefix('(')).map(field_of).collect()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
 impl SitePolicy {
     /// What the policy has against this input, a finding for each rule that is not true; nothing if it has nothing.
     #[must_use]
     pub fn judge(&self, input: &PolicyInput) -> Vec<Finding> {
-        let input = self.with_kernel(input);
-        self.rules.iter().filter_map(|rule| self.finding(rule, &input)).collect()
+        self.findings(input).into_iter().map(|found| found.finding).collect()
     }
 
-    /// Every rule over this input, with what it read.
+    /// The same, with what each rule wanted and was not there.
+    pub(crate) fn findings(&self, input: &PolicyInput) -> Vec<RuleFinding> {
+        let input = self.with_kernel(input);
+        self.asked(&input).filter_map(|rule| self.finding(rule, &input)).collect()
+    }
+
+    /// Rules that are asked of this input.
+    fn asked(&self, input: &PolicyInput) -> impl Iterator<Item = &Rule> {
+        let is_job = input.root().get("job").is_some();
+        self.rules.iter().filter(move |rule| rule.at == RuleScope::Always || is_job)
+    }
+
+    /// Every rule that is asked of this input, with what it read.
     #[must_use]
     pub fn explain(&self, input: &PolicyInput) -> Vec<Explanation> {
         let input = self.with_kernel(input);
-        let explained = self.rules.iter().map(|rule| {
+        let explained = self.asked(&input).map(|rule| {
             let (result, reads) = rule.program.trace(input.root());
             let (outcome, error) = match &result {
                 Ok(Value::Bool(true)) => (Outcome::True, None),
@@ -71,26 +122,28 @@ impl SitePolicy {
         explained.collect()
     }
 
-    fn finding(&self, rule: &Rule, input: &PolicyInput) -> Option<Finding> {
+    fn finding(&self, rule: &Rule, input: &PolicyInput) -> Option<RuleFinding> {
         // Nearly every rule of nearly every appraisal ends here.
         if rule.program.evaluate(input.root()) == Ok(Value::Bool(true)) {
             return None;
         }
         let (result, reads) = rule.program.trace(input.root());
+        let wanted = wanted(&result, &reads);
         let (code, why) = match result {
             Ok(Value::Bool(false)) => (ReasonCode::PolicyRuleFalse, None),
             Ok(other) => (ReasonCode::PolicyRuleError, Some(not_a_bool(&other))),
             Err(fault) => (ReasonCode::PolicyRuleError, Some(Fault::to_string(&fault))),
         };
-        Some(Finding::new(
+        let finding = Finding::new(
             code,
             format!("rule {}/{}", self.name, rule.name),
             rule.message.clone(),
             observed(why, &reads),
-        ))
+        );
+        Some(RuleFinding { finding, wanted })
     }
 
-    /// The input, with the version of the kernel that booted if the policy knows exactly one for it.
+    /// The input, with the version of the kernel that booted if the policy knows it for certain.
     fn with_kernel<'a>(&self, input: &'a PolicyInput) -> Cow<'a, PolicyInput> {
         match self.kernel_version(input) {
             Some(version) => Cow::Owned(input.with_kernel_version(version)),
@@ -98,29 +151,25 @@ impl SitePolicy {
         }
     }
 
+    /// The version of the kernel that booted: of the last image of PCR 4, or of the kernel inside of a unified image.
+    ///
+    /// An image that is known and after which an unknown one was started is not what runs. Where images of several
+    /// versions were started, nobody says which one runs. Without PCR 4 it is not known what was started at all.
     fn kernel_version(&self, input: &PolicyInput) -> Option<&str> {
         if self.kernels.is_empty() {
             return None;
         }
         let boot = input.root().get("boot")?;
-        let applications = match boot.get("applications") {
-            Some(Value::List(list)) => list.iter().collect(),
-            _ => Vec::new(),
-        };
-        let known = applications
-            .into_iter()
-            .chain(boot.get("sections").and_then(|sections| sections.get(".linux")))
-            .filter_map(|digest| match digest {
-                Value::Text(digest) => self.kernels.get(&**digest),
-                _ => None,
-            });
-        let mut versions: Vec<&str> = known.map(AsRef::as_ref).collect();
-        versions.dedup();
-        match versions.as_slice() {
-            [version] => Some(version),
-            // None, or two kernels of which nobody says which one runs.
+        let Some(Value::List(applications)) = boot.get("applications") else { return None };
+        let inside = boot.get("sections").and_then(|sections| sections.get(".linux"));
+        let version = |digest: &Value| match digest {
+            Value::Text(digest) => self.kernels.get(&**digest).map(AsRef::as_ref),
             _ => None,
-        }
+        };
+        let last = applications.last().and_then(version);
+        let booted = last.or_else(|| inside.and_then(version))?;
+        let mut started = applications.iter().chain(inside).filter_map(version);
+        started.all(|version| version == booted).then_some(booted)
     }
 }
 

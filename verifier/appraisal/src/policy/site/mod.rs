@@ -23,7 +23,7 @@ use proto::digest::Digest;
 
 pub use self::{
     cases::{CaseResult, MAX_CASES_BYTES, run_cases},
-    document::{KernelDocument, RuleDocument, SCHEMA, SitePolicyDocument},
+    document::{KernelDocument, RuleDocument, RuleScope, SCHEMA, SitePolicyDocument},
     input::PolicyInput,
     judge::{Explanation, Outcome},
     limits::MAX_POLICY_BYTES,
@@ -49,6 +49,7 @@ struct Rule {
     name: String,
     message: String,
     program: cel::Program,
+    at: RuleScope,
 }
 
 impl SitePolicy {

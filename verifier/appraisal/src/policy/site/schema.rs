@@ -32,6 +32,8 @@ pub(super) enum Source {
     Policy,
     /// Nobody vouches for it: the worker says so.
     Claimed,
+    /// A token that the job's CI system signed.
+    Token,
 }
 
 /// A field of a record.
@@ -43,10 +45,20 @@ pub(super) struct Field {
     pub(super) what: &'static str,
     /// When it is absent; `None` if never, where its record is there.
     pub(super) absent: Option<&'static str>,
+    /// It is a version, of numbers with dots between them: `version_at_least` takes it.
+    pub(super) is_version: bool,
 }
 
-/// The whole input.
-pub(super) const INPUT: Type = Type::Record(&[
+/// What rules read of a node.
+pub(super) const INPUT: Type = Type::Record(&NODE_INPUT);
+/// What rules read where a job asks for a permit: that, and the job.
+pub(super) const JOB_INPUT: Type = Type::Record(&{
+    let [node, ek, tpm, pcrs, boot, tools, ima] = NODE_INPUT;
+    let absent = Some("no job asks for a permit");
+    [node, ek, tpm, pcrs, boot, tools, ima, record("job", JOB, Source::Claimed, "The job.", absent)]
+});
+
+const NODE_INPUT: [Field; 7] = [
     record("node", NODE, Source::Inventory, "The inventory's record.", None),
     record("ek", EK, Source::Endorsement, "The endorsement key.", None),
     record("tpm", TPM, Source::Quote, "The TPM.", None),
@@ -66,7 +78,32 @@ pub(super) const INPUT: Type = Type::Record(&[
         "The kernel's list of files.",
         Some("the golden set does not judge it"),
     ),
-]);
+];
+
+const JOB: &[Field] = &[
+    text("system", Source::Claimed, "CI system.", None),
+    field(
+        "claims",
+        Type::Map(&Type::Text),
+        Source::Claimed,
+        "What is known of the job, by name: `run_id`, `job`, `attempt`, `repository`, `commit`, `workflow`.",
+        None,
+    ),
+    field(
+        "sources",
+        Type::Map(&Type::Text),
+        Source::Token,
+        "Where each claim comes from: `platform_token` (signed, and the environment says the same) or `environment`.",
+        None,
+    ),
+    field(
+        "token",
+        Type::Map(&Type::Text),
+        Source::Token,
+        "What the CI system signed besides, by name: `issuer`, `subject`, `reference`, and what its tokens have.",
+        Some("the job has no token"),
+    ),
+];
 
 const NODE: &[Field] = &[
     text("name", Source::Inventory, "Name.", None),
@@ -130,7 +167,7 @@ const FIRMWARE: &[Field] = &[
     int("major", Source::Quote, "The first 16 bits.", None),
     int("minor", Source::Quote, "The next 16 bits.", None),
     int("build", Source::Quote, "The last 32 bits.", None),
-    text("dotted", Source::Quote, "`major.minor.build`, for `version_at_least`.", None),
+    version("dotted", Source::Quote, "`major.minor.build`, for `version_at_least`.", None),
 ];
 
 const PCRS: &[Field] = &[
@@ -191,11 +228,13 @@ const BOOT: &[Field] = &[
         "Their digests: of a section over UTF-8, of options handed over over UCS-2.",
         Some("none is proven, or PCR 11 or 12 has an event that is not told"),
     ),
-    text(
+    version(
         "kernel_version",
         Source::Policy,
         "The version that the policy's `[[kernel]]` table gives to the digest of what booted.",
-        Some("the table knows none of the digests, or two of them with different versions"),
+        Some(
+            "no log leads to PCR 4, the table knows neither the last image that was started nor the section `.linux`, or it knows what was started by different versions",
+        ),
     ),
     texts("problems", Source::BootLog, "Codes of oddities in the log.", None),
 ];
@@ -203,7 +242,7 @@ const BOOT: &[Field] = &[
 const TOOL: &[Field] = &[
     text("state", Source::ToolLog, "`present` or `absent`.", None),
     text("digest", Source::ToolLog, "`sha256:…` over its files, links and libraries.", None),
-    text("version", Source::Claimed, "Version.", Some("the worker does not say")),
+    version("version", Source::Claimed, "Version.", Some("the worker does not say")),
     text("purl", Source::Claimed, "Package URL.", Some("the worker does not say")),
 ];
 
@@ -228,7 +267,17 @@ const fn field(
     what: &'static str,
     absent: Option<&'static str>,
 ) -> Field {
-    Field { name, kind, source, what, absent }
+    Field { name, kind, source, what, absent, is_version: false }
+}
+
+/// Text that has an order, by the numbers in it.
+const fn version(
+    name: &'static str,
+    source: Source,
+    what: &'static str,
+    absent: Option<&'static str>,
+) -> Field {
+    Field { name, kind: Type::Text, source, what, absent, is_version: true }
 }
 
 const fn record(
@@ -314,6 +363,7 @@ impl Source {
             Self::ImaList => "IMA list",
             Self::Policy => "policy",
             Self::Claimed => "**only claimed**",
+            Self::Token => "platform's token",
         }
     }
 }
@@ -338,7 +388,7 @@ pub struct SchemaField {
 #[must_use]
 pub fn schema() -> Vec<SchemaField> {
     let mut out = Vec::new();
-    list(INPUT, "", &mut out);
+    list(JOB_INPUT, "", &mut out);
     out
 }
 

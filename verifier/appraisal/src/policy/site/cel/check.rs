@@ -132,12 +132,8 @@ impl Checker {
                 let what = format!("{name} does not take {kind}");
                 return Err(Wrong::new(argument.span.start, what));
             }
-            if let (Function::VersionAtLeast, 1, Expr::Literal(Value::Text(floor))) =
-                (function, at, &argument.expr)
-                && version::parse_floor(floor).is_none()
-            {
-                let what = format!("{floor:?}: a floor is numbers with dots between them");
-                return Err(Wrong::new(argument.span.start, what));
+            if function == Function::VersionAtLeast {
+                self.version(at, argument)?;
             }
         }
         Ok(match function {
@@ -145,6 +141,55 @@ impl Checker {
             Function::Text => Type::Text,
             _ => Type::Bool,
         })
+    }
+
+    /// An argument of `version_at_least`. Text that only happens to be digits would be given an order that it has not:
+    /// the sixteen digits of a firmware version are no number.
+    fn version(&self, at: usize, argument: &Node) -> Result<(), Wrong> {
+        let wrong = |what: String| Err(Wrong::new(argument.span.start, what));
+        match &argument.expr {
+            Expr::Literal(Value::Text(floor)) if at == 1 => match version::parse_floor(floor) {
+                Some(_) => Ok(()),
+                None => wrong(format!("{floor:?}: a floor is numbers with dots between them")),
+            },
+            Expr::Literal(Value::Text(text)) => match version::parse(text) {
+                Some(_) => Ok(()),
+                None => wrong(format!("{text:?} is no version that can be compared")),
+            },
+            Expr::If(parts) => {
+                let [_, then, otherwise] = parts.as_ref();
+                self.version(at, then)?;
+                self.version(at, otherwise)
+            }
+            _ if self.field(argument).is_some_and(|field| field.is_version) => Ok(()),
+            _ => wrong(
+                "no version: boot.kernel_version, tools[…].version and tpm.firmware.dotted are"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// The field of a record that a checked path leads to.
+    fn field(&self, path: &Node) -> Option<&'static Field> {
+        let Expr::Select(of, name) = &path.expr else { return None };
+        let Type::Record(fields) = self.kind_of(of)? else { return None };
+        fields.iter().find(|field| *field.name == **name)
+    }
+
+    /// Type of a checked path.
+    fn kind_of(&self, path: &Node) -> Option<Type> {
+        match &path.expr {
+            Expr::Input(name) => {
+                self.fields.iter().find(|field| *field.name == **name).map(|field| field.kind)
+            }
+            Expr::Variable(slot) => self.variables.get(*slot).map(|(_, kind)| *kind),
+            Expr::Select(of, _) | Expr::Index(of, _) => match self.kind_of(of)? {
+                Type::Record(_) => self.field(path).map(|field| field.kind),
+                Type::Map(element) | Type::List(element) => Some(*element),
+                Type::Bool | Type::Int | Type::Text => None,
+            },
+            _ => None,
+        }
     }
 
     fn fold(&mut self, kind: Macro, fold: &mut Fold, at: usize) -> Result<Type, Wrong> {
@@ -231,8 +276,12 @@ fn binary(operator: Operator, kinds: (Type, Type)) -> Result<Type, String> {
             _ => Ok(Type::Bool),
         },
         O::Less | O::LessOrEqual | O::Greater | O::GreaterOrEqual => match kinds {
-            (Type::Int, Type::Int) | (Type::Text, Type::Text) => Ok(Type::Bool),
-            _ => Err(format!("two ints or two strings have an order, {left} and {right} do not")),
+            (Type::Int, Type::Int) => Ok(Type::Bool),
+            // Letter by letter "13.10" would be below "13.9".
+            (Type::Text, Type::Text) => {
+                Err("strings have no order; versions are compared by version_at_least".to_owned())
+            }
+            _ => Err(format!("two ints have an order, {left} and {right} do not")),
         },
         O::In => match right {
             Type::List(element) if *element == left => Ok(Type::Bool),

@@ -197,15 +197,10 @@ impl Machine<'_> {
             O::NotEqual => self.equal(left, right).map(|is| Value::Bool(!is)),
             O::In => self.is_in(left, right).map(Value::Bool),
             O::Less | O::LessOrEqual | O::Greater | O::GreaterOrEqual => {
-                let order = match (left, right) {
-                    (Value::Int(left), Value::Int(right)) => left.cmp(right),
-                    (Value::Text(left), Value::Text(right)) => {
-                        self.pay_bytes(left.len().min(right.len()))?;
-                        // By bytes, which is by code points.
-                        left.cmp(right)
-                    }
-                    _ => return Err(Fault::WrongType),
+                let (Value::Int(left), Value::Int(right)) = (left, right) else {
+                    return Err(Fault::WrongType);
                 };
+                let order = left.cmp(right);
                 Ok(Value::Bool(match operator {
                     O::Less => order.is_lt(),
                     O::LessOrEqual => order.is_le(),

@@ -35,11 +35,11 @@ impl Function {
         (Self::EndsWith, "endsWith", "`text.endsWith(text)`"),
         (Self::Contains, "contains", "`text.contains(text)`"),
         (Self::Int, "int", "`int(text)`: a decimal integer, else an error"),
-        (Self::Text, "string", "`string(x)`: an integer or boolean as text"),
+        (Self::Text, "string", "`string(x)`: an integer, a boolean or a string as text"),
         (
             Self::VersionAtLeast,
             "version_at_least",
-            "`version_at_least(version, floor)`: compares dotted versions, see below",
+            "`version_at_least(version, floor)`: compares dotted versions: literals and fields that are versions",
         ),
     ];
 

@@ -5,10 +5,10 @@
 //! [`limits::MAX_DEPTH`], or allocates more than its steps pay for.
 //!
 //! # Format
-//! Of CEL: `? :`, `||`, `&&`, relations, `in`, integer arithmetic, selection, indexing, list literals, `has`, `all`,
-//! `exists`, `exists_one`, `filter`, `map`, and the functions of [`functions::Function`]. Not there: doubles, unsigned
-//! integers, bytes, null, map and message literals, regular expressions, timestamps, functions of one's own. What is
-//! there means what it means in CEL; a differential test holds it to an independent implementation.
+//! Of CEL: `? :`, `||`, `&&`, equality, the order of integers, `in`, integer arithmetic, selection, indexing, list literals,
+//! `has`, `all`, `exists`, `exists_one`, `filter`, `map`, and the functions of [`functions::Function`]. Not there: doubles,
+//! unsigned integers, bytes, null, map and message literals, the order of strings, regular expressions, timestamps, functions
+//! of one's own. What is there means what it means in CEL; a differential test holds it to an independent implementation.
 //!
 //! # Source
 //! Common Expression Language, `doc/langdef.md`: "Syntax", "Logical operators", "Macros", "Overflow".

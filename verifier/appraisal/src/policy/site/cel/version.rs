@@ -3,19 +3,44 @@
 //! # Format
 //! Numbers with dots between them, at most eight: `13.2`, `6.12.9`. A version may go on with what a packager adds,
 //! after `-` or `+` (`6.12.9-amd64`, `13.2.0-5+deb12`): that is not compared. What comes *before* the version it names
-//! would count as that version: a `~`, and words such as `rc` or `beta` anywhere in the addition, make it nonsense.
-//! Missing components are zero.
+//! would count as that version: a `~`, and words such as `rc` or `beta` in the addition, make it nonsense. Words are
+//! whole: `6.12.9-arch1` is no `rc`. Missing components are zero.
 
 use super::limits::MAX_VERSION_COMPONENTS;
 
-const EARLIER: [&str; 6] = ["rc", "pre", "alpha", "beta", "dev", "git"];
+/// Words for what comes before a release, or from between two.
+const EARLIER: [&str; 22] = [
+    "alpha",
+    "beta",
+    "bzr",
+    "canary",
+    "cvs",
+    "daily",
+    "dev",
+    "devel",
+    "experimental",
+    "git",
+    "hg",
+    "master",
+    "next",
+    "nightly",
+    "pre",
+    "prerelease",
+    "preview",
+    "rc",
+    "snapshot",
+    "svn",
+    "trunk",
+    "unstable",
+];
 
 /// Components of a version; `None` for nonsense.
 pub(super) fn parse(text: &str) -> Option<[u64; MAX_VERSION_COMPONENTS]> {
     let end = text.find(['-', '+']).unwrap_or(text.len());
     let (numbers, addition) = text.split_at_checked(end)?;
-    let lower = addition.to_ascii_lowercase();
-    if addition.contains('~') || EARLIER.iter().any(|word| lower.contains(word)) {
+    let is_earlier = |word: &str| EARLIER.iter().any(|earlier| word.eq_ignore_ascii_case(earlier));
+    let mut words = addition.split(|letter: char| !letter.is_ascii_alphabetic());
+    if addition.contains('~') || words.any(is_earlier) {
         return None;
     }
     numbers_of(numbers)
@@ -52,6 +77,22 @@ mod tests {
         assert_eq!(parse("1"), parse("1.0.0-anything"));
     }
 
+    /// A word is not found within another.
+    #[test]
+    fn additions_that_only_look_like_what_comes_earlier_have_an_order() {
+        for text in [
+            "6.12.9-arch1-1",
+            "6.12.9-archlinux",
+            "6.12.9-preempt",
+            "6.12.9-source",
+            "6.12.9-device",
+            "6.12.9-digits",
+            "6.12.9-context",
+        ] {
+            assert_eq!(parse(text), parse("6.12.9"), "{text:?}");
+        }
+    }
+
     #[test]
     fn nonsense_has_no_order() {
         for text in [
@@ -72,6 +113,14 @@ mod tests {
             "6.12-rc1",
             "6.12.0+git20260101",
             "6.12-1~bpo12",
+            "6.12-RC1",
+            "1.90.0-nightly",
+            "1.90.0-nightly.20260101",
+            "14.0.0+20260101-snapshot",
+            "6.12.0-next-20260101",
+            "6.12.0-0.rc1.20260101",
+            "2.0.0-dev",
+            "2.0-pre2",
             "6.12~rc1",
             "1_2",
             "\u{0661}",
