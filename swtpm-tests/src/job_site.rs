@@ -52,6 +52,8 @@ pub struct JobSiteOptions {
     pub users: Vec<String>,
     /// CI system whose hooks are installed below `root` in the site's folder, for the user `nobody`, and measured.
     pub hooks: Option<HookSystem>,
+    /// Audience of the tokens that its hooks ask for.
+    pub audience: Option<String>,
 }
 
 impl Default for JobSiteOptions {
@@ -61,6 +63,7 @@ impl Default for JobSiteOptions {
             verifier_jobs: "check_every = \"1s\"\n".to_owned(),
             users: Vec::new(),
             hooks: None,
+            audience: None,
         }
     }
 }
@@ -90,7 +93,7 @@ impl JobSite {
         // Jobs of other users have to reach the socket.
         set_mode(folder.path(), 0o755)?;
         if let Some(system) = options.hooks {
-            tools.declare(&install_hooks(folder.path(), system)?);
+            tools.declare(&install_hooks(folder.path(), system, options.audience.as_deref())?);
         }
         let mut worker = cluster.worker(&tpm.tcti(), &tools).await?;
         worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
@@ -198,7 +201,11 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), AnyError> {
 }
 
 /// Installs hooks as an administrator does, and gives the entry in the tool list.
-fn install_hooks(folder: &Path, system: HookSystem) -> Result<String, AnyError> {
+fn install_hooks(
+    folder: &Path,
+    system: HookSystem,
+    audience: Option<&str>,
+) -> Result<String, AnyError> {
     let root = folder.join("root");
     std::fs::create_dir_all(root.join("usr/bin"))?;
     // The hooks' own, which is measured: the one beside the tests may be built again meanwhile.
@@ -225,6 +232,7 @@ fn install_hooks(folder: &Path, system: HookSystem) -> Result<String, AnyError> 
         .arg(folder.join("output/job.sock"))
         .arg("--tools")
         .arg(&list)
+        .args(audience.iter().flat_map(|audience| ["--audience", audience]))
         .output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());

@@ -18,8 +18,16 @@ refuse() {
 # What keeps a program from starting at all (a missing file, a missing library) shows here, while somebody can still act.
 "@ATTESTOR@" permit --help >/dev/null 2>&1 || refuse "@ATTESTOR@ does not run"
 [ -n "${GITHUB_ENV:-}" ] && set -- --env-out "$GITHUB_ENV"
-if [ -n "${ASSAY_GITHUB_TOKEN_FILE:-}" ]; then
-    set -- "$@" --token-file "$ASSAY_GITHUB_TOKEN_FILE"
+if [ -n "@AUDIENCE@" ]; then
+    [ -n "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ] || refuse "no token: the job needs permissions: id-token: write"
+    # The token that asks for the token goes through a pipe: arguments can be read by others.
+    answer=$(printf 'Authorization: bearer %s\n' "${ACTIONS_ID_TOKEN_REQUEST_TOKEN:-}" |
+        /usr/bin/curl -fsS --max-time 30 -H @- "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=@AUDIENCE@") ||
+        refuse "GitHub gave no token"
+    ASSAY_TOKEN=$(printf '%s' "$answer" | sed -n 's/.*"value" *: *"\([A-Za-z0-9._-]*\)".*/\1/p')
+    [ -n "$ASSAY_TOKEN" ] || refuse "GitHub's answer has no token"
+    export ASSAY_TOKEN
+    set -- "$@" --token-env ASSAY_TOKEN
 fi
 
 # By exec, so that the parent of the one who asks is the worker: its processes get the job's identities.

@@ -12,6 +12,8 @@ fail() { echo "assay: $1" >&2; exit "${SYSTEM_FAILURE_EXIT_CODE:-2}"; }
 set --
 if [ -n "${CUSTOM_ENV_ASSAY_ID_TOKEN:-}" ]; then
     set -- --token-env CUSTOM_ENV_ASSAY_ID_TOKEN
+elif [ -n "@AUDIENCE@" ]; then
+    fail "no token: the job needs id_tokens: ASSAY_ID_TOKEN: aud: @AUDIENCE@"
 fi
 "@ATTESTOR@" permit --job gitlab --socket "@SOCKET@" --defer "$ASSAY_HOOK_DIR/permit.json" "$@" ||
     fail "no permit: the job does not start"

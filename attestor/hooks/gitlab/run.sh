@@ -8,7 +8,7 @@ fail() { echo "assay: $1" >&2; exit "${SYSTEM_FAILURE_EXIT_CODE:-2}"; }
 [ "$(id -u)" -ne 0 ] || fail "jobs do not run as root: the runner's unit needs User=@USER@"
 [ -d "${ASSAY_HOOK_DIR:-}" ] || fail "config_exec is not @HOOKS@/config.sh"
 [ $# -ge 2 ] || fail "GitLab Runner gives a script and the name of a stage"
-script=$1 stage=$2
+script=$1 stage=$2 job=$ASSAY_HOOK_DIR
 
 # The job's own failure, with its code where the runner takes one.
 finish() {
@@ -22,7 +22,7 @@ if [ "$stage" = cleanup_file_variables ]; then
     bash "$script"
     finish $?
 fi
-[ ! -e "$ASSAY_HOOK_DIR/refused" ] || fail "an earlier stage of this job was refused"
+[ ! -e "$job/ended" ] || fail "stage $stage: the permit of this job has ended"
 
 case "$stage" in
     prepare_script | restore_cache | download_artifacts | archive_cache | archive_cache_on_failure | \
@@ -33,25 +33,47 @@ case "$stage" in
         ;;
 esac
 
-# Everything else holds the author's commands, `hooks: pre_get_sources_script` and `after_script` too: the first uses the
-# permit of prepare_exec, each further one gets a permit of its own. A name that is new here counts as the author's.
-set -- --job gitlab
-if [ -n "${CUSTOM_ENV_ASSAY_ID_TOKEN:-}" ]; then
-    set -- "$@" --token-env CUSTOM_ENV_ASSAY_ID_TOKEN
+# Everything else holds the author's commands, `hooks: pre_get_sources_script` and `after_script` too; so does a name that is
+# new here. The first such stage redeems the permit of prepare_exec: one process holds it and runs this stage and the others.
+if [ ! -e "$job/ready" ]; then
+    mv "$job/permit.json" "$job/used.json" 2>/dev/null || fail "this job has no permit: is prepare_exec in force?"
+    mkfifo "$job/request" || fail "cannot make a pipe"
+    (
+        "@ATTESTOR@" exec --socket "@SOCKET@" --refused-code 3 --permit "$job/used.json" -- "@HOOKS@/stages.sh" "$job"
+        echo $? >"$job/ended"
+    ) </dev/null >"$job/holder.log" 2>&1 &
+    until [ -e "$job/ready" ] || [ -e "$job/ended" ]; do sleep 0.1; done
 fi
-if [ -e "$ASSAY_HOOK_DIR/permit.json" ]; then
-    mv "$ASSAY_HOOK_DIR/permit.json" "$ASSAY_HOOK_DIR/used.json"
-    set -- --permit "$ASSAY_HOOK_DIR/used.json"
-fi
-# The code of the script goes through a file: `exec` exits with 0 only where the script ended by itself.
-rm -f "$ASSAY_HOOK_DIR/code"
-# shellcheck disable=SC2016
-"@ATTESTOR@" exec --socket "@SOCKET@" --refused-code 3 "$@" -- \
-    /bin/sh -c 'bash "$1"; echo $? >"$2"' assay "$script" "$ASSAY_HOOK_DIR/code"
-if [ $? -ne 0 ] || ! read -r code <"$ASSAY_HOOK_DIR/code"; then
-    : >"$ASSAY_HOOK_DIR/refused"
+
+# What the holder said since it was shown last.
+shown=$(cat "$job/shown" 2>/dev/null || echo 0)
+show() {
+    tail -c "+$((shown + 1))" "$job/holder.log" >&2
+    shown=$(stat -c %s "$job/holder.log")
+    echo "$shown" >"$job/shown"
+}
+show
+
+rm -f "$job/result" "$job/output"
+mkfifo "$job/output" && cp "$script" "$job/stage.sh" || fail "cannot hand the stage over"
+cat "$job/output" &
+reader=$!
+# Open for reading too, so that it waits for nobody.
+exec 3<>"$job/request"
+echo "$stage" >&3
+until [ -e "$job/result" ] || [ -e "$job/ended" ]; do sleep 0.1; done
+
+# Until the output's end, but not for a process that was left behind with it.
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    kill -0 "$reader" 2>/dev/null || break
+    sleep 0.1
+done
+kill "$reader" 2>/dev/null
+if [ ! -e "$job/result" ]; then
+    show
     fail "stage $stage was refused, or ended with its permit"
 fi
+code=$(cat "$job/result")
 case "$code" in
     "" | *[!0-9]*) fail "stage $stage left no exit code" ;;
 esac

@@ -107,6 +107,9 @@ struct SiteArgs {
     /// The daemon's socket for jobs.
     #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
     socket: PathBuf,
+    /// Audience of the platform's tokens, as the verifier's `[[platform]]` has it: a job without a token is refused then.
+    #[arg(long, value_name = "NAME")]
+    audience: Option<String>,
 }
 
 /// How files are changed.
@@ -156,7 +159,8 @@ fn site(place: &Place, args: &SiteArgs) -> Result<Site, Box<dyn std::error::Erro
     };
     let user = args.user.clone().unwrap_or_else(|| place.system.default_user().to_owned());
     let (system, root, socket) = (place.system, place.dir.clone(), args.socket.clone());
-    Ok(Site { system, root, attestor, socket, user }.checked()?)
+    let audience = args.audience.clone();
+    Ok(Site { system, root, attestor, socket, user, audience }.checked()?)
 }
 
 fn options(how: &How) -> Options {

@@ -32,7 +32,10 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-use super::commands::{Done, REFUSED, say};
+use super::{
+    commands::{Done, REFUSED, say},
+    stop_parent::StopParent,
+};
 
 /// Where the daemon listens for jobs.
 pub(super) const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
@@ -40,8 +43,6 @@ pub(super) const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
 const START_WITHIN: Duration = Duration::from_secs(90);
 /// Between asking a job to end and ending it.
 const KILL_AFTER: Duration = Duration::from_secs(10);
-/// Between a refusal and the end of the parent.
-const STOP_PARENT_AFTER: Duration = Duration::from_secs(3);
 /// Largest permit file, bytes.
 const MAX_PERMIT_FILE_BYTES: u64 = 64 * 1024;
 
@@ -208,38 +209,6 @@ pub(super) fn permit(args: &PermitArgs) -> Done {
         say(format_args!("::error title=attestor::no permit: this job does not run here\n"))?;
     }
     done
-}
-
-/// Kills the parent of this process when dropped.
-struct StopParent {
-    parent: Option<std::os::fd::OwnedFd>,
-}
-
-impl StopParent {
-    fn arm() -> Result<Self, String> {
-        use rustix::process::{PidfdFlags, getppid, pidfd_open};
-        let parent = getppid().filter(|parent| !parent.is_init());
-        let parent = parent.ok_or("--stop-parent: the parent is init")?;
-        // By a descriptor: once the parent is gone, its number may be anybody's.
-        let parent = pidfd_open(parent, PidfdFlags::empty())
-            .map_err(|error| format!("--stop-parent: {error}"))?;
-        Ok(Self { parent: Some(parent) })
-    }
-
-    fn disarm(mut self) {
-        self.parent = None;
-    }
-}
-
-impl Drop for StopParent {
-    fn drop(&mut self) {
-        let Some(parent) = &self.parent else { return };
-        // The parent waits for this command and sends what it said meanwhile; a second later nobody could.
-        std::thread::sleep(STOP_PARENT_AFTER);
-        if let Err(error) = rustix::process::pidfd_send_signal(parent, Signal::KILL) {
-            eprintln!("attestor: the parent was not stopped: {error}");
-        }
-    }
 }
 
 fn get_permit(args: &PermitArgs) -> Done {

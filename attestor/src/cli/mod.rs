@@ -4,6 +4,7 @@ mod commands;
 mod hook;
 mod job;
 mod sign;
+mod stop_parent;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 

@@ -75,6 +75,7 @@ const GITLAB: &[Template] = &[
     program(Place::Hooks("config.sh"), include_str!("../../hooks/gitlab/config.sh")),
     program(Place::Hooks("prepare.sh"), include_str!("../../hooks/gitlab/prepare.sh")),
     program(Place::Hooks("run.sh"), include_str!("../../hooks/gitlab/run.sh")),
+    program(Place::Hooks("stages.sh"), include_str!("../../hooks/gitlab/stages.sh")),
     program(Place::Hooks("cleanup.sh"), include_str!("../../hooks/gitlab/cleanup.sh")),
     unit(
         "etc/systemd/system/gitlab-runner.service.d/50-assay.conf",
@@ -202,6 +203,9 @@ pub struct Site {
     pub socket: PathBuf,
     /// User whose processes run the jobs.
     pub user: String,
+    /// Audience of the platform's tokens: with one, a job without a token is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
 }
 
 /// A file to be installed.
@@ -221,7 +225,8 @@ impl Site {
     /// Checks what is filled in.
     ///
     /// # Errors
-    /// `HOOK_NAME_INVALID`: a path that is not absolute or not plain, a user that is no user's name.
+    /// `HOOK_NAME_INVALID`: a path that is not absolute or not plain, a user that is no user's name, an audience that is not
+    /// plain.
     pub fn checked(self) -> Result<Self, HookError> {
         for (what, path) in
             [("folder", &self.root), ("program", &self.attestor), ("socket", &self.socket)]
@@ -237,6 +242,16 @@ impl Site {
                 what: "user",
                 value: self.user,
                 rule: "must be a lower-case name of at most 32 bytes",
+            });
+        }
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-:".contains(&b);
+        if let Some(audience) = &self.audience
+            && !((1..=255).contains(&audience.len()) && audience.bytes().all(is_plain))
+        {
+            return Err(HookError::Name {
+                what: "audience",
+                value: audience.clone(),
+                rule: "must be 1 to 255 letters, digits, `/`, `.`, `_`, `-` and `:`",
             });
         }
         Ok(self)
@@ -280,6 +295,7 @@ impl Site {
             .replace("@HOOKS@", &self.hooks().display().to_string())
             .replace("@SOCKET@", &self.socket.display().to_string())
             .replace("@USER@", &self.user)
+            .replace("@AUDIENCE@", self.audience.as_deref().unwrap_or_default())
             .replace("@RUN@", &run)
             .replace("@RUN_GITLAB@", &below("run/assay-gitlab"))
             .replace("@RUN_BUILDKITE@", &below("run/assay-buildkite"))
@@ -315,6 +331,7 @@ mod tests {
             attestor: "/usr/bin/attestor".into(),
             socket: "/run/assay/job.sock".into(),
             user: system.default_user().to_owned(),
+            audience: None,
         }
     }
 
@@ -347,7 +364,9 @@ mod tests {
     #[test]
     fn what_a_shell_would_not_take_as_it_is_is_refused() {
         type Edit = fn(&mut Site);
-        let cases: [Edit; 7] = [
+        let cases: [Edit; 9] = [
+            |site| site.audience = Some(String::new()),
+            |site| site.audience = Some("a b\"".to_owned()),
             |site| site.root = "etc".into(),
             |site| site.root = "/a/../b".into(),
             |site| site.attestor = "/opt/the attestor".into(),

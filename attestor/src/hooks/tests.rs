@@ -47,6 +47,7 @@ impl Place {
             attestor: self.path("usr/bin/attestor"),
             socket: self.path("run/assay/job.sock"),
             user: "nobody".to_owned(),
+            audience: None,
         };
         site.checked().expect("plain")
     }

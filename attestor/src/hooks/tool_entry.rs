@@ -111,6 +111,7 @@ mod tests {
             attestor: "/usr/bin/attestor".into(),
             socket: "/run/assay/job.sock".into(),
             user: "runner".to_owned(),
+            audience: None,
         };
         let entry = entry(&site, &site.files()).expect("an entry");
         (site, entry)
