@@ -7,6 +7,7 @@ pub mod buildkite;
 pub mod github;
 pub mod gitlab;
 pub mod jenkins;
+pub mod platform;
 pub mod tekton;
 
 use std::{
@@ -52,6 +53,8 @@ pub struct Agent<'a> {
     pub site: &'a JobSite,
     /// The agent's own folder.
     pub home: PathBuf,
+    /// The platform's token for the job.
+    token: Option<String>,
     log: String,
 }
 
@@ -63,7 +66,7 @@ impl<'a> Agent<'a> {
     pub fn new(site: &'a JobSite) -> Result<Self, AnyError> {
         let home = site.path("home");
         make_folder(&home)?;
-        Ok(Self { site, home, log: String::new() })
+        Ok(Self { site, home, token: None, log: String::new() })
     }
 
     /// A path below the folder that stands for `/`.

@@ -9,7 +9,11 @@ use std::{
 
 use attestor::hooks::HookSystem;
 use swtpm_tests::{
-    hook_driver::{End, NOBODY, Ran, buildkite, github, gitlab, jenkins, tekton},
+    hook_driver::{
+        End, NOBODY, Ran, buildkite, github, gitlab, jenkins,
+        platform::{AUDIENCE, Platform},
+        tekton,
+    },
     job_site::{JobSite, JobSiteOptions, finish},
 };
 use verifier::store::PermitState;
@@ -21,6 +25,11 @@ const GITHUB_ACTIONS: &str = "verifier_silence_s = 2\non_end = [\"/bin/sh\", \"-
 
 /// A site with a system's hooks, whose agent runs as `nobody`; `None` where this is not root, who alone may become somebody else.
 async fn site(system: HookSystem) -> Option<JobSite> {
+    site_with(system, None).await
+}
+
+/// As [`site`], with a platform whose tokens every job must have.
+async fn site_with(system: HookSystem, platform: Option<&Platform>) -> Option<JobSite> {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI runs these tests as root");
         eprintln!("skipped: only root can run jobs as another user");
@@ -32,9 +41,13 @@ async fn site(system: HookSystem) -> Option<JobSite> {
     };
     let options = JobSiteOptions {
         jobs,
-        verifier_jobs: "check_every = \"1s\"\nredeem_within = \"10s\"\n".to_owned(),
+        verifier_jobs: format!(
+            "check_every = \"1s\"\nredeem_within = \"10s\"\n{}",
+            platform.map(Platform::verifier_jobs).unwrap_or_default()
+        ),
         users: vec!["nobody".to_owned()],
         hooks: Some(system),
+        audience: platform.map(|_| AUDIENCE.to_owned()),
     };
     Some(JobSite::start_with(options).await.unwrap())
 }
@@ -344,4 +357,62 @@ async fn tekton_steps_run_only_on_a_node_that_proves_itself() {
     assert_refused(&tekton::run(&site, step).await.unwrap(), "POLICY_TOOL_NOT_ALLOWED");
     site.cluster.stop_verifier().await.unwrap();
     assert_refused(&tekton::run(&site, step).await.unwrap(), "GATE_NO_VERDICT");
+}
+
+/// Each row: a token, and what becomes of its job, in this order on one site.
+async fn with_tokens(
+    system: HookSystem,
+    signed: &str,
+    run: impl AsyncFn(&JobSite, Option<&str>) -> Ran,
+) {
+    let (platform, other) = (Platform::new(system).unwrap(), Platform::new(system).unwrap());
+    let Some(site) = site_with(system, Some(&platform)).await else { return };
+    let good = platform.token("app", "1").unwrap();
+    let ran = run(&site, Some(&good)).await;
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    assert!(ran.log.contains("here is the job") && ran.log.contains(signed), "{}", ran.log);
+    let another = platform.token("other", "2").unwrap();
+    let forged = other.token("app", "3").unwrap();
+    let late = platform.token("app", "4").unwrap();
+    for (token, code) in [
+        (Some(good.as_str()), "PLATFORM_TOKEN_REPLAYED"),
+        (Some(another.as_str()), "PLATFORM_CLAIM_MISMATCH"),
+        (Some(forged.as_str()), "PLATFORM_KEY_UNKNOWN"),
+        (Some("a.b.c"), "PLATFORM_TOKEN_MALFORMED"),
+        (None, "no token"),
+    ] {
+        assert_refused(&run(&site, token).await, code);
+    }
+    let ran = run(&site, Some(&late)).await;
+    assert_eq!(ran.end, End::Passed, "a good one passes still: {}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn github_jobs_are_those_that_their_token_says() {
+    with_tokens(HookSystem::GitHub, "repository acme/app (signed by the platform)", {
+        async |site, token| github::run_with(site, "echo here is the job", token).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gitlab_jobs_are_those_that_their_token_says() {
+    with_tokens(HookSystem::GitLab, "repository acme/app (signed by the platform)", {
+        async |site, token| {
+            let nothing = async |_: &str| Ok(());
+            gitlab::run_with(site, "echo here is the job", token, nothing).await.unwrap()
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buildkite_jobs_are_those_that_their_token_says() {
+    with_tokens(HookSystem::Buildkite, "workflow   app (signed by the platform)", {
+        async |site, token| {
+            let nothing = async |_: &Path| Ok(());
+            buildkite::run_with(site, "echo here is the job", token, nothing).await.unwrap()
+        }
+    })
+    .await;
 }

@@ -11,10 +11,14 @@ use super::{Agent, End, Ran, unit_values, write_program};
 use crate::{cluster::AnyError, job_site::JobSite};
 
 /// Identifier of the job.
-const JOB: &str = "018ffd7a-3b1c-4c6e-9d1e-0123456789ab";
+pub(super) const JOB: &str = "018ffd7a-3b1c-4c6e-9d1e-0123456789ab";
 
-/// What of `buildkite-agent bootstrap` matters: the command, and then the agent's pre-exit hook.
+/// What of `buildkite-agent` matters: `oidc request-token`; and `bootstrap`, the command and then the agent's pre-exit hook.
 const BOOTSTRAP: &str = r#"#!/bin/bash
+if [ "$1 $2" = "oidc request-token" ]; then
+    [ "$BUILDKITE_AGENT_ACCESS_TOKEN" = hush ] && [ -s "$HOME/token" ] && cat "$HOME/token"
+    exit
+fi
 [ "$1" = bootstrap ] || exit 64
 sh -ec "$BUILDKITE_COMMAND"
 code=$?
@@ -31,7 +35,21 @@ pub async fn run(
     script: &str,
     between: impl AsyncFnOnce(&Path) -> Result<(), AnyError>,
 ) -> Result<Ran, AnyError> {
+    run_with(site, script, None, between).await
+}
+
+/// As [`run`], where Buildkite gives this token when it is asked.
+///
+/// # Errors
+/// A program cannot be started.
+pub async fn run_with(
+    site: &JobSite,
+    script: &str,
+    token: Option<&str>,
+    between: impl AsyncFnOnce(&Path) -> Result<(), AnyError>,
+) -> Result<Ran, AnyError> {
     let mut agent = Agent::new(site)?;
+    agent.program("token", token.unwrap_or_default())?;
     let permits = agent.root("run/assay-buildkite");
     super::make_folder(&permits)?;
     write_program(&agent.root("usr/bin/buildkite-agent"), BOOTSTRAP)?;
@@ -62,7 +80,9 @@ pub async fn run(
         command.env("BUILDKITE_ENV_FILE", &text).env("BUILDKITE_ENV_JSON_FILE", &json);
     };
     let mut hook = agent.command(&hooks.join("pre-bootstrap"));
-    hook.envs(&environment).env("BUILDKITE_JOB_ID", JOB);
+    hook.envs(&environment)
+        .env("BUILDKITE_JOB_ID", JOB)
+        .env("BUILDKITE_AGENT_ACCESS_TOKEN", "hush");
     files(&mut hook);
     if !agent.run(hook).await?.status.success() {
         return Ok(agent.ran(End::Refused));

@@ -4,9 +4,13 @@
 //! # Source
 //! "Running scripts before or after a job"; actions/runner, docs/adrs/1751-runner-job-hooks.md.
 
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+};
 
-use super::{Agent, End, Ran};
+use super::{Agent, End, Ran, platform::AUDIENCE};
 use crate::{cluster::AnyError, job_site::JobSite};
 
 /// What of Runner.Worker matters to a hook.
@@ -29,6 +33,14 @@ exit "$result"
 /// # Errors
 /// The worker cannot be started.
 pub async fn run(site: &JobSite, step: &str) -> Result<Ran, AnyError> {
+    run_with(site, step, None).await
+}
+
+/// As [`run`], of a job with `permissions: id-token: write` that gets this token when it asks.
+///
+/// # Errors
+/// The worker cannot be started.
+pub async fn run_with(site: &JobSite, step: &str, token: Option<&str>) -> Result<Ran, AnyError> {
     let mut agent = Agent::new(site)?;
     let worker = agent.program("worker.sh", WORKER)?;
     agent.program("step.sh", step)?;
@@ -48,6 +60,15 @@ pub async fn run(site: &JobSite, step: &str) -> Result<Ran, AnyError> {
         .env("GITHUB_RUN_ATTEMPT", "1")
         .env("GITHUB_SHA", "5a".repeat(20))
         .env("GITHUB_WORKFLOW_REF", "acme/app/.github/workflows/ci.yml@refs/heads/main");
+    if let Some(token) = token {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}/token?api-version=2.0", listener.local_addr()?);
+        let token = token.to_owned();
+        // Ends with its one request, or with this process.
+        std::thread::spawn(move || answer(&listener, &token));
+        command.env("ACTIONS_ID_TOKEN_REQUEST_URL", url);
+        command.env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "hush");
+    }
     let output = agent.run(command).await?;
     let end = match (output.status.code(), output.status.signal()) {
         (Some(0), _) => End::Passed,
@@ -56,6 +77,25 @@ pub async fn run(site: &JobSite, step: &str) -> Result<Ran, AnyError> {
         (None, _) => End::Refused,
     };
     Ok(agent.ran(end))
+}
+
+/// Answers one request as GitHub does.
+fn answer(listener: &TcpListener, token: &str) -> std::io::Result<()> {
+    let (mut stream, _) = listener.accept()?;
+    let mut head = String::new();
+    let mut reader = BufReader::new(stream.try_clone()?);
+    while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}
+    let is_right = head.starts_with(&format!("GET /token?api-version=2.0&audience={AUDIENCE} "))
+        && head.contains("\r\nAuthorization: bearer hush\r\n");
+    let (status, body) = match is_right {
+        true => ("200 OK", format!("{{\"count\":1,\"value\":\"{token}\"}}")),
+        false => ("403 Forbidden", String::new()),
+    };
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }
 
 /// Runs the unit's start once: registration just in time, and the runner that takes one job.

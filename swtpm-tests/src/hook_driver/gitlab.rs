@@ -30,7 +30,21 @@ pub async fn run(
     script: &str,
     between: impl AsyncFnOnce(&str) -> Result<(), AnyError>,
 ) -> Result<Ran, AnyError> {
+    run_with(site, script, None, between).await
+}
+
+/// As [`run`], of a job whose `id_tokens` give this one as ASSAY_ID_TOKEN.
+///
+/// # Errors
+/// A script cannot be started.
+pub async fn run_with(
+    site: &JobSite,
+    script: &str,
+    token: Option<&str>,
+    between: impl AsyncFnOnce(&str) -> Result<(), AnyError>,
+) -> Result<Ran, AnyError> {
     let mut agent = Agent::new(site)?;
+    agent.token = token.map(str::to_owned);
     super::make_folder(&agent.root("run/assay-gitlab"))?;
     let config = command(&agent, "config.sh");
     let output = agent.run(config).await?;
@@ -117,6 +131,9 @@ fn command(agent: &Agent<'_>, script: &str) -> Command {
         .env("JOB_RESPONSE_FILE", agent.home.join("response.json"));
     for (name, value) in VARIABLES {
         command.env(format!("CUSTOM_ENV_{name}"), value);
+    }
+    if let Some(token) = &agent.token {
+        command.env("CUSTOM_ENV_ASSAY_ID_TOKEN", token);
     }
     command
 }
