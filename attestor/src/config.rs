@@ -89,6 +89,8 @@ struct JobsSection {
     verifier_silence_s: Option<u64>,
     #[serde(default)]
     on_end: Vec<String>,
+    #[serde(default)]
+    on_refused: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -263,6 +265,7 @@ fn job_settings(section: JobsSection) -> Result<JobSettings, (String, String)> {
             3600,
         )?,
         on_end: section.on_end,
+        on_refused: section.on_refused,
     })
 }
 

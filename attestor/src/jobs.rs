@@ -9,6 +9,7 @@
 //! The job's key is made here, stays in this process's memory and in the job's, and dies with the permit. Neither the TPM
 //! nor the node key is reachable from the socket: all that a caller says is hashed into a quote's qualifyingData.
 
+mod action;
 mod desk;
 mod gate;
 mod key;
@@ -50,4 +51,6 @@ pub struct JobSettings {
     pub silence: Duration,
     /// What runs when a permit ends before its job did; empty: nothing.
     pub on_end: Vec<String>,
+    /// What runs when a job of a listed user gets no permit; empty: nothing.
+    pub on_refused: Vec<String>,
 }

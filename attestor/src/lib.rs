@@ -8,6 +8,7 @@ pub mod attestation;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod hooks;
 pub mod inspect;
 pub mod jobs;
 pub mod logs;

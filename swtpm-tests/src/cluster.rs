@@ -392,6 +392,8 @@ pub struct Tools {
     folder: TempDir,
     state: PathBuf,
     logs: LogPaths,
+    /// Entries of the list besides compiler and linker.
+    more: String,
 }
 
 impl Tools {
@@ -405,7 +407,7 @@ impl Tools {
             std::fs::create_dir(folder.path().join(name))?;
         }
         let state = folder.path().join("state");
-        let tools = Self { folder, state, logs: LogPaths::none() };
+        let tools = Self { folder, state, logs: LogPaths::none(), more: String::new() };
         tools.write("cc", b"compiler 12.2.0")?;
         tools.write("cc1", b"compiler proper 12.2.0")?;
         tools.write("ld", b"linker 2.40")?;
@@ -454,6 +456,11 @@ impl Tools {
         &self.state
     }
 
+    /// The list also has these entries.
+    pub fn declare(&mut self, entries: &str) {
+        self.more.push_str(entries);
+    }
+
     /// The tool list.
     ///
     /// # Errors
@@ -469,7 +476,8 @@ impl Tools {
         let bin = bin.display();
         format!(
             "[[tool]]\nname = \"cc\"\npaths = [\"{bin}/cc*\"]\n\n[[tool]]\nname = \"ld\"\npaths = \
-             [\"{bin}/ld\"]\nrequired = false\n"
+             [\"{bin}/ld\"]\nrequired = false\n{more}",
+            more = self.more
         )
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use attestor::tpm::EkPreference;
+use attestor::{hooks::HookSystem, tpm::EkPreference};
 
 use crate::{
     cluster::{AnyError, Cluster, Tools, booted, ek_of},
@@ -44,12 +44,16 @@ impl Drop for Daemon {
 /// What differs between sites.
 #[derive(Clone, Debug)]
 pub struct JobSiteOptions {
-    /// Further lines of the daemon's `[jobs]`.
+    /// Further lines of the daemon's `[jobs]`, with `@FOLDER@` for the site's folder.
     pub jobs: String,
     /// Lines of the verifier's `[jobs]`.
     pub verifier_jobs: String,
     /// Users that may ask, as the configuration has them.
     pub users: Vec<String>,
+    /// CI system whose hooks are installed below `root` in the site's folder, for the user `nobody`, and measured.
+    pub hooks: Option<HookSystem>,
+    /// Audience of the tokens that its hooks ask for.
+    pub audience: Option<String>,
 }
 
 impl Default for JobSiteOptions {
@@ -58,6 +62,8 @@ impl Default for JobSiteOptions {
             jobs: "verifier_silence_s = 2\n".to_owned(),
             verifier_jobs: "check_every = \"1s\"\n".to_owned(),
             users: Vec::new(),
+            hooks: None,
+            audience: None,
         }
     }
 }
@@ -82,14 +88,17 @@ impl JobSite {
         cluster.trust(tpm.manufacturer()).await?;
         let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await?;
         cluster.add_node("w1", "linux", ek).await?;
-        let tools = Tools::new()?;
+        let mut tools = Tools::new()?;
+        let folder = tempfile::tempdir()?;
+        // Jobs of other users have to reach the socket.
+        set_mode(folder.path(), 0o755)?;
+        if let Some(system) = options.hooks {
+            tools.declare(&install_hooks(folder.path(), system, options.audience.as_deref())?);
+        }
         let mut worker = cluster.worker(&tpm.tcti(), &tools).await?;
         worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
         cluster.golden_from("w1", |text| text).await?;
         worker.stop().await;
-        let folder = tempfile::tempdir()?;
-        // Jobs of other users have to reach the socket.
-        set_mode(folder.path(), 0o755)?;
         let daemon = start_daemon(folder.path(), &cluster, &tpm, &tools, &options)?;
         let site = Self { daemon, tools, tpm, cluster, folder };
         site.wait_for("admitted").await?;
@@ -191,6 +200,50 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), AnyError> {
     Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?)
 }
 
+/// Installs hooks as an administrator does, and gives the entry in the tool list.
+fn install_hooks(
+    folder: &Path,
+    system: HookSystem,
+    audience: Option<&str>,
+) -> Result<String, AnyError> {
+    let root = folder.join("root");
+    std::fs::create_dir_all(root.join("usr/bin"))?;
+    // The hooks' own, which is measured: the one beside the tests may be built again meanwhile.
+    let attestor = root.join("usr/bin/attestor");
+    // By another process: see `hook_driver::write_program`.
+    let copied = Command::new("install")
+        .args(["-m", "755"])
+        .arg(program("attestor"))
+        .arg(&attestor)
+        .status()?;
+    if !copied.success() {
+        return Err("the program cannot be copied".into());
+    }
+    for made in ["", "usr", "usr/bin"] {
+        set_mode(&root.join(made), 0o755)?;
+    }
+    let list = folder.join("hooks.toml");
+    let output = Command::new(&attestor)
+        .args(["hook", "install", system.as_str(), "--user", "nobody", "--dir"])
+        .arg(&root)
+        .arg("--attestor")
+        .arg(&attestor)
+        .arg("--socket")
+        .arg(folder.join("output/job.sock"))
+        .arg("--tools")
+        .arg(&list)
+        .args(audience.iter().flat_map(|audience| ["--audience", audience]))
+        .output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    // A cluster's files are not measured: no list is made for them.
+    match std::fs::read_to_string(&list) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => Ok(read?),
+    }
+}
+
 fn start_daemon(
     folder: &Path,
     cluster: &Cluster,
@@ -213,7 +266,7 @@ fn start_daemon(
         state = tools.state().display(),
         output = at("output"),
         users = options.users,
-        more = options.jobs,
+        more = options.jobs.replace("@FOLDER@", &folder.display().to_string()),
     );
     std::fs::write(at("attestor.toml"), config)?;
     let log = std::fs::File::create(at("daemon.log"))?;

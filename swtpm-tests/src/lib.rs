@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod documented;
 pub mod efi;
 pub mod firmware;
+pub mod hook_driver;
 pub mod job_site;
 pub mod machine;
 pub mod manufacturer;

@@ -90,7 +90,7 @@ fn whole(kind: DocumentKind) -> Value {
             "schema": "assay.policy/v1", "name": "baseline", "version": 1, "pools": ["linux"],
             "description": "for people",
             "kernel": [{ "version": "6.1", "digests": [sha256] }],
-            "rule": [{ "name": "r", "message": "m", "expr": "true" }],
+            "rule": [{ "name": "r", "at": "job", "message": "m", "expr": "true" }],
         }),
         DocumentKind::Keys => json!({
             "schema": "assay.keys/v1", "name": "security", "version": 1, "threshold": 1,

@@ -6,6 +6,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use attestor::{
@@ -204,7 +205,8 @@ pub(super) fn inspect(tcti: Option<Tcti>, config: Option<&Path>, json: bool) -> 
     Ok(if found.has_errors() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
 }
 
-pub(super) fn status(folder: &Path, json: bool) -> Done {
+pub(super) fn status(folder: &Path, wait_s: u64, json: bool) -> Done {
+    wait_for_admission(folder, Duration::from_secs(wait_s))?;
     let Some(status) = Output::open(folder)?.read_status()? else {
         eprintln!(
             "attestor: {}: no status; has `attestor run` or `attestor once` run?",
@@ -233,6 +235,23 @@ pub(super) fn status(folder: &Path, json: bool) -> Done {
         "denied" => ExitCode::from(REFUSED),
         _ => ExitCode::FAILURE,
     })
+}
+
+/// Returns once the worker is admitted, or after `at_most`.
+fn wait_for_admission(folder: &Path, at_most: Duration) -> Result<(), Box<dyn Error>> {
+    let start = std::time::Instant::now();
+    let is_admitted = || -> Result<bool, Box<dyn Error>> {
+        // Opening it would make the folder, which is the daemon's to make.
+        if !folder.is_dir() {
+            return Ok(false);
+        }
+        let status = Output::open(folder)?.read_status()?;
+        Ok(status.is_some_and(|status| status.outcome == "admitted"))
+    };
+    while start.elapsed() < at_most && !is_admitted()? {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
 }
 
 pub(super) fn tcti(tcti: &Tcti) -> Done {

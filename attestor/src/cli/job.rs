@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use attestor::hooks::read_env_file;
 use clap::{Args, ValueEnum};
 use hyper_util::rt::TokioIo;
 use proto::{
@@ -31,10 +32,13 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-use super::commands::{Done, REFUSED, say};
+use super::{
+    commands::{Done, REFUSED, say},
+    stop_parent::StopParent,
+};
 
 /// Where the daemon listens for jobs.
-const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
+pub(super) const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
 /// Longest wait for the daemon; its own deadline is shorter.
 const START_WITHIN: Duration = Duration::from_secs(90);
 /// Between asking a job to end and ending it.
@@ -94,6 +98,10 @@ struct JobArgs {
     /// CI system: which variables say what job this is.
     #[arg(long, value_enum, value_name = "SYSTEM")]
     job: Option<System>,
+    /// File with the job's variables, in place of this command's environment: a JSON object of texts or lines NAME="value",
+    /// as Buildkite's agent writes them.
+    #[arg(long, value_name = "FILE", requires = "job")]
+    env_file: Option<PathBuf>,
     /// File with the CI system's signed token.
     #[arg(long, value_name = "FILE", conflicts_with = "token_env")]
     token_file: Option<PathBuf>,
@@ -139,6 +147,12 @@ pub(super) struct PermitArgs {
     /// Only get the permit, into this file, for `attestor exec --permit` of the same user.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["permit", "out"])]
     defer: Option<PathBuf>,
+    /// Append SPIFFE_ENDPOINT_SOCKET, ASSAY_PERMIT_ID and ASSAY_DECISION_ID to this file, such as GITHUB_ENV.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["defer", "end"])]
+    env_out: Option<PathBuf>,
+    /// Unless there is a permit, kill the parent of this command, for systems that go on after a hook that failed.
+    #[arg(long, conflicts_with_all = ["defer", "end"])]
+    stop_parent: bool,
     /// End this permit: the job is over.
     #[arg(long, value_name = "PERMIT", conflicts_with_all = ["job", "permit", "defer"])]
     end: Option<String>,
@@ -177,6 +191,27 @@ pub(super) fn exec(args: &ExecArgs) -> Done {
 
 /// Gets a permit for the processes around this command, or ends one.
 pub(super) fn permit(args: &PermitArgs) -> Done {
+    // However this ends, by an error or a panic too: the parent goes on only with a permit.
+    let parent = args.stop_parent.then(StopParent::arm).transpose()?;
+    let done = get_permit(args);
+    if let Ok(code) = &done
+        && *code == ExitCode::SUCCESS
+        && let Some(parent) = parent
+    {
+        parent.disarm();
+        return done;
+    }
+    if args.stop_parent {
+        if let Err(error) = &done {
+            eprintln!("attestor: {}", attestor::chain(error.as_ref()));
+        }
+        // GitHub Actions shows it beside the job, which is all that is left of it.
+        say(format_args!("::error title=attestor::no permit: this job does not run here\n"))?;
+    }
+    done
+}
+
+fn get_permit(args: &PermitArgs) -> Done {
     let refused = refused_code(&args.job);
     super::commands::runtime()?.block_on(async {
         if let Some(permit_id) = &args.end {
@@ -195,6 +230,9 @@ pub(super) fn permit(args: &PermitArgs) -> Done {
             Event::Started(started) => {
                 if let Some(folder) = &args.job.out {
                     write_results(folder, &started)?;
+                }
+                if let Some(path) = &args.env_out {
+                    append_variables(path, &started)?;
                 }
                 if args.json {
                     say(format_args!("{}\n", serde_json::to_string_pretty(&json(&started))?))?;
@@ -238,9 +276,12 @@ fn request(args: &JobArgs) -> Result<pb::StartRequest, Box<dyn std::error::Error
         return Ok(request);
     }
     let system: CiSystem = args.job.ok_or("--job says which CI system this is")?.into();
-    let variables: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    let variables: BTreeMap<String, String> = match &args.env_file {
+        Some(path) => read_env_file(path).map_err(|error| format!("{}: {error}", error.code()))?,
+        None => std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+    };
     let claims =
         from_environment(system, &variables).map_err(|error| format!("--job {system}: {error}"))?;
     request.claims = claims.canonical_json().into_bytes();
@@ -390,6 +431,24 @@ fn write_results(folder: &Path, started: &pb::JobStarted) -> Result<(), String> 
         write_private(&folder.join(format!("token-{at}.jwt")), svid.token.as_bytes())?;
     }
     Ok(())
+}
+
+/// What `attestor exec` would put into the job's environment, for a system that takes it from a file.
+fn append_variables(path: &Path, started: &pb::JobStarted) -> Result<(), String> {
+    let at = |error: io::Error| format!("{}: {error}", path.display());
+    let mut lines = String::new();
+    for (name, value) in [
+        ("SPIFFE_ENDPOINT_SOCKET", &started.workload_endpoint),
+        ("ASSAY_PERMIT_ID", &started.permit_id),
+        ("ASSAY_DECISION_ID", &started.decision_id),
+    ] {
+        if value.chars().any(char::is_control) {
+            return Err(format!("{name} has a control character"));
+        }
+        let _ = writeln!(lines, "{name}={value}");
+    }
+    let mut file = OpenOptions::new().append(true).open(path).map_err(at)?;
+    file.write_all(lines.as_bytes()).map_err(at)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {

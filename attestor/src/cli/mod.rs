@@ -1,8 +1,10 @@
 //! Command line of `attestor`.
 
 mod commands;
+mod hook;
 mod job;
 mod sign;
+mod stop_parent;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
@@ -104,6 +106,9 @@ enum Command {
         /// Folder the daemon writes to.
         #[arg(long, default_value = attestor::config::DEFAULT_OUTPUT_DIR)]
         output_dir: PathBuf,
+        /// Wait so many seconds for an admission: for units that must not start before.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
         /// Print as JSON.
         #[arg(long)]
         json: bool,
@@ -124,6 +129,11 @@ enum Command {
     ///   attestor permit --end PERMIT
     #[command(after_help = EXIT_CODES_JOB, verbatim_doc_comment)]
     Permit(job::PermitArgs),
+    /// Install, show, check and remove the hooks of CI systems that ask for permits.
+    ///
+    /// Example: attestor hook install github --user runner --dry-run
+    #[command(after_help = hook::EXIT_CODES)]
+    Hook(hook::HookArgs),
     /// Sign what a job built, in that job: with its key, as its pool, at a time that the verifier stamps.
     ///
     /// Writes a Sigstore bundle beside each file, which `verifier results verify`, `verifier admit` and programs of others
@@ -169,7 +179,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Once { config, json } => commands::once(&config, json),
         Command::Measure { tools, json } => commands::measure(&tools, json),
         Command::Inspect { tcti, config, json } => commands::inspect(tcti, config.as_deref(), json),
-        Command::Status { output_dir, json } => commands::status(&output_dir, json),
+        Command::Status { output_dir, wait, json } => commands::status(&output_dir, wait, json),
+        Command::Hook(args) => hook::hook(&args),
         Command::Exec(args) => job::exec(&args),
         Command::Permit(args) => job::permit(&args),
         Command::Sign(args) => sign::sign(&args),

@@ -18,6 +18,7 @@ use workload::{JobIdentity, Observation, Peer, ProcessKey, Registry, Selector};
 
 use super::{
     Desk, DeskError, JobKeyPair, JobSettings, Line, LineError, Link,
+    action::act,
     life::{End, Life, credentials},
 };
 
@@ -27,6 +28,8 @@ mod stamp;
 const EVENTS: usize = 2;
 /// A permit that was not redeemed in time is kept a little longer: the verifier says then what is wrong with it.
 const KEPT_LONGER: Duration = Duration::from_secs(30);
+/// Refusals of those who may not ask at all.
+const NO_ACTION: [&str; 2] = ["GATE_CALLER_IS_A_JOB", "GATE_USER_NOT_ALLOWED"];
 /// Permits that are remembered as used.
 const REMEMBERED: usize = 1024;
 
@@ -42,6 +45,8 @@ pub struct Gate {
     jobs: Arc<Mutex<HashMap<String, Entry>>>,
     /// Identifiers of permits that were redeemed, the latest last.
     used: Arc<Mutex<VecDeque<String>>>,
+    /// One action on a refusal at a time: whoever asks and asks starts no more than that.
+    acting: Arc<Semaphore>,
     /// Time stamps that are being asked for.
     stamps: Arc<stamp::Stamps>,
 }
@@ -173,8 +178,9 @@ impl Gate {
     ) -> Self {
         let slots = Arc::new(Semaphore::new(settings.max_jobs));
         let (settings, jobs, used) = (Arc::new(settings), Arc::default(), Arc::default());
+        let acting = Arc::new(Semaphore::new(1));
         let stamps = Arc::new(stamp::Stamps::new());
-        Self { settings, desk, link, registry, endpoint, slots, jobs, used, stamps }
+        Self { settings, desk, link, registry, endpoint, slots, jobs, used, acting, stamps }
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -328,6 +334,21 @@ impl Gate {
         });
     }
 
+    /// What the site has done about a job that was refused. Users who may not ask, and jobs, cause nothing by asking.
+    async fn acts_on(&self, refused: &pb::JobRefused, caller: &Observation) {
+        if NO_ACTION.contains(&refused.code.as_str()) {
+            return;
+        }
+        let Ok(_turn) = self.acting.try_acquire() else { return };
+        let about = [
+            ("ASSAY_REFUSED_CODE", refused.code.as_str()),
+            ("ASSAY_REFUSED_WHY", refused.why.as_str()),
+            ("ASSAY_DECISION_ID", refused.decision_id.as_str()),
+            ("ASSAY_UID", &caller.uid.to_string()),
+        ];
+        act(&self.settings.on_refused, &about).await;
+    }
+
     async fn start(
         &self,
         request: pb::StartRequest,
@@ -421,7 +442,10 @@ impl pb::job_gate_server::JobGate for Gate {
                     "no job starts: {}",
                     refused.why
                 );
-                send(&events, Event::Refused(refused)).await;
+                send(&events, Event::Refused(refused.clone())).await;
+                // The call is over; what is done about it may take its time.
+                drop(events);
+                gate.acts_on(&refused, &caller).await;
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -11,7 +11,6 @@ use proto::{
     spiffe::{SpiffeError, SpiffeId},
 };
 use tokio::{
-    process::Command,
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
@@ -20,12 +19,10 @@ use workload::{
 };
 use zeroize::Zeroizing;
 
-use super::{JobSettings, KeyError, Line, LineError, NodeState};
+use super::{JobSettings, KeyError, Line, LineError, NodeState, action::act};
 
 /// How long the verifier is waited for when a job is over.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How long what runs at the end of a permit may take.
-const ACTION_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Why a job's permit is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +153,12 @@ impl Life {
             }
         }
         if !end.is_over() {
-            act(&settings.on_end, line.permit_id(), &end).await;
+            let about = [
+                ("ASSAY_PERMIT_ID", line.permit_id()),
+                ("ASSAY_END_CODE", end.code.as_str()),
+                ("ASSAY_END_WHY", end.why.as_str()),
+            ];
+            act(&settings.on_end, &about).await;
         }
         end
     }
@@ -239,23 +241,4 @@ impl Life {
 fn half_life(now: Instant, identity: &pb::JobIdentity) -> Instant {
     let shortest = identity.x509.iter().map(|svid| svid.lifetime_s).min();
     now + Duration::from_secs(shortest.unwrap_or(0) / 2)
-}
-
-/// Runs what the configuration names, as the daemon's user.
-async fn act(command: &[String], permit_id: &str, end: &End) {
-    let Some((program, arguments)) = command.split_first() else { return };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env("ASSAY_PERMIT_ID", permit_id)
-        .env("ASSAY_END_CODE", &end.code)
-        .env("ASSAY_END_WHY", &end.why)
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
-    match timeout(ACTION_DEADLINE, command.status()).await {
-        Ok(Ok(status)) if status.success() => tracing::info!(program, "ran what ends the job"),
-        Ok(Ok(status)) => tracing::error!(program, %status, "what should end the job failed"),
-        Ok(Err(error)) => tracing::error!(program, %error, "what should end the job did not start"),
-        Err(_) => tracing::error!(program, "what should end the job took too long"),
-    }
 }

@@ -173,6 +173,7 @@ mod tests {
             start_within: WITHIN,
             silence: WITHIN,
             on_end: Vec::new(),
+            on_refused: Vec::new(),
         };
         let (_, bundle) = watch::channel(Learned::default());
         let (url, trust) = ("https://127.0.0.1:1".to_owned(), Trust::Pin([0; 32]));

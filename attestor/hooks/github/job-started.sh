@@ -1,0 +1,36 @@
+#!/bin/bash
+# Job-started hook of the GitHub Actions runner: the job gets a permit, or its worker process ends.
+# Installed by `attestor hook install github`, and one of the measured tools: a change denies this worker.
+#
+# The runner starts this as `bash -e FILE`, a child of Runner.Worker, which runs the steps. A hook that merely fails does
+# not keep steps with `if: always()` from running, so whatever is not a permit kills the worker.
+worker=$PPID
+
+refuse() {
+    echo "assay: this job does not run here: $1"
+    echo "::error title=assay::GATE_HOOK_FAILED $1"
+    # The worker sends what was said to GitHub in the meantime; it waits for this hook and runs no step.
+    sleep 3
+    kill -KILL "$worker"
+    exit 3
+}
+
+# What keeps a program from starting at all (a missing file, a missing library) shows here, while somebody can still act.
+"@ATTESTOR@" permit --help >/dev/null 2>&1 || refuse "@ATTESTOR@ does not run"
+[ -n "${GITHUB_ENV:-}" ] && set -- --env-out "$GITHUB_ENV"
+if [ -n "@AUDIENCE@" ]; then
+    [ -n "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ] || refuse "no token: the job needs permissions: id-token: write"
+    # The token that asks for the token goes through a pipe: arguments can be read by others.
+    answer=$(printf 'Authorization: bearer %s\n' "${ACTIONS_ID_TOKEN_REQUEST_TOKEN:-}" |
+        /usr/bin/curl -fsS --max-time 30 -H @- "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=@AUDIENCE@") ||
+        refuse "GitHub gave no token"
+    ASSAY_TOKEN=$(printf '%s' "$answer" | sed -n 's/.*"value" *: *"\([A-Za-z0-9._-]*\)".*/\1/p')
+    [ -n "$ASSAY_TOKEN" ] || refuse "GitHub's answer has no token"
+    export ASSAY_TOKEN
+    set -- "$@" --token-env ASSAY_TOKEN
+fi
+
+# By exec, so that the parent of the one who asks is the worker: its processes get the job's identities.
+shopt -s execfail 2>/dev/null || :
+exec "@ATTESTOR@" permit --job github --for parent --socket "@SOCKET@" --refused-code 3 --stop-parent "$@"
+refuse "@ATTESTOR@ did not start"

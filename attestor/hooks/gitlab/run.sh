@@ -1,0 +1,80 @@
+#!/bin/bash
+# run_exec of GitLab Runner's custom executor: SCRIPT STAGE. What the job's author wrote runs under a permit, and ends with it.
+# Installed by `attestor hook install gitlab`, and one of the measured tools: a change denies this worker.
+set -u
+umask 077
+fail() { echo "assay: $1" >&2; exit "${SYSTEM_FAILURE_EXIT_CODE:-2}"; }
+
+[ "$(id -u)" -ne 0 ] || fail "jobs do not run as root: the runner's unit needs User=@USER@"
+[ -d "${ASSAY_HOOK_DIR:-}" ] || fail "config_exec is not @HOOKS@/config.sh"
+[ $# -ge 2 ] || fail "GitLab Runner gives a script and the name of a stage"
+script=$1 stage=$2 job=$ASSAY_HOOK_DIR
+
+# The job's own failure, with its code where the runner takes one.
+finish() {
+    [ "$1" -eq 0 ] && exit 0
+    [ -n "${BUILD_EXIT_CODE_FILE:-}" ] && echo "$1" >"$BUILD_EXIT_CODE_FILE"
+    exit "${BUILD_FAILURE_EXIT_CODE:-1}"
+}
+
+# Secrets in files are removed whatever happened.
+if [ "$stage" = cleanup_file_variables ]; then
+    bash "$script"
+    finish $?
+fi
+[ ! -e "$job/ended" ] || fail "stage $stage: the permit of this job has ended"
+
+case "$stage" in
+    prepare_script | restore_cache | download_artifacts | archive_cache | archive_cache_on_failure | \
+        upload_artifacts_on_success | upload_artifacts_on_failure)
+        # The runner's own commands.
+        bash "$script"
+        finish $?
+        ;;
+esac
+
+# Everything else holds the author's commands, `hooks: pre_get_sources_script` and `after_script` too; so does a name that is
+# new here. The first such stage redeems the permit of prepare_exec: one process holds it and runs this stage and the others.
+if [ ! -e "$job/ready" ]; then
+    mv "$job/permit.json" "$job/used.json" 2>/dev/null || fail "this job has no permit: is prepare_exec in force?"
+    mkfifo "$job/request" || fail "cannot make a pipe"
+    (
+        "@ATTESTOR@" exec --socket "@SOCKET@" --refused-code 3 --permit "$job/used.json" -- "@HOOKS@/stages.sh" "$job"
+        echo $? >"$job/ended"
+    ) </dev/null >"$job/holder.log" 2>&1 &
+    until [ -e "$job/ready" ] || [ -e "$job/ended" ]; do sleep 0.1; done
+fi
+
+# What the holder said since it was shown last.
+shown=$(cat "$job/shown" 2>/dev/null || echo 0)
+show() {
+    tail -c "+$((shown + 1))" "$job/holder.log" >&2
+    shown=$(stat -c %s "$job/holder.log")
+    echo "$shown" >"$job/shown"
+}
+show
+
+rm -f "$job/result" "$job/output"
+mkfifo "$job/output" && cp "$script" "$job/stage.sh" || fail "cannot hand the stage over"
+cat "$job/output" &
+reader=$!
+# Open for reading too, so that it waits for nobody.
+exec 3<>"$job/request"
+echo "$stage" >&3
+until [ -e "$job/result" ] || [ -e "$job/ended" ]; do sleep 0.1; done
+
+# Until the output's end, but not for a process that was left behind with it.
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    kill -0 "$reader" 2>/dev/null || break
+    sleep 0.1
+done
+kill "$reader" 2>/dev/null
+if [ ! -e "$job/result" ]; then
+    show
+    fail "stage $stage was refused, or ended with its permit"
+fi
+code=$(cat "$job/result")
+case "$code" in
+    "" | *[!0-9]*) fail "stage $stage left no exit code" ;;
+esac
+finish "$code"

@@ -1,0 +1,154 @@
+//! Whether what is installed is what was installed, and nobody but root can change it.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use proto::job::CiSystem;
+use serde::Serialize;
+
+use super::{
+    HookError, HookSystem,
+    manifest::{Manifest, sha256},
+    paths, tool_entry,
+};
+use crate::{config::Config, privilege::uid_of};
+
+/// Something that keeps the hooks from doing what they are for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Stable code.
+    pub code: &'static str,
+    /// What it is about.
+    pub path: PathBuf,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
+
+/// Looks at the files, the tool list and the daemon's configuration; finds nothing if all is well.
+///
+/// # Errors
+/// [`HookError`] if it cannot be looked at.
+pub fn check(root: &Path, system: HookSystem, config: &Path) -> Result<Vec<Problem>, HookError> {
+    let manifest = Manifest::read(root, system)?.ok_or(HookError::NotInstalled(system))?;
+    let mut problems = Vec::new();
+    let mut add = |code, path: &Path, what: String| {
+        problems.push(Problem { code, path: path.to_owned(), what });
+    };
+    let files = manifest.site.files();
+    for file in &files {
+        match paths::read(&file.path) {
+            Ok(Some(found)) if found == file.content.as_bytes() => {}
+            Ok(Some(found)) => {
+                let known = manifest.file(&file.path);
+                let is_older = known.is_some_and(|known| known.sha256 == sha256(&found));
+                match is_older {
+                    true => add(
+                        "HOOK_FILE_OUTDATED",
+                        &file.path,
+                        format!("another version's; run `attestor hook install {system}`"),
+                    ),
+                    false => add("HOOK_FILE_CHANGED", &file.path, "was changed".to_owned()),
+                }
+            }
+            Ok(None) => add("HOOK_FILE_MISSING", &file.path, "is not there".to_owned()),
+            Err(error) => add("HOOK_FILE_CHANGED", &file.path, error.to_string()),
+        }
+        if let Ok(found) = fs::symlink_metadata(&file.path)
+            && found.permissions().mode() & 0o7777 != file.mode
+        {
+            let mode = found.permissions().mode() & 0o7777;
+            add(
+                "HOOK_FILE_MODE",
+                &file.path,
+                format!("has mode {mode:04o}, not {:04o}", file.mode),
+            );
+        }
+        for path in file.path.ancestors() {
+            if let Some(what) = others_may_change(path) {
+                add("HOOK_FILE_NOT_ROOTS", path, what);
+            }
+        }
+    }
+    if let Some(what) = others_may_change(&manifest.site.attestor) {
+        add("HOOK_FILE_NOT_ROOTS", &manifest.site.attestor, what);
+    } else if !manifest.site.attestor.is_file() {
+        add("HOOK_FILE_MISSING", &manifest.site.attestor, "is not there".to_owned());
+    }
+    if let (Some(list), Some(entry)) = (&manifest.tools, tool_entry::entry(&manifest.site, &files))
+        && !tool_entry::read(list)?.contains(&entry)
+    {
+        let what = format!("lacks the entry {}: the hooks are not measured", system.tool_name());
+        add("HOOK_NOT_MEASURED", list, what);
+    }
+    for what in configuration(config, system, &manifest) {
+        add("HOOK_NOT_CONFIGURED", config, what);
+    }
+    problems.sort_by(|a, b| (&a.path, a.code).cmp(&(&b.path, b.code)));
+    problems.dedup();
+    Ok(problems)
+}
+
+/// Whether somebody but root can put another file in its place. Nobody can in a folder with the sticky bit, if the file is root's.
+fn others_may_change(path: &Path) -> Option<String> {
+    let found = fs::symlink_metadata(path).ok()?;
+    if found.file_type().is_symlink() {
+        return None;
+    }
+    let mode = found.permissions().mode();
+    if found.uid() != 0 {
+        return Some(format!("belongs to user {}, not to root", found.uid()));
+    }
+    let is_open = mode & 0o022 != 0 && !(found.is_dir() && mode & 0o1000 != 0);
+    is_open.then(|| format!("has mode {:04o}: others may write to it", mode & 0o7777))
+}
+
+/// What the daemon's configuration lacks for these hooks.
+fn configuration(path: &Path, system: HookSystem, manifest: &Manifest) -> Vec<String> {
+    // Nothing of a cluster's is on the worker.
+    if system == HookSystem::Tekton {
+        return Vec::new();
+    }
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => return vec![error.to_string()],
+    };
+    let Some(jobs) = config.jobs else {
+        return vec!["has no [jobs]: the daemon gives no permits".to_owned()];
+    };
+    let mut missing = Vec::new();
+    let user = &manifest.site.user;
+    match uid_of(user) {
+        Ok(uid) if uid != 0 && !jobs.users.contains(&uid) => {
+            missing.push(format!("jobs.users lacks {user:?}"));
+        }
+        Ok(_) => {}
+        Err(error) => missing.push(error.to_string()),
+    }
+    // The runner's registration and Jenkins' agents are no jobs of their system.
+    let needed: &[CiSystem] = match system {
+        HookSystem::Buildkite => &[CiSystem::Buildkite],
+        HookSystem::GitHub => &[CiSystem::GitHub, CiSystem::Generic],
+        HookSystem::GitLab => &[CiSystem::GitLab],
+        HookSystem::Jenkins => &[CiSystem::Generic],
+        HookSystem::Tekton => &[],
+    };
+    if !jobs.systems.is_empty() {
+        let lacking = needed.iter().filter(|system| !jobs.systems.contains(system));
+        missing.extend(lacking.map(|system| format!("jobs.systems lacks \"{system}\"")));
+    }
+    if config.tools != *manifest.tools.as_ref().unwrap_or(&config.tools) {
+        missing.push(format!("tools.list is {}, another one", config.tools.display()));
+    }
+    if system == HookSystem::GitHub && (jobs.on_end.is_empty() || jobs.on_refused.is_empty()) {
+        let run = manifest.site.socket.parent().unwrap_or(Path::new("/run/assay"));
+        missing.push(format!(
+            "jobs.on_end and jobs.on_refused should be [\"/usr/bin/touch\", \"{}/stop-github\"]: a runner keeps running \
+             steps after a refusal",
+            run.display()
+        ));
+    }
+    missing
+}

@@ -1,0 +1,320 @@
+//! A job's variables out of a file that its agent wrote.
+//!
+//! Buildkite's agent writes two of them for its pre-bootstrap hook: a JSON object of texts (BUILDKITE_ENV_JSON_FILE), and
+//! lines `NAME="value"` with Go's escapes (BUILDKITE_ENV_FILE; newer agents also put names without a value there). Both are
+//! read, neither is ever given to a shell.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::OpenOptions,
+    io::Read as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+/// Largest file, bytes: a command line and its environment have 2 MiB in Linux, and JSON doubles some of it.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Most variables.
+const MAX_VARIABLES: usize = 4096;
+
+/// Why a file gives no variables.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvFileError {
+    /// A line or value that is none.
+    #[error("{}: {what}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        what: String,
+    },
+    /// One name twice: two readers could take different ones.
+    #[error("{}: {name} stands twice", .path.display())]
+    NameTwice {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// More than is read.
+    #[error("{}: more than {max} {what}", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What is counted.
+        what: &'static str,
+        /// The limit.
+        max: u64,
+    },
+    /// It cannot be read, or is no regular file.
+    #[error("{}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl EnvFileError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "ENV_FILE_MALFORMED",
+            Self::NameTwice { .. } => "ENV_FILE_NAME_TWICE",
+            Self::TooLarge { .. } => "ENV_FILE_TOO_LARGE",
+            Self::Unreadable { .. } => "ENV_FILE_UNREADABLE",
+        }
+    }
+}
+
+/// Reads the variables of a file: a JSON object of texts, or lines `NAME=value`.
+///
+/// # Format
+/// At most 4 MiB and 4096 variables; no name twice. A file that begins with `{` is JSON. In lines, a value in double quotes has
+/// the escapes of Go's strings, any other stands for itself; empty lines, those that begin with `#`, and names without `=` are
+/// passed over. A value that is no UTF-8 is left out, as it is of a process's own environment.
+///
+/// # Errors
+/// [`EnvFileError`].
+pub fn read_env_file(path: &Path) -> Result<BTreeMap<String, String>, EnvFileError> {
+    let unreadable = |source| EnvFileError::Unreadable { path: path.to_owned(), source };
+    // A FIFO would keep the reader waiting for a writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(unreadable(std::io::Error::other("not a regular file")));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(EnvFileError::TooLarge {
+            path: path.to_owned(),
+            what: "bytes",
+            max: MAX_BYTES,
+        });
+    }
+    let text = String::from_utf8(text).map_err(|_| EnvFileError::Malformed {
+        path: path.to_owned(),
+        what: "not UTF-8".to_owned(),
+    })?;
+    parse(&text).map_err(|wrong| match wrong {
+        Wrong::Malformed(what) => EnvFileError::Malformed { path: path.to_owned(), what },
+        Wrong::Twice(name) => EnvFileError::NameTwice { path: path.to_owned(), name },
+        Wrong::TooMany => EnvFileError::TooLarge {
+            path: path.to_owned(),
+            what: "variables",
+            max: MAX_VARIABLES as u64,
+        },
+    })
+}
+
+#[derive(Debug, PartialEq)]
+enum Wrong {
+    Malformed(String),
+    Twice(String),
+    TooMany,
+}
+
+fn parse(text: &str) -> Result<BTreeMap<String, String>, Wrong> {
+    let pairs = if text.trim_start().starts_with('{') { json(text)? } else { lines(text)? };
+    let mut variables = BTreeMap::new();
+    for (name, value) in pairs {
+        if variables.contains_key(&name) {
+            return Err(Wrong::Twice(name));
+        }
+        variables.insert(name, value);
+    }
+    Ok(variables)
+}
+
+/// Members of one object, in their order, doubles and all: a map would keep the last of two.
+fn json(text: &str) -> Result<Vec<(String, String)>, Wrong> {
+    struct Members;
+    impl<'de> Visitor<'de> for Members {
+        type Value = Vec<(String, String)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some(member) = map.next_entry()? {
+                members.push(member);
+                if members.len() > MAX_VARIABLES {
+                    break;
+                }
+            }
+            Ok(members)
+        }
+    }
+    let malformed = |error: serde_json::Error| Wrong::Malformed(error.to_string());
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let members = (&mut reader).deserialize_map(Members);
+    match members {
+        Ok(members) if members.len() > MAX_VARIABLES => Err(Wrong::TooMany),
+        Ok(members) => reader.end().map(|()| members).map_err(malformed),
+        Err(error) => Err(malformed(error)),
+    }
+}
+
+fn lines(text: &str) -> Result<Vec<(String, String)>, Wrong> {
+    let mut pairs = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim_end_matches('\r');
+        let Some((name, value)) = line.split_once('=') else { continue };
+        if line.starts_with('#') {
+            continue;
+        }
+        let wrong = |what: &str| Wrong::Malformed(format!("line {}: {what}", at + 1));
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if name.is_empty() || !name.bytes().all(is_name) {
+            return Err(wrong("a name of letters, digits and `_` before the `=`"));
+        }
+        let value = match value.strip_prefix('"') {
+            None => Some(value.to_owned()),
+            Some(quoted) => {
+                let bytes = unquote(quoted).ok_or_else(|| wrong("a text in double quotes"))?;
+                String::from_utf8(bytes).ok()
+            }
+        };
+        if let Some(value) = value {
+            pairs.push((name.to_owned(), value));
+        }
+        if pairs.len() > MAX_VARIABLES {
+            return Err(Wrong::TooMany);
+        }
+    }
+    Ok(pairs)
+}
+
+/// The bytes of a Go string after its first quote, if it ends with the line.
+///
+/// # Source
+/// The Go Programming Language Specification, "Rune literals" and "String literals".
+fn unquote(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        let (plain, special) = rest.split_at(rest.find(['"', '\\'])?);
+        out.extend_from_slice(plain.as_bytes());
+        if let Some(after) = special.strip_prefix('"') {
+            return after.is_empty().then_some(out);
+        }
+        let mut characters = special.get(1..)?.chars();
+        let escape = characters.next()?;
+        let after = characters.as_str();
+        let number = |digits: usize| u32::from_str_radix(after.get(..digits)?, 16).ok();
+        let mut used = 0;
+        match escape {
+            'a' => out.push(7),
+            'b' => out.push(8),
+            't' => out.push(b'\t'),
+            'n' => out.push(b'\n'),
+            'v' => out.push(11),
+            'f' => out.push(12),
+            'r' => out.push(b'\r'),
+            '\\' => out.push(b'\\'),
+            '"' => out.push(b'"'),
+            'x' => {
+                used = 2;
+                out.push(u8::try_from(number(2)?).ok()?);
+            }
+            'u' | 'U' => {
+                used = if escape == 'u' { 4 } else { 8 };
+                let letter = char::from_u32(number(used)?)?;
+                out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            _ => return None,
+        }
+        rest = after.get(used..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn both_forms_of_the_agent_are_read() {
+        let json = r#" {"A":"1","B":"two\nlines \"quoted\" ☃","C":""}"#;
+        let expected = map(&[("A", "1"), ("B", "two\nlines \"quoted\" ☃"), ("C", "")]);
+        assert_eq!(parse(json), Ok(expected.clone()));
+        // As `%q` writes it.
+        let lines = "A=\"1\"\nB=\"two\\nlines \\\"quoted\\\" \\u2603\"\nC=\"\"\n";
+        assert_eq!(parse(lines), Ok(expected));
+        let rest = "# a comment = none\n\nNAME_ONLY\nP=plain text # and more\nX=\"\\x41\\t\\U0001f980\"\r\nBAD=\"\\xff\"\n";
+        assert_eq!(parse(rest), Ok(map(&[("P", "plain text # and more"), ("X", "A\t🦀")])));
+        assert_eq!(parse(""), Ok(BTreeMap::new()));
+    }
+
+    #[test]
+    fn nothing_of_it_is_ever_a_command() {
+        let lines = "A=\"$(touch /tmp/x)\"\nB=`id`\nC=$HOME\n";
+        assert_eq!(
+            parse(lines),
+            Ok(map(&[("A", "$(touch /tmp/x)"), ("B", "`id`"), ("C", "$HOME")]))
+        );
+    }
+
+    #[test]
+    fn what_two_readers_could_take_differently_is_refused() {
+        assert_eq!(parse(r#"{"A":"1","A":"2"}"#), Err(Wrong::Twice("A".to_owned())));
+        assert_eq!(parse("A=1\nA=\"1\"\n"), Err(Wrong::Twice("A".to_owned())));
+        for text in [
+            r#"{"A":1}"#,
+            r#"{"A":{"B":"1"}}"#,
+            r#"{"A":"1"} {"B":"2"}"#,
+            r#"{"A":"1""#,
+            "A=\"open\n",
+            "A=\"shut\" and more\n",
+            "A=\"\\q\"\n",
+            "A=\"\\x4\"\n",
+            "A=\"\\ud800\"\n",
+            "A B=1\n",
+            "=1\n",
+        ] {
+            assert!(matches!(parse(text), Err(Wrong::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_kinds_of_files_are_bounded() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("env");
+        let code = |path: &Path| read_env_file(path).expect_err("refused").code();
+        assert_eq!(code(&path), "ENV_FILE_UNREADABLE");
+        assert_eq!(code(folder.path()), "ENV_FILE_UNREADABLE");
+        std::fs::write(&path, "A=1\n").expect("write");
+        assert_eq!(read_env_file(&path).expect("read"), map(&[("A", "1")]));
+        let many: String = (0..=MAX_VARIABLES).map(|n| format!("V{n}=1\n")).collect();
+        std::fs::write(&path, &many).expect("write");
+        assert_eq!(code(&path), "ENV_FILE_TOO_LARGE");
+        let many = (0..=MAX_VARIABLES).map(|n| format!("\"V{n}\":\"1\"")).collect::<Vec<_>>();
+        std::fs::write(&path, format!("{{{}}}", many.join(","))).expect("write");
+        assert_eq!(code(&path), "ENV_FILE_TOO_LARGE");
+        std::fs::write(&path, format!("A={}\n", "x".repeat(4 * 1024 * 1024))).expect("write");
+        assert_eq!(code(&path), "ENV_FILE_TOO_LARGE");
+        std::fs::write(&path, b"A=\xff\n").expect("write");
+        assert_eq!(code(&path), "ENV_FILE_MALFORMED");
+        std::fs::write(&path, "{\"A\":\"1\",\"A\":\"1\"}").expect("write");
+        assert_eq!(code(&path), "ENV_FILE_NAME_TWICE");
+        let fifo = folder.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo");
+        assert!(made.success());
+        assert_eq!(code(&fifo), "ENV_FILE_UNREADABLE");
+    }
+}

@@ -1,0 +1,287 @@
+//! Hooks installed into a folder, looked at, and removed again.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::{Action, HookSystem, Options, Report, Site, check, install, is_installed, remove};
+
+const TOOLS: &str = "[[tool]]\nname = \"make\"\npaths = [\"/usr/bin/make\"]\n";
+
+struct Place {
+    folder: tempfile::TempDir,
+    system: HookSystem,
+}
+
+impl Place {
+    fn new(system: HookSystem) -> Self {
+        let place = Self { folder: tempfile::tempdir().expect("folder"), system };
+        fs::set_permissions(place.root(), fs::Permissions::from_mode(0o755)).expect("mode");
+        place.write("usr/bin/attestor", "a program");
+        place.write("etc/assay/tools.toml", TOOLS);
+        place
+    }
+
+    fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+        fs::write(path, content).expect("write");
+    }
+
+    fn site(&self) -> Site {
+        let site = Site {
+            system: self.system,
+            root: self.root().to_owned(),
+            attestor: self.path("usr/bin/attestor"),
+            socket: self.path("run/assay/job.sock"),
+            user: "nobody".to_owned(),
+            audience: None,
+        };
+        site.checked().expect("plain")
+    }
+
+    fn install(&self) -> Report {
+        install(&self.site(), &Options::default()).expect("installed")
+    }
+
+    fn remove(&self) -> Report {
+        remove(self.root(), self.system, &Options::default()).expect("removed")
+    }
+
+    /// Every file and link with what it says.
+    fn tree(&self) -> BTreeMap<PathBuf, String> {
+        let mut out = BTreeMap::new();
+        let mut open = vec![self.root().to_owned()];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(&folder).expect("folder") {
+                let path = entry.expect("entry").path();
+                if path.is_dir() {
+                    out.insert(path.clone(), "folder".to_owned());
+                    open.push(path);
+                } else {
+                    let text = fs::read_to_string(&path).unwrap_or_else(|_| "link".to_owned());
+                    out.insert(path, text);
+                }
+            }
+        }
+        out
+    }
+
+    fn problems(&self, config: &str) -> Vec<(&'static str, String)> {
+        let path = self.path("attestor.toml");
+        let text = format!(
+            "[verifier]\nurl = \"https://v:8443\"\nca_file = \"/x\"\n[tools]\nlist = \"{}\"\n{config}",
+            self.path("etc/assay/tools.toml").display()
+        );
+        fs::write(&path, text).expect("write");
+        let found = check(self.root(), self.system, &path).expect("looked at");
+        found.into_iter().map(|problem| (problem.code, problem.what)).collect()
+    }
+}
+
+fn actions(report: &Report) -> Vec<Action> {
+    report.files.iter().chain(&report.tools).map(|outcome| outcome.action).collect()
+}
+
+#[test]
+fn hooks_come_as_roots_files_and_go_without_a_trace() {
+    for system in HookSystem::ALL {
+        let place = Place::new(system);
+        let before = place.tree();
+        let dry = Options { is_dry: true, ..Options::default() };
+        let plan = install(&place.site(), &dry).expect("a plan");
+        assert_eq!(place.tree(), before, "a dry run changes nothing");
+        let report = place.install();
+        assert_eq!(actions(&report), actions(&plan));
+        assert!(is_installed(place.root(), system).expect("read"));
+        let me = rustix::process::geteuid().as_raw();
+        for file in place.site().files() {
+            let found = fs::symlink_metadata(&file.path).expect("there");
+            assert!(found.is_file());
+            assert_eq!(found.permissions().mode() & 0o7777, file.mode, "{}", file.path.display());
+            assert_eq!(found.uid(), me);
+        }
+        let list = fs::read_to_string(place.path("etc/assay/tools.toml")).expect("list");
+        let is_measured = list.contains(&format!("name = \"{}\"", system.tool_name()));
+        assert_eq!(is_measured, system != HookSystem::Tekton);
+        let after = place.tree();
+        let again = place.install();
+        assert!(actions(&again).iter().all(|action| *action == Action::Keep), "{again:?}");
+        assert_eq!(place.tree(), after, "twice is once");
+        let removed = place.remove();
+        assert!(removed.files.iter().all(|file| file.action == Action::Remove), "{removed:?}");
+        assert_eq!(place.tree(), before);
+        let error = remove(place.root(), system, &Options::default()).expect_err("twice");
+        assert_eq!(error.code(), "HOOK_NOT_INSTALLED");
+    }
+}
+
+#[test]
+fn scripts_are_scripts() {
+    for system in HookSystem::ALL {
+        let place = Place::new(system);
+        place.install();
+        for file in place.site().files() {
+            let Some(first) = file.content.lines().next().filter(|line| line.starts_with("#!"))
+            else {
+                continue;
+            };
+            let shell = first.trim_start_matches("#!");
+            let output = Command::new(shell).arg("-n").arg(&file.path).output().expect("shell");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success() && said.is_empty(), "{}: {said}", file.path.display());
+        }
+    }
+}
+
+#[test]
+fn a_file_of_others_stays_or_is_kept_and_comes_back() {
+    let hook = "etc/buildkite-agent/hooks/pre-bootstrap";
+    let place = Place::new(HookSystem::Buildkite);
+    place.write(hook, "#!/bin/sh\n# theirs\n");
+    let before = place.tree();
+    let error = install(&place.site(), &Options::default()).expect_err("in the way");
+    assert_eq!(error.code(), "HOOK_FILE_FOREIGN");
+    assert!(error.to_string().contains("pre-bootstrap.before-assay"), "{error}");
+    assert_eq!(place.tree(), before, "nothing was begun");
+    let forced = Options { is_forced: true, ..Options::default() };
+    let report = install(&place.site(), &forced).expect("forced");
+    assert!(actions(&report).contains(&Action::ReplaceForeign));
+    assert!(fs::read_to_string(place.path(hook)).expect("ours").contains("attestor"));
+    // Again, of another version: what was kept first stays what is kept.
+    let mut site = place.site();
+    site.user = "daemon".to_owned();
+    install(&site, &forced).expect("again");
+    let report = place.remove();
+    assert!(actions(&report).contains(&Action::Restore), "{report:?}");
+    assert_eq!(place.tree(), before);
+}
+
+#[test]
+fn a_link_in_the_way_is_a_file_of_others() {
+    let place = Place::new(HookSystem::Buildkite);
+    place.write("victim", "precious");
+    let hook = place.path("etc/buildkite-agent/hooks/pre-bootstrap");
+    fs::create_dir_all(hook.parent().expect("a folder")).expect("folders");
+    for target in [place.path("victim"), place.path("nothing")] {
+        let _ = fs::remove_file(&hook);
+        symlink(target, &hook).expect("link");
+        let error = install(&place.site(), &Options::default()).expect_err("in the way");
+        assert_eq!(error.code(), "HOOK_FILE_FOREIGN");
+    }
+    let forced = Options { is_forced: true, ..Options::default() };
+    install(&place.site(), &forced).expect("forced");
+    assert!(fs::symlink_metadata(&hook).expect("there").is_file());
+    assert_eq!(fs::read_to_string(place.path("victim")).expect("there"), "precious");
+    place.remove();
+    assert!(fs::symlink_metadata(&hook).expect("back").is_symlink());
+}
+
+#[test]
+fn a_changed_file_is_neither_replaced_nor_removed() {
+    let place = Place::new(HookSystem::GitLab);
+    place.install();
+    let run = place.path("usr/lib/assay/hooks/gitlab/run.sh");
+    fs::write(&run, "#!/bin/sh\nexec bash \"$1\"\n").expect("write");
+    let error = install(&place.site(), &Options::default()).expect_err("changed");
+    assert_eq!(error.code(), "HOOK_FILE_FOREIGN");
+    let report = place.remove();
+    assert!(actions(&report).contains(&Action::Leave));
+    assert!(run.exists());
+}
+
+#[test]
+fn another_version_or_site_replaces_what_is_ours() {
+    let place = Place::new(HookSystem::GitHub);
+    place.install();
+    let mut site = place.site();
+    site.user = "daemon".to_owned();
+    site.attestor = place.path("opt/attestor");
+    let report = install(&site, &Options::default()).expect("replaced");
+    assert!(actions(&report).contains(&Action::Replace));
+    let unit = place.path("etc/systemd/system/assay-github-runner.service");
+    assert!(fs::read_to_string(unit).expect("unit").contains("User=daemon\n"));
+    let list = fs::read_to_string(place.path("etc/assay/tools.toml")).expect("list");
+    assert!(list.contains("/opt/attestor\"") && !list.contains("/usr/bin/attestor\""));
+    assert_eq!(list.matches("assay-hook-github\"").count(), 1);
+    // Only the mode is wrong: mended.
+    let hook = place.path("usr/lib/assay/hooks/github/job-started.sh");
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o777)).expect("mode");
+    install(&site, &Options::default()).expect("mended");
+    assert_eq!(fs::metadata(&hook).expect("there").permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn a_record_that_names_files_elsewhere_removes_nothing() {
+    let place = Place::new(HookSystem::Jenkins);
+    place.install();
+    let record = place.path("usr/lib/assay/hooks/jenkins/installed.json");
+    let text = fs::read_to_string(&record).expect("record");
+    let agent = place.path("usr/lib/assay/hooks/jenkins/agent.sh").display().to_string();
+    let outside = format!("{}/../../etc/passwd", place.root().display());
+    for wrong in [
+        text.replace(&agent, "/etc/passwd"),
+        text.replace(&agent, &outside),
+        text.replace("\"format\": 1", "\"format\": 2"),
+        text.replace("\"system\": \"jenkins\"", "\"system\": \"github\""),
+        text.replace("\"folders\"", "\"folder\""),
+    ] {
+        assert_ne!(wrong, text);
+        fs::write(&record, wrong).expect("write");
+        let error = remove(place.root(), place.system, &Options::default()).expect_err("refused");
+        assert_eq!(error.code(), "HOOK_MANIFEST_INVALID", "{error}");
+    }
+}
+
+#[test]
+fn a_check_finds_what_would_let_jobs_through() {
+    const GOOD: &str =
+        "[jobs]\nusers = [\"nobody\"]\non_end = [\"/bin/true\"]\non_refused = [\"/bin/true\"]\n";
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs these tests as root");
+        eprintln!("skipped: only root makes files of root");
+        return;
+    }
+    let place = Place::new(HookSystem::GitHub);
+    place.install();
+    assert_eq!(place.problems(GOOD), []);
+    let codes = |place: &Place, config: &str| -> Vec<&str> {
+        place.problems(config).into_iter().map(|(code, _)| code).collect()
+    };
+    for config in [
+        "",
+        "[jobs]\nusers = []\non_end = [\"/bin/true\"]\non_refused = [\"/bin/true\"]\n",
+        "[jobs]\nusers = [\"nobody\"]\n",
+        "[jobs]\nusers = [\"nobody\"]\nsystems = [\"gitlab\", \"generic\"]\non_end = [\"/bin/true\"]\non_refused = [\"/bin/true\"]\n",
+    ] {
+        assert_eq!(codes(&place, config), ["HOOK_NOT_CONFIGURED"], "{config}");
+    }
+    let hook = place.path("usr/lib/assay/hooks/github/job-started.sh");
+    let text = fs::read_to_string(&hook).expect("hook");
+    fs::write(&hook, "exit 0").expect("write");
+    assert_eq!(codes(&place, GOOD), ["HOOK_FILE_CHANGED"]);
+    fs::write(&hook, text).expect("write");
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o775)).expect("mode");
+    assert_eq!(codes(&place, GOOD), ["HOOK_FILE_MODE", "HOOK_FILE_NOT_ROOTS"]);
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).expect("mode");
+    std::os::unix::fs::chown(hook.parent().expect("a folder"), Some(65534), None).expect("owner");
+    assert_eq!(codes(&place, GOOD), ["HOOK_FILE_NOT_ROOTS"]);
+    std::os::unix::fs::chown(hook.parent().expect("a folder"), Some(0), None).expect("owner");
+    fs::write(place.path("etc/assay/tools.toml"), TOOLS).expect("write");
+    assert_eq!(codes(&place, GOOD), ["HOOK_NOT_MEASURED"]);
+    place.install();
+    fs::remove_file(place.path("usr/bin/attestor")).expect("remove");
+    assert_eq!(codes(&place, GOOD), ["HOOK_FILE_MISSING"]);
+}

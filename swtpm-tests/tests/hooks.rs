@@ -1,0 +1,418 @@
+//! Hooks of CI systems, as they are installed, called as each system calls them: real swtpm, daemon, sockets and verifier.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::{
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use attestor::hooks::HookSystem;
+use swtpm_tests::{
+    hook_driver::{
+        End, NOBODY, Ran, buildkite, github, gitlab, jenkins,
+        platform::{AUDIENCE, Platform},
+        tekton,
+    },
+    job_site::{JobSite, JobSiteOptions, finish},
+};
+use verifier::store::PermitState;
+
+/// The site kills all processes of a runner, as its unit's control group, and notes what it was told.
+const GITHUB_ACTIONS: &str = "verifier_silence_s = 2\non_end = [\"/bin/sh\", \"-c\", \"echo $ASSAY_END_CODE >>@FOLDER@/ended; kill -s KILL -- -$(cat \
+                              @FOLDER@/home/worker.pid)\"]\non_refused = [\"/bin/sh\", \"-c\", \"echo $ASSAY_REFUSED_CODE \
+                              >>@FOLDER@/refused\"]\n";
+
+/// A site with a system's hooks, whose agent runs as `nobody`; `None` where this is not root, who alone may become somebody else.
+async fn site(system: HookSystem) -> Option<JobSite> {
+    site_with(system, None).await
+}
+
+/// As [`site`], with a platform whose tokens every job must have.
+async fn site_with(system: HookSystem, platform: Option<&Platform>) -> Option<JobSite> {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs these tests as root");
+        eprintln!("skipped: only root can run jobs as another user");
+        return None;
+    }
+    let jobs = match system {
+        HookSystem::GitHub => GITHUB_ACTIONS.to_owned(),
+        _ => JobSiteOptions::default().jobs,
+    };
+    let options = JobSiteOptions {
+        jobs,
+        verifier_jobs: format!(
+            "check_every = \"1s\"\nredeem_within = \"10s\"\n{}",
+            platform.map(Platform::verifier_jobs).unwrap_or_default()
+        ),
+        users: vec!["nobody".to_owned()],
+        hooks: Some(system),
+        audience: platform.map(|_| AUDIENCE.to_owned()),
+    };
+    Some(JobSite::start_with(options).await.unwrap())
+}
+
+#[track_caller]
+fn assert_refused(ran: &Ran, code: &str) {
+    assert_eq!(ran.end, End::Refused, "{}", ran.log);
+    assert!(!ran.log.contains("here is the job"), "{}", ran.log);
+    assert!(ran.log.contains(code), "{code}: {}", ran.log);
+}
+
+/// The one screen that says who vouches for what.
+#[track_caller]
+fn assert_summary(log: &str, system: &str) {
+    for line in [
+        "attestor: this worker has proved itself for this job",
+        "node       spiffe://test.example/node/w1",
+        "identity   spiffe://test.example/pool/linux\n",
+        "permit     ",
+        "decision   ",
+        &format!("system     {system}\n"),
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    let screen = log.lines().skip_while(|line| !line.starts_with("attestor: this worker"));
+    assert!(screen.take_while(|line| !line.contains("SPIFFE ")).count() < 24, "{log}");
+}
+
+/// Waits for a job that says so by a file in the agent's folder.
+async fn begun(site: &JobSite) {
+    wait_for(&site.path("home/begun")).await;
+}
+
+async fn wait_for(path: &Path) {
+    for _ in 0..600 {
+        if path.exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{} never came", path.display());
+}
+
+/// A job that would take a minute.
+const LONG: &str = "echo the job begins; : >$HOME/begun; sleep 60; echo here is the job";
+
+/// Somebody adds a line to a hook: nothing that would do anything.
+fn change(hook: &Path) {
+    let mut text = std::fs::read_to_string(hook).unwrap();
+    text.push_str("# a gift\n");
+    std::fs::write(hook, text).unwrap();
+}
+
+fn hook(site: &JobSite, path: &str) -> PathBuf {
+    site.path("root").join(path)
+}
+
+/// No job holds a permit any more.
+async fn all_permits_ended(site: &JobSite) {
+    for _ in 0..200 {
+        let permits = site.cluster.store().permits("w1", 50).await.unwrap();
+        if !permits.is_empty() && permits.iter().all(|permit| permit.state != PermitState::Redeemed)
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("a permit outlived its job: {}", site.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn github_steps_run_only_on_a_worker_that_proves_itself_and_always_steps_too() {
+    let Some(mut site) = site(HookSystem::GitHub).await else { return };
+    // Steps are processes of the job: they get its identities, and cannot start another job.
+    let attestor = hook(&site, "usr/bin/attestor").display().to_string();
+    let step = format!(
+        "echo here is the job\ntest -S \"${{SPIFFE_ENDPOINT_SOCKET#unix://}}\"\n{attestor} permit --job github --socket {} || true\n",
+        site.path("output/job.sock").display()
+    );
+    let ran = github::run(&site, &step).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    assert_summary(&ran.log, "github");
+    assert!(ran.log.contains("repository acme/app (from the environment, unproven)"));
+    assert!(ran.log.contains("GATE_CALLER_IS_A_JOB"), "{}", ran.log);
+    assert!(ran.log.contains(": ended\n") && ran.log.contains("always ran"), "{}", ran.log);
+    all_permits_ended(&site).await;
+    let failed = github::run(&site, "exit 7").await.unwrap();
+    assert_eq!(failed.end, End::Failed(7), "{}", failed.log);
+    // The runner registers with a configuration that was asked for under a permit, with the hooks in its .env.
+    let ran = github::register(&site).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    assert!(ran.log.contains("the runner got --jitconfig a-jit-config\n"), "{}", ran.log);
+    assert!(ran.log.contains("ACTIONS_RUNNER_HOOK_JOB_STARTED=/"), "{}", ran.log);
+    assert!(!site.path("refused").exists() && !site.path("ended").exists());
+
+    // Users who may not ask cause nothing.
+    let mut stranger = site.attestor(&["permit", "--job", "generic"]);
+    stranger.uid(NOBODY - 1).gid(NOBODY);
+    let output = finish(stranger).await.unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("GATE_USER_NOT_ALLOWED"));
+
+    // A hook that is changed while a job runs ends it, the steps with `if: always()` too.
+    let job = github::run(&site, LONG);
+    let meddle = async {
+        begun(&site).await;
+        change(&hook(&site, "usr/lib/assay/hooks/github/jit-runner.sh"));
+    };
+    let (ran, ()) = tokio::join!(job, meddle);
+    let ran = ran.unwrap();
+    assert_eq!(ran.end, End::Refused, "{}", ran.log);
+    assert!(
+        ran.log.contains("the job begins") && !ran.log.contains("here is the job"),
+        "{}",
+        ran.log
+    );
+    assert!(!ran.log.contains("always ran"), "{}", ran.log);
+    assert_eq!(std::fs::read_to_string(site.path("ended")).unwrap(), "GATE_TOOL_CHANGED\n");
+    assert!(!site.path("refused").exists(), "the stranger caused something");
+
+    // It is a measured tool: now no job starts, and nobody registers.
+    let ran = github::run(&site, "echo here is the job").await.unwrap();
+    assert_refused(&ran, "POLICY_TOOL_NOT_ALLOWED");
+    assert!(ran.log.contains("jit-runner.sh") && !ran.log.contains("always ran"), "{}", ran.log);
+    assert!(ran.log.contains("::error title=attestor::"), "{}", ran.log);
+    wait_for(&site.path("refused")).await;
+    site.wait_for("denied").await.unwrap();
+    let ran = github::register(&site).await.unwrap();
+    assert_refused(&ran, "POLICY_TOOL_NOT_ALLOWED");
+    assert!(!ran.log.contains("the runner got"), "{}", ran.log);
+
+    site.cluster.stop_verifier().await.unwrap();
+    let ran = github::run(&site, "echo here is the job").await.unwrap();
+    assert_refused(&ran, "GATE_NO_VERDICT");
+    assert!(!ran.log.contains("always ran"), "{}", ran.log);
+    let refused = std::fs::read_to_string(site.path("refused")).unwrap();
+    assert!(refused.starts_with("POLICY_TOOL_NOT_ALLOWED\n"), "{refused}");
+
+    // Nor without the program that asks.
+    std::fs::write(hook(&site, "usr/bin/attestor.new"), "#!/no/such/interpreter\n").unwrap();
+    std::fs::rename(hook(&site, "usr/bin/attestor.new"), hook(&site, "usr/bin/attestor")).unwrap();
+    let ran = github::run(&site, "echo here is the job").await.unwrap();
+    assert_refused(&ran, "GATE_HOOK_FAILED");
+    assert!(!ran.log.contains("always ran"), "{}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_told_from_builds() {
+    let Some(mut site) = site(HookSystem::GitLab).await else { return };
+    let nothing = async |_: &str| Ok(());
+    let step = "echo here is the job\ntest -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\"\n";
+    let ran = gitlab::run(&site, step, nothing).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    assert_summary(&ran.log, "gitlab");
+    // One permit for all stages of the job.
+    assert_eq!(
+        ran.log.matches("attestor: this worker has proved itself").count(),
+        1,
+        "{}",
+        ran.log
+    );
+    all_permits_ended(&site).await;
+    // The code of the system failure is a build's like any other.
+    for code in [1, 2, 3, 77] {
+        let ran = gitlab::run(&site, &format!("exit {code}"), nothing).await.unwrap();
+        assert_eq!(ran.end, End::Failed(code), "{}", ran.log);
+        assert!(ran.log.contains("after_script ran"), "{}", ran.log);
+    }
+    // A job that puts a result there for the case that it is ended.
+    let replay = async |folder: &str| {
+        std::fs::copy(format!("{folder}/permit.json"), site.path("home/stolen.json"))?;
+        std::os::unix::fs::chown(site.path("home/stolen.json"), Some(NOBODY), Some(NOBODY))?;
+        Ok(())
+    };
+    let ran = gitlab::run(&site, step, replay).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    let again = async |folder: &str| {
+        let permit = format!("{folder}/permit.json");
+        std::fs::remove_file(&permit)?;
+        Ok(std::fs::rename(site.path("home/stolen.json"), permit)?)
+    };
+    let ran = gitlab::run(&site, step, again).await.unwrap();
+    assert_refused(&ran, "PERMIT_ALREADY_REDEEMED");
+    assert!(!ran.log.contains("after_script ran") && ran.log.contains("variables cleaned"));
+    let late = async |_: &str| {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        Ok(())
+    };
+    assert_refused(&gitlab::run(&site, step, late).await.unwrap(), "PERMIT_EXPIRED");
+
+    let script = format!("echo 0 >$ASSAY_HOOK_DIR/code\n{LONG}");
+    let job = gitlab::run(&site, &script, nothing);
+    let meddle = async {
+        begun(&site).await;
+        change(&hook(&site, "usr/lib/assay/hooks/gitlab/prepare.sh"));
+    };
+    let (ran, ()) = tokio::join!(job, meddle);
+    let ran = ran.unwrap();
+    assert_refused(&ran, "GATE_TOOL_CHANGED");
+    assert!(ran.log.contains("the job begins") && !ran.log.contains("after_script ran"));
+    let ran = gitlab::run(&site, step, nothing).await.unwrap();
+    assert_refused(&ran, "POLICY_TOOL_NOT_ALLOWED");
+    assert!(ran.log.contains("gitlab/prepare.sh"), "it names the file: {}", ran.log);
+    site.cluster.stop_verifier().await.unwrap();
+    assert_refused(&gitlab::run(&site, step, nothing).await.unwrap(), "GATE_NO_VERDICT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buildkite_jobs_are_rejected_before_they_begin_or_run_under_their_permit() {
+    let Some(mut site) = site(HookSystem::Buildkite).await else { return };
+    let nothing = async |_: &Path| Ok(());
+    let step = "echo here is the job\ntest -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\"\n";
+    let ran = buildkite::run(&site, step, nothing).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    assert_summary(&ran.log, "buildkite");
+    assert!(ran.log.contains("repository git@example.org:acme/app.git"), "{}", ran.log);
+    let left = std::fs::read_dir(hook(&site, "run/assay-buildkite")).unwrap().count();
+    assert_eq!(left, 0, "files of permits");
+    all_permits_ended(&site).await;
+    let failed = buildkite::run(&site, "exit 7", nothing).await.unwrap();
+    assert_eq!(failed.end, End::Failed(7), "{}", failed.log);
+
+    let ran = buildkite::bootstrap_alone(&site).await.unwrap();
+    assert_refused(&ran, "this job has no permit");
+    let find = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.into_iter().find(|path| path.extension().is_some_and(|end| end == "json")).unwrap()
+    };
+    let stolen = site.path("stolen.json");
+    let steal = async |folder: &Path| {
+        std::fs::copy(find(folder), &stolen)?;
+        std::os::unix::fs::chown(&stolen, Some(NOBODY), Some(NOBODY))?;
+        Ok(())
+    };
+    let ran = buildkite::run(&site, step, steal).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    let again = async |folder: &Path| {
+        let permit = find(folder);
+        std::fs::remove_file(&permit)?;
+        Ok(std::fs::rename(&stolen, permit)?)
+    };
+    let ran = buildkite::run(&site, step, again).await.unwrap();
+    assert_refused(&ran, "PERMIT_ALREADY_REDEEMED");
+    let late = async |_: &Path| {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        Ok(())
+    };
+    assert_refused(&buildkite::run(&site, step, late).await.unwrap(), "PERMIT_EXPIRED");
+
+    let job = buildkite::run(&site, LONG, nothing);
+    let meddle = async {
+        begun(&site).await;
+        change(&hook(&site, "etc/buildkite-agent/hooks/pre-bootstrap"));
+    };
+    let (ran, ()) = tokio::join!(job, meddle);
+    assert_refused(&ran.unwrap(), "GATE_TOOL_CHANGED");
+    let ran = buildkite::run(&site, step, nothing).await.unwrap();
+    assert_refused(&ran, "POLICY_TOOL_NOT_ALLOWED");
+    assert!(ran.log.contains("hooks/pre-bootstrap"), "it names the file: {}", ran.log);
+    site.cluster.stop_verifier().await.unwrap();
+    assert_refused(&buildkite::run(&site, step, nothing).await.unwrap(), "GATE_NO_VERDICT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jenkins_agents_connect_only_from_a_worker_that_proves_itself() {
+    let Some(mut site) = site(HookSystem::Jenkins).await else { return };
+    let step = "echo here is the job; test -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\"";
+    let ran = jenkins::run(&site, step, 60).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    assert_summary(&ran.log, "generic");
+    let arguments = "-url https://jenkins.example.org/ -name w1 -secret @";
+    assert!(ran.log.contains(arguments) && !ran.log.contains("hush"), "{}", ran.log);
+    all_permits_ended(&site).await;
+
+    let job = jenkins::run(&site, LONG, 60);
+    let meddle = async {
+        begun(&site).await;
+        change(&hook(&site, "etc/systemd/system/assay-jenkins-agent.service"));
+    };
+    let (ran, ()) = tokio::join!(job, meddle);
+    assert_refused(&ran.unwrap(), "GATE_TOOL_CHANGED");
+    site.wait_for("denied").await.unwrap();
+    let ran = jenkins::run(&site, step, 1).await.unwrap();
+    assert_refused(&ran, "POLICY_TOOL_NOT_ALLOWED");
+    assert!(ran.log.contains("assay-jenkins-agent.service"), "it names the file: {}", ran.log);
+    site.cluster.stop_verifier().await.unwrap();
+    assert_refused(&jenkins::run(&site, step, 1).await.unwrap(), "POLICY_TOOL_NOT_ALLOWED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tekton_steps_run_only_on_a_node_that_proves_itself() {
+    let Some(mut site) = site(HookSystem::Tekton).await else { return };
+    let step = "echo here is the job; test -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\"";
+    let ran = tekton::run(&site, step).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    assert_summary(&ran.log, "tekton");
+    assert!(ran.log.contains("repository acme/app (from the environment, unproven)"));
+    all_permits_ended(&site).await;
+    let failed = tekton::run(&site, "false; echo here is the job").await.unwrap();
+    assert_eq!(failed.end, End::Failed(1), "{}", failed.log);
+    let job = tekton::run(&site, LONG);
+    let meddle = async {
+        begun(&site).await;
+        site.tools.write("cc1", b"compiler proper 12.2.0 with a gift").unwrap();
+    };
+    let (ran, ()) = tokio::join!(job, meddle);
+    assert_refused(&ran.unwrap(), "GATE_TOOL_CHANGED");
+    assert_refused(&tekton::run(&site, step).await.unwrap(), "POLICY_TOOL_NOT_ALLOWED");
+    site.cluster.stop_verifier().await.unwrap();
+    assert_refused(&tekton::run(&site, step).await.unwrap(), "GATE_NO_VERDICT");
+}
+
+/// Each row: a token, and what becomes of its job, in this order on one site.
+async fn with_tokens(
+    system: HookSystem,
+    signed: &str,
+    run: impl AsyncFn(&JobSite, Option<&str>) -> Ran,
+) {
+    let (platform, other) = (Platform::new(system).unwrap(), Platform::new(system).unwrap());
+    let Some(site) = site_with(system, Some(&platform)).await else { return };
+    let good = platform.token("app", "1").unwrap();
+    let ran = run(&site, Some(&good)).await;
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    assert!(ran.log.contains("here is the job") && ran.log.contains(signed), "{}", ran.log);
+    let another = platform.token("other", "2").unwrap();
+    let forged = other.token("app", "3").unwrap();
+    let late = platform.token("app", "4").unwrap();
+    for (token, code) in [
+        (Some(good.as_str()), "PLATFORM_TOKEN_REPLAYED"),
+        (Some(another.as_str()), "PLATFORM_CLAIM_MISMATCH"),
+        (Some(forged.as_str()), "PLATFORM_KEY_UNKNOWN"),
+        (Some("a.b.c"), "PLATFORM_TOKEN_MALFORMED"),
+        (None, "no token"),
+    ] {
+        assert_refused(&run(&site, token).await, code);
+    }
+    let ran = run(&site, Some(&late)).await;
+    assert_eq!(ran.end, End::Passed, "a good one passes still: {}", ran.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn github_jobs_are_those_that_their_token_says() {
+    with_tokens(HookSystem::GitHub, "repository acme/app (signed by the platform)", {
+        async |site, token| github::run_with(site, "echo here is the job", token).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gitlab_jobs_are_those_that_their_token_says() {
+    with_tokens(HookSystem::GitLab, "repository acme/app (signed by the platform)", {
+        async |site, token| {
+            let nothing = async |_: &str| Ok(());
+            gitlab::run_with(site, "echo here is the job", token, nothing).await.unwrap()
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buildkite_jobs_are_those_that_their_token_says() {
+    with_tokens(HookSystem::Buildkite, "workflow   app (signed by the platform)", {
+        async |site, token| {
+            let nothing = async |_: &Path| Ok(());
+            buildkite::run_with(site, "echo here is the job", token, nothing).await.unwrap()
+        }
+    })
+    .await;
+}
