@@ -23,6 +23,7 @@ fn the_trusted_root_is_of_the_ca_s_files_and_grows_with_a_rotation() {
     for role in ["jobs", "results"] {
         let rotated = site.run(&["ca", "rotate", role]);
         assert_eq!(code(&rotated), 0, "{}", stderr(&rotated));
+        assert!(stdout(&rotated).contains("verifier results trusted-root"), "{}", stdout(&rotated));
     }
     let root = json(&site.run(&["results", "trusted-root"]));
     assert_eq!(count(&root, "certificateAuthorities"), 4);
