@@ -142,6 +142,7 @@ pub async fn run(
                 }
             }
             Err(error) => {
+                node.send_modify(|node| unproven(node, &error, attester.log_events()));
                 if let Some(ask) = waiting.take() {
                     ask.answer(Err(DeskError::Failed(crate::chain(&error))));
                 }
@@ -160,9 +161,13 @@ pub async fn run(
                 () = sleep_until(renew) => break,
                 () = sleep_until(measure_at) => {}
                 Some(ask) = asks.recv() => {
+                    if ask.is_abandoned() {
+                        continue;
+                    }
                     let before = attester.log_events();
                     match permitted(&mut attester, &ask).await {
                         Vouched::NeedsProof => {
+                            node.send_modify(|node| node.tool_events = attester.log_events());
                             waiting = Some(ask);
                             break;
                         }
@@ -258,6 +263,15 @@ fn stands(answered: &Answered, tool_events: u64) -> NodeState {
         )
     });
     NodeState { tool_events, against, spiffe_id: result.spiffe_id.clone() }
+}
+
+/// What jobs are told where no verdict came of an attestation. A tool that changed is known all the same, and tools that
+/// cannot be read are not what the last verdict was about.
+fn unproven(node: &mut NodeState, error: &AttestError, tool_events: u64) {
+    node.tool_events = tool_events;
+    if matches!(error, AttestError::Log(_)) && node.against.is_none() {
+        node.against = Some(("GATE_TOOLS_UNREADABLE".to_owned(), crate::chain(error)));
+    }
 }
 
 fn stopping() {

@@ -139,13 +139,16 @@ pub fn redeem_message(verifier: &VerifierId, secret: &[u8], audiences: &[String]
 /// What the job's key signs to ask whether the job may go on.
 ///
 /// # Format
-/// As [`redeem_message`]: `assay/v1/continue`, verifier id, permit id, sequence (`UINT64`), rotate (one byte), audiences.
+/// As [`redeem_message`]: `assay/v1/continue`, verifier id, SHA-256 of the secret, permit id, sequence (`UINT64`), rotate (one
+/// byte), audiences.
 #[must_use]
 pub fn continue_message(verifier: &VerifierId, request: &pb::ContinueRequest) -> Vec<u8> {
     let (sequence, rotate) = (request.sequence.to_be_bytes(), [u8::from(request.rotate)]);
+    let secret = HashAlg::Sha256.hash(&[&request.secret]);
     let mut fields: Vec<&[u8]> = vec![
         b"assay/v1/continue",
         verifier.as_bytes(),
+        secret.as_bytes(),
         request.permit_id.as_bytes(),
         &sequence,
         &rotate,
@@ -157,13 +160,15 @@ pub fn continue_message(verifier: &VerifierId, request: &pb::ContinueRequest) ->
 /// What the job's key signs to end its permit.
 ///
 /// # Format
-/// As [`redeem_message`]: `assay/v1/end`, verifier id, permit id, sequence (`UINT64`), reason.
+/// As [`redeem_message`]: `assay/v1/end`, verifier id, SHA-256 of the secret, permit id, sequence (`UINT64`), reason.
 #[must_use]
 pub fn end_message(verifier: &VerifierId, request: &pb::EndRequest) -> Vec<u8> {
     let sequence = request.sequence.to_be_bytes();
+    let secret = HashAlg::Sha256.hash(&[&request.secret]);
     framed(&[
         b"assay/v1/end",
         verifier.as_bytes(),
+        secret.as_bytes(),
         request.permit_id.as_bytes(),
         &sequence,
         request.reason.as_bytes(),
@@ -244,12 +249,14 @@ mod tests {
             pb::ContinueRequest { sequence: 2, ..base.clone() },
             pb::ContinueRequest { rotate: true, ..base.clone() },
             pb::ContinueRequest { permit_id: "q".to_owned(), ..base.clone() },
+            pb::ContinueRequest { secret: vec![1], ..base.clone() },
             pb::ContinueRequest { audiences: words(&["a"]), ..base },
         ] {
             seen.push(continue_message(&verifier, &request));
         }
         let end = pb::EndRequest { permit_id: "p".to_owned(), sequence: 1, ..Default::default() };
         seen.push(end_message(&verifier, &end));
+        seen.push(end_message(&verifier, &pb::EndRequest { secret: vec![1], ..end.clone() }));
         seen.push(end_message(&verifier, &pb::EndRequest { reason: "a".to_owned(), ..end }));
         let count = seen.len();
         seen.sort();

@@ -76,8 +76,8 @@ async fn on_swtpm() -> Result<(), AnyError> {
         let permit = answered.result.permit.ok_or("no permit")?;
         to_permit.push(ms(start));
         let verifier_id = answered.verifier_id.ok_or("no challenge")?;
-        let line = Line::new(link.clone(), key, verifier_id, permit.id);
-        let identity = line.redeem(&permit.secret, Vec::new()).await?;
+        let line = Line::new(link.clone(), key, verifier_id, permit.id, permit.secret);
+        let identity = line.redeem(Vec::new()).await?;
         to_identity.push(ms(start));
         if identity.x509.len() != 2 || identity.statements.len() != 2 {
             return Err("a redemption gives two certificates and two results".into());

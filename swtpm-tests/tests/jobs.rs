@@ -262,7 +262,8 @@ async fn whoever_holds_a_permit_ends_it_by_going_away() {
     child.kill().unwrap();
     child.wait().unwrap();
     let ended = permit_in(&site, PermitState::Ended).await;
-    assert_eq!(ended.end_reason.as_deref(), Some("whoever held the permit is gone"));
+    let why = "whoever held the permit is gone, and did not say that its job is over";
+    assert_eq!(ended.end_reason.as_deref(), Some(why));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -387,4 +388,79 @@ async fn what_the_platform_signed_is_held_against_what_the_job_says() {
     let case = site.cluster.store().case(&permits[0].decision_id).await.unwrap().unwrap();
     let middle = good.split('.').nth(1).unwrap();
     assert!(!case.windows(middle.len()).any(|window| window == middle.as_bytes()));
+}
+
+/// A site whose end of a permit leaves its code in a file.
+async fn site_that_notes_ends() -> (JobSite, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let note = folder.path().join("ends");
+    let jobs = format!(
+        "verifier_silence_s = 2\non_end = [\"/bin/sh\", \"-c\", \"echo $ASSAY_END_CODE >{}\"]\n",
+        note.display()
+    );
+    let site = JobSite::start_with(JobSiteOptions { jobs, ..JobSiteOptions::default() }).await;
+    (site.unwrap(), folder)
+}
+
+/// A shell that asks for a permit as a hook does, and then runs this.
+fn below_a_shell(site: &JobSite, script: &str) -> Command {
+    let me = swtpm_tests::job_site::program("attestor").display().to_string();
+    let mut command = Command::new("sh");
+    let script = format!("set -e; {me} permit --job generic --json >p.json; {script}");
+    command.args(["-c", &script, "sh", &me]).current_dir(site.path(""));
+    command.env("ASSAY_JOB_SOCKET", site.path("output/job.sock"));
+    command.env("ASSAY_JOB_ID", "b").env("ASSAY_JOB_RUN_ID", "1");
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_for_what_a_process_starts_ends_with_that_process() {
+    let (site, folder) = site_that_notes_ends().await;
+    let output = finish(below_a_shell(&site, "echo the job ran")).await.unwrap();
+    assert_eq!(text(&output).0, "the job ran\n", "{}", text(&output).1);
+    let ended = permit_in(&site, PermitState::Ended).await;
+    assert_eq!(ended.end_reason.as_deref(), Some("the process that it was for has ended"));
+    assert!(!folder.path().join("ends").exists(), "a job that is over is no reason to act");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_gives_its_permit_back_and_goes_on_is_acted_upon() {
+    let (site, folder) = site_that_notes_ends().await;
+    let script = "id=$(sed -n 's/.*\"permit_id\": \"\\(.*\\)\".*/\\1/p' p.json); \"$1\" permit --end $id; \
+                  sleep 3; cat ends";
+    let script = script.replace("cat ends", &format!("cat {}/ends", folder.path().display()));
+    let output = finish(below_a_shell(&site, &script)).await.unwrap();
+    assert!(text(&output).0.ends_with("GATE_ENDED_BY_ITS_JOB\n"), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_that_waited_is_not_used_on_a_worker_that_was_denied_meanwhile() {
+    let site = JobSite::start().await.unwrap();
+    let file = site.path("permit.json").display().to_string();
+    let deferred = site.run(&["permit", "--job", "generic", "--defer", &file]).await.unwrap();
+    assert_eq!(deferred.status.code(), Some(0), "{}", text(&deferred).1);
+    site.tools.write("cc1", b"compiler proper 12.2.1").unwrap();
+    for _ in 0..400 {
+        if site.log().contains("denied") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let output = site.run(&["exec", "--permit", &file, "--", "echo", "the job ran"]).await.unwrap();
+    assert_refused(&output, "POLICY_TOOL_NOT_ALLOWED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_cannot_be_measured_any_more_ends_a_job() {
+    let site = JobSite::start().await.unwrap();
+    let output = while_a_job_runs(&site, async || {
+        // Not a file that can be read: nothing is recorded of it.
+        let path = site.tools.path("cc1");
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o644.into()).unwrap();
+    })
+    .await;
+    let err = text(&output).1;
+    assert_eq!(output.status.code(), Some(3), "{err}");
+    assert!(err.contains("GATE_TOOLS_UNREADABLE") || err.contains("GATE_TOOL_CHANGED"), "{err}");
 }

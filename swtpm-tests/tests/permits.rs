@@ -20,7 +20,7 @@ use verifier::{
     attestation::AttestError,
     clock::FixedClock,
     jobs::JobError,
-    store::{ALLOW_LISTED, NewNode, NodeChange, NodeStatus},
+    store::{ALLOW_LISTED, CertificateStatus, NewNode, NodeChange, NodeStatus},
 };
 
 const NOW: i64 = 1_900_000_000;
@@ -101,8 +101,12 @@ impl Site {
         key: &JobKeyPair,
         sequence: u64,
     ) -> Result<pb::JobIdentity, JobError> {
-        let mut request =
-            pb::ContinueRequest { permit_id: permit.id.clone(), sequence, ..Default::default() };
+        let mut request = pb::ContinueRequest {
+            permit_id: permit.id.clone(),
+            sequence,
+            secret: permit.secret.clone(),
+            ..Default::default()
+        };
         request.signature = key.sign(&continue_message(&self.verifier_id(), &request)).unwrap();
         self.cluster.verifier().proceed(request).await
     }
@@ -118,6 +122,7 @@ impl Site {
             sequence,
             reason: "over".to_owned(),
             signature: Vec::new(),
+            secret: permit.secret.clone(),
         };
         request.signature = key.sign(&end_message(&self.verifier_id(), &request)).unwrap();
         self.cluster.verifier().end_job(request).await
@@ -255,14 +260,42 @@ async fn a_permit_is_redeemed_once_by_its_own_key() {
     refused(site.proceed(&permit, &key, 0).await, ReasonCode::PermitRequestReplayed);
     site.proceed(&permit, &key, 1).await.unwrap();
     refused(site.proceed(&permit, &key, 1).await, ReasonCode::PermitRequestReplayed);
+    // The job has its key, and by that alone commands nothing.
+    let bare = pb::Permit { secret: Vec::new(), ..permit.clone() };
+    refused(site.proceed(&bare, &key, 9).await, ReasonCode::PermitUnknown);
+    refused(site.end(&bare, &key, 9).await, ReasonCode::PermitUnknown);
     let other = JobKeyPair::generate().unwrap();
     let another = site.permit(&other).await;
+    let mixed = pb::Permit { secret: another.secret.clone(), ..permit.clone() };
+    refused(site.proceed(&mixed, &key, 9).await, ReasonCode::PermitUnknown);
     refused(site.proceed(&another, &key, 2).await, ReasonCode::PermitSignatureInvalid);
     refused(site.end(&permit, &thief, 2).await, ReasonCode::PermitSignatureInvalid);
     refused(site.end(&permit, &key, 1).await, ReasonCode::PermitRequestReplayed);
+    let recorded = site.cluster.store().permit(&permit.id).await.unwrap().unwrap();
     site.end(&permit, &key, 2).await.unwrap();
     let why = refused(site.proceed(&permit, &key, 3).await, ReasonCode::PermitEnded);
     assert!(why.contains("over"), "{why}");
+    // What the job was given is worth nothing any more either.
+    let certificates = site.cluster.store().certificates("w1", 10).await.unwrap();
+    let its: Vec<_> =
+        certificates.iter().filter(|one| one.decision_id == recorded.decision_id).collect();
+    assert_eq!(its.len(), 2);
+    assert!(its.iter().all(|one| one.status == CertificateStatus::Revoked), "{its:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_ends_with_the_boot_that_it_was_given_to() {
+    let mut site = Site::start().await;
+    let key = JobKeyPair::generate().unwrap();
+    let permit = site.permit(&key).await;
+    site.redeem(&permit, &key).await.unwrap();
+    site.proceed(&permit, &key, 1).await.unwrap();
+    site.worker.tpm.reset();
+    site.worker.tpm.measure(&tool("cc", b"compiler").unwrap());
+    let admitted = site.worker.attest(site.cluster.verifier()).await.unwrap();
+    assert_eq!(admitted.outcome(), pb::Outcome::Admit, "{admitted:?}");
+    let why = refused(site.proceed(&permit, &key, 2).await, ReasonCode::PermitEnded);
+    assert!(why.contains("another TPM or boot"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

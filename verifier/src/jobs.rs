@@ -245,7 +245,7 @@ impl Verifier {
     pub async fn proceed(&self, request: pb::ContinueRequest) -> Result<pb::JobIdentity, JobError> {
         let now_unix_s = self.now()?;
         bounded(&request.audiences)?;
-        let permit = self.known(&request.permit_id).await?;
+        let permit = self.known(&request.permit_id, &request.secret).await?;
         let message = continue_message(&self.settings().verifier_id, &request);
         signed(&permit, &message, &request.signature)?;
         let pb::ContinueRequest { sequence, rotate, audiences, .. } = request;
@@ -270,7 +270,7 @@ impl Verifier {
                 format!("a reason has at most {MAX_TEXT_BYTES} bytes"),
             ));
         }
-        let permit = self.known(&request.permit_id).await?;
+        let permit = self.known(&request.permit_id, &request.secret).await?;
         let message = end_message(&self.settings().verifier_id, &request);
         signed(&permit, &message, &request.signature)?;
         let by = By::new(format!("node/{}", permit.new.node), now_unix_s);
@@ -282,9 +282,12 @@ impl Verifier {
         }
     }
 
-    async fn known(&self, permit_id: &str) -> Result<Permit, JobError> {
-        let permit = self.store().permit(permit_id).await?;
-        permit.ok_or_else(|| unknown("this identifier"))
+    /// The permit that this secret goes with: the key is the job's too, and a job does not command its own permit.
+    async fn known(&self, permit_id: &str, secret: &[u8]) -> Result<Permit, JobError> {
+        let secret = HashAlg::Sha256.hash(&[secret]);
+        let permit = self.store().permit_by_secret(&secret).await?;
+        let permit = permit.filter(|permit| permit.new.id == permit_id);
+        permit.ok_or_else(|| unknown("this identifier and secret"))
     }
 
     /// Lets the store decide whether the permit may be used, and signs what was prepared for it.

@@ -92,6 +92,12 @@ pub fn desk() -> (Desk, Counter) {
 }
 
 impl Ask {
+    /// Whether nobody waits for the answer any more: neither quote nor token are to be spent on it.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
     /// Answers; a job that has gone away is no matter.
     pub fn answer(self, asked: Asked) {
         let _ = self.reply.send(asked);

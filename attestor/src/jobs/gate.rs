@@ -11,15 +11,20 @@ use proto::{
     pb,
     permit::audiences_are_bounded,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use workload::{JobIdentity, Observation, Peer, ProcessKey, Registry, Selector};
+use workload::{
+    JobIdentity, MAX_ANCESTORS, Observation, Peer, ProcessKey, Registry, Selector, SelectorParts,
+};
 
 use super::{
     Desk, DeskError, JobKeyPair, JobSettings, Line, LineError, Link,
     action::act,
-    life::{End, Life, credentials},
+    life::{End, FAREWELL, Life, by_the_node, credentials},
 };
 
 mod stamp;
@@ -56,8 +61,10 @@ pub struct Gate {
 struct Entry {
     uid: u32,
     processes: Processes,
-    /// Told what to say when somebody stops the job.
-    stop: watch::Sender<Option<String>>,
+    /// The process that holds the permit by its call, and may say that its job is over.
+    holder: Option<ProcessKey>,
+    /// Told how the job ended when somebody stops it.
+    stop: watch::Sender<Option<End>>,
     /// A permit that was not redeemed yet.
     deferred: Option<Deferred>,
 }
@@ -65,7 +72,6 @@ struct Entry {
 #[derive(Debug)]
 struct Deferred {
     line: Arc<Line>,
-    secret: Vec<u8>,
     tool_events: u64,
     tools: u32,
     decision_id: String,
@@ -107,8 +113,12 @@ impl Processes {
         }
     }
 
-    /// Whether this process is one of them.
-    fn have(&self, process: &Observation) -> bool {
+    /// Whether this process is one of them, where a job of this user has them. Processes of other users that have come below
+    /// it are not, unless root started it: a user does not name what others run.
+    fn have(&self, process: &Observation, uid: u32) -> bool {
+        if uid != 0 && process.uid != uid {
+            return false;
+        }
         match self {
             Self::Below(key) => process.ancestry.contains(key),
             Self::Cgroup(path) => process.cgroup.as_ref().is_some_and(|other| {
@@ -120,11 +130,23 @@ impl Processes {
         }
     }
 
-    fn selector(&self) -> Option<Selector> {
+    /// As [`Processes::have`].
+    fn selector(&self, uid: u32) -> Option<Selector> {
+        let parts = SelectorParts { uid: Some(uid).filter(|uid| *uid != 0), ..Default::default() };
         match self {
-            Self::Below(key) => Selector::ancestor(*key).ok(),
-            Self::Cgroup(path) => Selector::cgroup(path).ok(),
+            Self::Below(key) => SelectorParts { ancestor: Some(*key), ..parts }.try_into().ok(),
+            Self::Cgroup(path) => {
+                SelectorParts { cgroup: Some(path.clone()), ..parts }.try_into().ok()
+            }
             Self::User(uid) => Some(Selector::user(*uid)),
+        }
+    }
+
+    /// The process whose end is the job's.
+    const fn first(&self) -> Option<ProcessKey> {
+        match self {
+            Self::Below(key) => Some(*key),
+            Self::Cgroup(_) | Self::User(_) => None,
         }
     }
 }
@@ -183,6 +205,15 @@ impl Gate {
         Self { settings, desk, link, registry, endpoint, slots, jobs, used, acting, stamps }
     }
 
+    /// Resolves when every job has ended, with all that is done about it, or `within` is over. None starts any more.
+    pub(super) async fn ended(&self, within: Duration) {
+        self.jobs().retain(|_, entry| entry.deferred.is_none());
+        let all = u32::try_from(self.settings.max_jobs).unwrap_or(u32::MAX);
+        if timeout(within, self.slots.acquire_many(all)).await.is_err() {
+            tracing::warn!("jobs, or what is done about their end, did not come to an end in time");
+        }
+    }
+
     fn jobs(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,8 +226,15 @@ impl Gate {
                 format!("user {} is not listed under jobs.users", caller.uid),
             ));
         }
+        if caller.ancestry.len() >= MAX_ANCESTORS {
+            let why = format!(
+                "the caller has {MAX_ANCESTORS} parents or more: whose it is cannot be told"
+            );
+            return Err(Refusal::new("GATE_PROCESSES_UNKNOWN", why));
+        }
         let jobs = self.jobs();
-        match jobs.values().find(|job| job.deferred.is_none() && job.processes.have(caller)) {
+        let its = |job: &&Entry| job.deferred.is_none() && job.processes.have(caller, job.uid);
+        match jobs.values().find(its) {
             Some(_) => Err(Refusal::new(
                 "GATE_CALLER_IS_A_JOB",
                 "a process of a job that runs cannot start another one",
@@ -233,10 +271,9 @@ impl Gate {
         };
         let permitted = self.desk.ask(job, self.settings.start_within).await?;
         let pb::Permit { id, secret, claims, redeem_within_s } = permitted.permit;
-        let line = Arc::new(Line::new(self.link.clone(), key, permitted.verifier_id, id));
+        let line = Arc::new(Line::new(self.link.clone(), key, permitted.verifier_id, id, secret));
         Ok(Deferred {
             line,
-            secret,
             tool_events: permitted.tool_events,
             tools: permitted.tools,
             decision_id: permitted.decision_id,
@@ -274,20 +311,33 @@ impl Gate {
         request: &pb::StartRequest,
         caller: &Observation,
     ) -> Result<Begun, Refusal> {
-        let Deferred { line, secret, tool_events, tools, decision_id, claims, slot, .. } = deferred;
+        let Deferred { line, tool_events, tools, decision_id, claims, slot, .. } = deferred;
         let processes = Processes::of(request.processes(), caller)?;
-        let identity = line.redeem(&secret, request.audiences.clone()).await?;
+        let node = self.desk.node();
+        let stands = || match by_the_node(&node.borrow(), tool_events) {
+            Some(End { code, why }) => Err(Refusal::new(&code, why)),
+            None => Ok(()),
+        };
+        // What the worker itself knows by now, the verifier may not.
+        stands()?;
+        let identity = line.redeem(request.audiences.clone()).await?;
+        if let Err(refusal) = stands() {
+            let _ = timeout(FAREWELL, line.end(&refusal.0.why)).await;
+            return Err(refusal);
+        }
         let unusable = |why: String| Refusal::new("GATE_IDENTITY_UNUSABLE", why);
-        let selectors: Vec<Selector> = processes.selector().into_iter().collect();
+        let selectors: Vec<Selector> = processes.selector(caller.uid).into_iter().collect();
+        let first = processes.first().filter(|_| !request.hold);
+        let holder = caller.ancestry.first().copied().filter(|_| request.hold);
         let served = credentials(&line, &identity).map_err(|error| unusable(error.to_string()))?;
         let id =
             line.permit_id().parse().map_err(|_| unusable("the permit's identifier".into()))?;
         let job = JobIdentity { id, selectors, credentials: served };
         let handle = self.registry.admit(job).map_err(|error| unusable(error.to_string()))?;
         let (stop, stopped) = watch::channel(None);
-        let entry = Entry { uid: caller.uid, processes, stop: stop.clone(), deferred: None };
+        let (uid, deferred) = (caller.uid, None);
+        let entry = Entry { uid, processes, holder, stop: stop.clone(), deferred };
         self.jobs().insert(line.permit_id().to_owned(), entry);
-        let node = self.desk.node();
         let started = pb::JobStarted {
             permit_id: line.permit_id().to_owned(),
             decision_id,
@@ -301,7 +351,7 @@ impl Gate {
             tools,
         };
         let settings = Arc::clone(&self.settings);
-        let life = Life { line, handle, node, tool_events, settings, identity };
+        let life = Life { line, handle, node, tool_events, first, settings, identity };
         Ok(Begun { started, life, stop, stopped, slot })
     }
 
@@ -322,7 +372,8 @@ impl Gate {
         let id = deferred.line.permit_id().to_owned();
         let (stop, _) = watch::channel(None);
         let (uid, processes) = (caller.uid, Processes::User(caller.uid));
-        let entry = Entry { uid, processes, stop, deferred: Some(deferred) };
+        let (holder, deferred) = (None, Some(deferred));
+        let entry = Entry { uid, processes, holder, stop, deferred };
         self.jobs().insert(id.clone(), entry);
         let gate = self.clone();
         tokio::spawn(async move {
@@ -388,7 +439,15 @@ impl Gate {
         let end = tokio::select! {
             end = &mut running => end.ok(),
             () = events.closed() => {
-                stop.send_replace(Some("whoever held the permit is gone".to_owned()));
+                // One that ends its job says so before it goes.
+                let why = "whoever held the permit is gone, and did not say that its job is over";
+                stop.send_if_modified(|stop| {
+                    let first = stop.is_none();
+                    if first {
+                        *stop = Some(End::new("GATE_HOLDER_GONE", why));
+                    }
+                    first
+                });
                 return Ok(());
             }
         };
@@ -405,8 +464,8 @@ use pb::job_event::Event;
 struct Begun {
     started: pb::JobStarted,
     life: Life,
-    stop: watch::Sender<Option<String>>,
-    stopped: watch::Receiver<Option<String>>,
+    stop: watch::Sender<Option<End>>,
+    stopped: watch::Receiver<Option<End>>,
     slot: OwnedSemaphorePermit,
 }
 
@@ -465,7 +524,15 @@ impl pb::job_gate_server::JobGate for Gate {
             Some(entry) if entry.deferred.is_some() => jobs.remove(&permit_id).is_some(),
             Some(entry) if entry.stop.borrow().is_none() => {
                 let why = if reason.is_empty() { "stopped".to_owned() } else { reason };
-                entry.stop.send_replace(Some(why));
+                // A job that gives its own permit back may go on without it: what the site has for such an end is done.
+                let holds =
+                    entry.holder.is_some() && entry.holder == caller.ancestry.first().copied();
+                let is_its_own = matches!(entry.processes, Processes::Below(_))
+                    && entry.processes.have(&caller, entry.uid);
+                entry.stop.send_replace(Some(match is_its_own && !holds {
+                    true => End::new("GATE_ENDED_BY_ITS_JOB", why),
+                    false => End::over(&why),
+                }));
                 true
             }
             Some(_) | None => false,

@@ -15,14 +15,18 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use workload::{
-    AdmitError, Credentials, JobHandle, JwtGrant, JwtRefusal, JwtRequest, JwtSvid, X509Svid,
+    AdmitError, Credentials, JobHandle, JwtGrant, JwtRefusal, JwtRequest, JwtSvid, ProcessKey,
+    X509Svid,
 };
 use zeroize::Zeroizing;
 
 use super::{JobSettings, KeyError, Line, LineError, NodeState, action::act};
 
 /// How long the verifier is waited for when a job is over.
-const FAREWELL: Duration = Duration::from_secs(5);
+pub(super) const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Between looks at whether a process is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a job's permit is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +126,8 @@ pub(super) struct Life {
     pub(super) node: watch::Receiver<NodeState>,
     /// Events of the tool log when the permit was given.
     pub(super) tool_events: u64,
+    /// The process whose end is the job's, where nobody holds the permit by a call.
+    pub(super) first: Option<ProcessKey>,
     pub(super) settings: Arc<JobSettings>,
     /// What the redemption gave.
     pub(super) identity: pb::JobIdentity,
@@ -129,7 +135,7 @@ pub(super) struct Life {
 
 impl Life {
     /// Until the job is over, or its permit ends; tells the Workload API and the verifier, and runs what is to run then.
-    pub(super) async fn run(mut self, stop: watch::Receiver<Option<String>>) -> End {
+    pub(super) async fn run(mut self, stop: watch::Receiver<Option<End>>) -> End {
         let end = self.lasts(stop).await;
         let Self { line, handle, settings, .. } = self;
         handle.end(&end.why);
@@ -143,7 +149,8 @@ impl Life {
                 "permit ended"
             );
         }
-        if !end.code.starts_with("PERMIT_") {
+        // The verifier knows of these.
+        if !["PERMIT_ENDED", "PERMIT_UNKNOWN"].contains(&end.code.as_str()) {
             match timeout(FAREWELL, line.end(&end.why)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -163,78 +170,124 @@ impl Life {
         end
     }
 
-    async fn lasts(&mut self, mut stop: watch::Receiver<Option<String>>) -> End {
+    async fn lasts(&mut self, stop: watch::Receiver<Option<End>>) -> End {
         let start = Instant::now();
-        let ends = start + Duration::from_secs(self.identity.ends_within_s);
+        let mut watch = Watch {
+            stop,
+            node: self.node.clone(),
+            tool_events: self.tool_events,
+            first: self.first,
+            ends: start + Duration::from_secs(self.identity.ends_within_s),
+        };
         let check_every = Duration::from_secs(self.identity.check_within_s.max(1));
+        // Whoever is asked for longer is silent.
+        let patience = self.settings.silence.max(Duration::from_secs(1));
         let mut heard = start;
         let mut rotate = half_life(start, &self.identity);
         let mut check = start + check_every;
         loop {
-            if let Some(end) = self.by_the_node() {
-                return end;
-            }
             tokio::select! {
                 biased;
-                told = stop.changed() => {
-                    let why = stop.borrow_and_update().clone();
-                    return match told {
-                        Ok(()) => End::over(&why.unwrap_or_else(|| "the job is over".to_owned())),
-                        Err(_) => End::new("GATE_STOPPING", "the worker's daemon stops"),
-                    };
-                }
-                changed = self.node.changed() => {
-                    if changed.is_err() {
-                        return End::new("GATE_STOPPING", "the worker's daemon stops");
-                    }
-                    continue;
-                }
-                () = sleep_until(ends) => return End::new("PERMIT_ENDED", "its time is up"),
+                end = watch.ends() => return end,
                 () = sleep_until(check) => {}
             }
             let is_due = Instant::now() >= rotate;
-            match self.line.proceed(is_due, Vec::new()).await {
-                Ok(identity) => {
+            let answer = tokio::select! {
+                biased;
+                end = watch.ends() => return end,
+                answer = timeout(patience, self.line.proceed(is_due, Vec::new())) => answer,
+            };
+            let missing = match answer {
+                Ok(Ok(identity)) => {
                     heard = Instant::now();
                     if is_due {
                         let update = credentials(&self.line, &identity)
                             .and_then(|credentials| Ok(self.handle.update(credentials)?));
-                        match update {
-                            Ok(()) => rotate = half_life(heard, &identity),
-                            Err(error) => {
-                                tracing::error!(%error, "new certificates cannot be used")
-                            }
+                        if let Err(error) = update {
+                            let why = format!("new certificates cannot be used: {error}");
+                            return End::new("GATE_IDENTITY_UNUSABLE", why);
                         }
+                        rotate = half_life(heard, &identity);
                     }
+                    None
                 }
-                Err(LineError::Refused { code, why }) => return End { code, why },
-                Err(error) => {
-                    let silent = heard.elapsed();
-                    tracing::warn!(
-                        silent_s = silent.as_secs(),
-                        "the verifier was not asked whether the job may go on: {}",
-                        crate::chain(&error)
-                    );
-                    if silent >= self.settings.silence {
-                        let why =
-                            format!("the verifier has not answered for {} s", silent.as_secs());
-                        return End::new("GATE_VERIFIER_SILENT", why);
-                    }
+                Ok(Err(LineError::Refused { code, why })) => return End { code, why },
+                Ok(Err(error)) => Some(crate::chain(&error)),
+                Err(_) => Some("no answer in time".to_owned()),
+            };
+            if let Some(missing) = missing {
+                let silent = heard.elapsed();
+                tracing::warn!(
+                    silent_s = silent.as_secs(),
+                    "the verifier was not asked whether the job may go on: {missing}"
+                );
+                if silent >= self.settings.silence {
+                    let why = format!("the verifier has not answered for {} s", silent.as_secs());
+                    return End::new("GATE_VERIFIER_SILENT", why);
                 }
             }
             check = Instant::now() + check_every;
         }
     }
+}
 
-    /// What the worker itself knows against its jobs.
-    fn by_the_node(&mut self) -> Option<End> {
-        let node = self.node.borrow_and_update();
-        if let Some((code, why)) = &node.against {
-            return Some(End { code: code.clone(), why: format!("the worker was denied: {why}") });
+/// What ends a permit without asking anybody.
+struct Watch {
+    stop: watch::Receiver<Option<End>>,
+    node: watch::Receiver<NodeState>,
+    tool_events: u64,
+    first: Option<ProcessKey>,
+    ends: Instant,
+}
+
+impl Watch {
+    /// Resolves when the permit ends.
+    async fn ends(&mut self) -> End {
+        loop {
+            let known = by_the_node(&self.node.borrow_and_update(), self.tool_events);
+            if let Some(end) = known {
+                return end;
+            }
+            tokio::select! {
+                biased;
+                told = self.stop.wait_for(Option::is_some) => {
+                    let end = told.ok().and_then(|end| end.clone());
+                    return end.unwrap_or_else(stopping);
+                }
+                changed = self.node.changed() => {
+                    if changed.is_err() {
+                        return stopping();
+                    }
+                }
+                () = gone(self.first) => return End::over("the process that it was for has ended"),
+                () = sleep_until(self.ends) => return End::new("PERMIT_ENDED", "its time is up"),
+            }
         }
-        (node.tool_events != self.tool_events)
-            .then(|| End::new("GATE_TOOL_CHANGED", "a build tool changed while the job ran"))
     }
+}
+
+fn stopping() -> End {
+    End::new("GATE_STOPPING", "the worker's daemon stops")
+}
+
+/// Resolves when this process has ended.
+async fn gone(process: Option<ProcessKey>) {
+    let Some(process) = process else { return std::future::pending().await };
+    while ProcessKey::of(process.pid).is_ok_and(|now| now == process) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What the worker itself knows against its jobs.
+pub(super) fn by_the_node(node: &NodeState, tool_events: u64) -> Option<End> {
+    if let Some((code, why)) = &node.against {
+        return Some(End {
+            code: code.clone(),
+            why: format!("the worker is not fit for jobs: {why}"),
+        });
+    }
+    (node.tool_events != tool_events)
+        .then(|| End::new("GATE_TOOL_CHANGED", "a build tool changed since the permit was given"))
 }
 
 /// When to ask for new certificates.

@@ -9,6 +9,7 @@ use proto::{
 use tokio::sync::{Mutex, watch};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
+use zeroize::Zeroizing;
 
 use super::{JobKeyPair, KeyError};
 use crate::{
@@ -78,13 +79,13 @@ impl From<Status> for LineError {
     }
 }
 
-/// A permit with the key that uses it.
-#[derive(Debug)]
+/// A permit with the key and the secret that use it. The key is the job's as well; the secret never leaves this daemon.
 pub struct Line {
     link: Link,
     key: JobKeyPair,
     verifier_id: VerifierId,
     permit_id: String,
+    secret: Zeroizing<Vec<u8>>,
     /// Of the last request; requests go one after the other.
     sequence: Mutex<u64>,
 }
@@ -92,8 +93,15 @@ pub struct Line {
 impl Line {
     /// The line of a permit.
     #[must_use]
-    pub fn new(link: Link, key: JobKeyPair, verifier_id: VerifierId, permit_id: String) -> Self {
-        Self { link, key, verifier_id, permit_id, sequence: Mutex::new(0) }
+    pub fn new(
+        link: Link,
+        key: JobKeyPair,
+        verifier_id: VerifierId,
+        permit_id: String,
+        secret: Vec<u8>,
+    ) -> Self {
+        let (secret, sequence) = (Zeroizing::new(secret), Mutex::new(0));
+        Self { link, key, verifier_id, permit_id, secret, sequence }
     }
 
     /// Identifier of the permit.
@@ -112,15 +120,11 @@ impl Line {
     ///
     /// # Errors
     /// [`LineError`].
-    pub async fn redeem(
-        &self,
-        secret: &[u8],
-        audiences: Vec<String>,
-    ) -> Result<pb::JobIdentity, LineError> {
+    pub async fn redeem(&self, audiences: Vec<String>) -> Result<pb::JobIdentity, LineError> {
         let _turn = self.sequence.lock().await;
-        let message = redeem_message(&self.verifier_id, secret, &audiences);
+        let message = redeem_message(&self.verifier_id, &self.secret, &audiences);
         let signature = self.key.sign(&message)?;
-        let request = pb::RedeemRequest { secret: secret.to_vec(), audiences, signature };
+        let request = pb::RedeemRequest { secret: self.secret.to_vec(), audiences, signature };
         Ok(self.link.client().await?.redeem(request).await?.into_inner())
     }
 
@@ -143,6 +147,7 @@ impl Line {
             rotate,
             audiences,
             signature: Vec::new(),
+            secret: self.secret.to_vec(),
         };
         request.signature = self.key.sign(&continue_message(&self.verifier_id, &request))?;
         Ok(client.r#continue(request).await?.into_inner())
@@ -158,10 +163,21 @@ impl Line {
         *sequence += 1;
         let mut reason = reason.to_owned();
         reason.truncate(reason.floor_char_boundary(proto::limits::MAX_TEXT_BYTES));
-        let (permit_id, signature) = (self.permit_id.clone(), Vec::new());
-        let mut request = pb::EndRequest { permit_id, sequence: *sequence, reason, signature };
+        let mut request = pb::EndRequest {
+            permit_id: self.permit_id.clone(),
+            sequence: *sequence,
+            reason,
+            signature: Vec::new(),
+            secret: self.secret.to_vec(),
+        };
         request.signature = self.key.sign(&end_message(&self.verifier_id, &request))?;
         client.end(request).await?;
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("permit_id", &self.permit_id).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! The two sockets: one for the commands of jobs, one for the SPIFFE Workload API.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use proto::pb::job_gate_server::JobGateServer;
 use tokio::sync::watch;
@@ -14,6 +14,8 @@ use super::{Desk, Gate, JobSettings, Link};
 const GATE_SOCKET: &str = "job.sock";
 /// Largest request of a job: claims, a token, a few audiences.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Jobs that run when the daemon stops end, with what is done about it, within this time: service managers wait for 90 s.
+const JOBS_END_WITHIN: Duration = Duration::from_secs(75);
 
 /// Both sockets, made and not yet served.
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl JobSockets {
     ) -> Result<(), SocketError> {
         let Self { gate: socket, workload, registry, settings } = self;
         let gate = Gate::new(settings, desk, link, registry.clone(), workload.endpoint());
+        let jobs = gate.clone();
         let gate = JobGateServer::new(gate).max_decoding_message_size(MAX_REQUEST_BYTES);
         registry.set_ready(true);
         let (stop, stopping) = watch::channel(false);
@@ -70,6 +73,7 @@ impl JobSockets {
             )
         };
         let (served, ()) = tokio::join!(both, signal);
+        jobs.ended(JOBS_END_WITHIN).await;
         served.map(drop)
     }
 }

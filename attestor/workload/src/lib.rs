@@ -59,7 +59,7 @@ pub use self::{
     },
     limits::Limits,
     peer::{Observation, Peer, PeerError},
-    proc_fs::ProcessKey,
+    proc_fs::{MAX_ANCESTORS, ProcessKey},
     refusal::{ERROR_DOMAIN, RefusalCode},
     registry::{AdmitError, Clock, JobHandle, Registry},
     selector::{Closeness, Selector, SelectorError, SelectorParts},

@@ -11,7 +11,7 @@ use std::{
 
 /// Levels of parents that are followed: deeper than build systems nest, bounded against a process
 /// that forks a chain to keep us reading.
-pub(crate) const MAX_ANCESTORS: usize = 64;
+pub const MAX_ANCESTORS: usize = 64;
 /// Bytes of one file that are read: a stat line is under 500, a control group's path up to 4 KiB.
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 /// How often a chain of parents that changes while it is read is read again.

@@ -63,7 +63,7 @@ pub const MAX_NODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Shortest life of a node certificate: workers renew at half-life, and a renewal may need retries.
 pub const MIN_NODE_LIFETIME: Duration = Duration::from_secs(60);
 /// Longest life of a job's certificate: longer jobs get another one while their node stays what it proved to be.
-pub const JOB_LIFETIME: Duration = Duration::from_secs(3600);
+pub const JOB_LIFETIME: Duration = Duration::from_secs(600);
 /// Life of the certificates that sign results and time stamps: their keys live in memory, and every start makes others.
 pub const RESULTS_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Life of an administrator's certificate: a year, so that a forgotten laptop loses access.

@@ -186,7 +186,12 @@ async fn node_now(conn: &mut SqliteConnection, permit: &NewPermit) -> Result<Nod
         None => return Ok(NodeNow::Not(format!("node {} was removed", permit.node))),
     }
     let boots: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM boots WHERE ak_name = $1 AND node = $2")
+        // Earlier boots stay on record for a while: only the latest that the node proved counts.
+        sqlx::query_scalar(
+            "SELECT count(*) FROM boots JOIN nodes ON nodes.name = boots.node WHERE boots.ak_name = $1 AND \
+             boots.node = $2 AND boots.reset_count = nodes.max_reset_count AND boots.restart_count = \
+             nodes.max_restart_count",
+        )
             .bind(&permit.ak_name)
             .bind(&permit.node)
             .fetch_one(&mut *conn)
@@ -220,7 +225,9 @@ async fn end(tx: &mut Tx, permit: &Permit, reason: &str, by: &By) -> Result<(), 
         .map_err(StoreError::database("end a permit"))?;
     let body = row::json(&serde_json::json!({ "change": "end", "reason": reason }))?;
     let (kind, actor, subject) = (AuditKind::PermitEnded, by.actor.as_str(), &permit.new.id);
-    tx.append(Event { kind, at: by.at, actor, subject, body }).await
+    tx.append(Event { kind, at: by.at, actor, subject, body }).await?;
+    // A job may have kept its key: what it was given ends with the permit.
+    certificates::revoke_of_decision(tx, &permit.decision_id, reason, by).await
 }
 
 /// Records the certificates that a job is about to get.
@@ -308,7 +315,6 @@ impl Store {
                 };
                 if let Some(why) = why {
                     end(tx, &permit, &why, &by).await?;
-                    certificates::revoke_of_decision(tx, &permit.decision_id, &why, &by).await?;
                     return Ok(PermitAnswer::Ended(why));
                 }
                 if is_redemption {

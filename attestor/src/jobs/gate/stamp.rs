@@ -101,7 +101,10 @@ impl Gate {
     fn may_stamp(&self, caller: &Observation) -> bool {
         caller.uid == 0
             || self.settings.users.contains(&caller.uid)
-            || self.jobs().values().any(|job| job.deferred.is_none() && job.processes.have(caller))
+            || self
+                .jobs()
+                .values()
+                .any(|job| job.deferred.is_none() && job.processes.have(caller, job.uid))
     }
 
     async fn pass_on(
