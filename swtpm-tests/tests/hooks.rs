@@ -226,6 +226,7 @@ async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_t
         let ran = gitlab::run(&site, &format!("exit {code}"), nothing).await.unwrap();
         assert_eq!(ran.end, End::Failed(code), "{}", ran.log);
         assert!(ran.log.contains("after_script ran"), "{}", ran.log);
+        assert!(ran.log.contains("uploaded of a failure"), "{}", ran.log);
     }
     let replay = async |folder: &str| {
         std::fs::copy(format!("{folder}/permit.json"), site.path("home/stolen.json"))?;
@@ -256,6 +257,7 @@ async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_t
     let (ran, ()) = tokio::join!(job, meddle);
     let ran = ran.unwrap();
     assert_refused(&ran, "GATE_TOOL_CHANGED");
+    assert!(!ran.log.contains("uploaded") && ran.log.contains("variables cleaned"), "{}", ran.log);
     assert!(ran.log.contains("the job begins") && !ran.log.contains("after_script ran"));
     let ran = gitlab::run(&site, step, nothing).await.unwrap();
     assert_refused(&ran, "POLICY_TOOL_NOT_ALLOWED");
