@@ -90,13 +90,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts the verifier again with these lines in a table of its configuration that it had not.
+    /// Starts the verifier again with these keys in a table of its configuration.
     ///
     /// # Errors
     /// Whatever a part says.
     pub async fn configure(&mut self, table: &str, lines: &str) -> Result<(), AnyError> {
-        let text = std::fs::read_to_string(&self.config)?;
-        std::fs::write(&self.config, format!("{text}\n[{table}]\n{lines}"))?;
+        let mut config: toml::Table = std::fs::read_to_string(&self.config)?.parse()?;
+        let keys: toml::Table = lines.parse()?;
+        let of_the_table = config.entry(table).or_insert_with(|| toml::Table::new().into());
+        of_the_table.as_table_mut().ok_or("no table")?.extend(keys);
+        std::fs::write(&self.config, config.to_string())?;
         self.stop_verifier().await?;
         self.start_verifier().await
     }

@@ -12,7 +12,10 @@ use proto::{
         CONNECTION_WINDOW_BYTES, MAX_HEADER_BYTES, MAX_LOG_CHUNK_BYTES, MAX_PCR_VALUES,
         MAX_STREAMS_PER_CONNECTION, MAX_UEFI_LOG_BYTES, STREAM_WINDOW_BYTES,
     },
-    pb::{self, attest_request::Message as Outgoing, attest_response::Message as Incoming},
+    pb::{
+        self, attest_request::Message as Outgoing, attest_response::Message as Incoming,
+        attestation_client::AttestationClient, jobs_client::JobsClient,
+    },
     reason::ReasonCode,
     spki::ek_digest,
 };
@@ -390,4 +393,33 @@ async fn the_worker_gives_up_a_silent_verifier_and_one_that_reads_nothing() {
     let ended = ends(conversation.finish(pb::Evidence::default(), logs)).await;
     let error = ended.expect_err("deaf");
     assert!(matches!(error, ClientError::Silent(within) if within == call), "{error:?}");
+}
+
+/// Time stamps cost a signature each, and ask for no proof: they take the places of attestations, of which there are some.
+#[tokio::test(flavor = "multi_thread")]
+async fn time_stamps_pass_the_gate_of_attestations() {
+    let cluster = limited(&[("streams_per_peer", 1)]).await;
+    let mut jobs = JobsClient::new(channel(&cluster).await);
+    let mut stamp = async || {
+        let request = pb::TimestampRequest { request: vec![0; 70] };
+        ends(jobs.timestamp(request)).await
+    };
+    // Nonsense, answered in the protocol's own words.
+    assert!(!stamp().await.expect("an answer").into_inner().response.is_empty());
+    let (hold, queue) = mpsc::channel::<pb::AttestRequest>(1);
+    let mut attestation = AttestationClient::new(channel(&cluster).await);
+    let held = tokio::spawn(async move { attestation.attest(ReceiverStream::new(queue)).await });
+    let busy = async {
+        loop {
+            match stamp().await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(status) => break status,
+            }
+        }
+    };
+    let busy = ends(busy).await;
+    assert_status(&busy, Code::ResourceExhausted, ReasonCode::ServiceBusy);
+    drop(hold);
+    let _ = ends(held).await;
+    ends(async { while stamp().await.is_err() {} }).await;
 }

@@ -241,7 +241,7 @@ async fn a_permit_is_redeemed_once_by_its_own_key() {
     let identity = site.redeem(&permit, &key).await.unwrap();
     let ids: Vec<&str> = identity.x509.iter().map(|svid| svid.spiffe_id.as_str()).collect();
     let of_the_job = format!("spiffe://test.example/pool/linux/job/generic/{}", permit.id);
-    assert_eq!(ids, ["spiffe://test.example/pool/linux", &of_the_job]);
+    assert_eq!(ids, [&of_the_job, "spiffe://test.example/pool/linux"]);
     assert_eq!(identity.jwt.len(), 2);
     // Exactly the key under the quote is certified.
     for svid in &identity.x509 {

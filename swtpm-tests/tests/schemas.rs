@@ -10,6 +10,9 @@ use verifier::{
     store::DocumentKind,
 };
 
+#[path = "schemas/results.rs"]
+mod of_results;
+
 const KINDS: [DocumentKind; 3] = [DocumentKind::Golden, DocumentKind::Policy, DocumentKind::Keys];
 
 fn schema(kind: DocumentKind) -> Value {
@@ -87,7 +90,7 @@ fn whole(kind: DocumentKind) -> Value {
             "schema": "assay.policy/v1", "name": "baseline", "version": 1, "pools": ["linux"],
             "description": "for people",
             "kernel": [{ "version": "6.1", "digests": [sha256] }],
-            "rule": [{ "name": "r", "message": "m", "expr": "true" }],
+            "rule": [{ "name": "r", "at": "job", "message": "m", "expr": "true" }],
         }),
         DocumentKind::Keys => json!({
             "schema": "assay.keys/v1", "name": "security", "version": 1, "threshold": 1,
@@ -306,6 +309,13 @@ fn problem(root: &Value, schema: &Value, value: &Value) -> Option<String> {
     match value {
         Value::Object(fields) => of_object(root, schema, fields),
         Value::Array(items) => {
+            let limit = |word: &str| schema.get(word).and_then(Value::as_u64);
+            let count = items.len() as u64;
+            if limit("minItems").is_some_and(|least| count < least)
+                || limit("maxItems").is_some_and(|most| count > most)
+            {
+                return Some(format!("{count} items are too few or too many"));
+            }
             let of_item = schema.get("items")?;
             items.iter().find_map(|item| problem(root, of_item, item))
         }

@@ -1,5 +1,7 @@
 //! `sign`: a job signs what it built, with its own key, as its pool, at a time that the verifier stamps.
 
+mod authority;
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
@@ -11,7 +13,6 @@ use std::{
 
 use clap::Args;
 use hyper_util::rt::TokioIo;
-use proto::pb::{self, job_gate_client::JobGateClient};
 use results::{
     Refusal, Sha256Digest, UnixTime,
     bundle::{Bundle, Content, MessageSignature},
@@ -33,6 +34,7 @@ use workload::{
 };
 use zeroize::Zeroizing;
 
+use self::authority::{Authority, AuthorityUrl};
 use super::commands::{Done, REFUSED, say};
 
 /// As for `exec` and `permit`.
@@ -61,6 +63,10 @@ pub(super) struct SignArgs {
     /// The daemon's socket for jobs, which passes the request for a time stamp on.
     #[arg(long, env = "ASSAY_JOB_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     socket: PathBuf,
+    /// Another time stamp authority (RFC 3161) instead of the verifier's; whoever verifies must have it in their
+    /// trusted_root.json.
+    #[arg(long, value_name = "http://HOST/PATH")]
+    timestamp_url: Option<AuthorityUrl>,
     /// The SPIFFE Workload API; `attestor exec` and the hooks set it.
     #[arg(long, env = "SPIFFE_ENDPOINT_SOCKET", value_name = "unix://PATH")]
     workload_socket: Option<String>,
@@ -116,10 +122,10 @@ pub(super) fn sign(args: &SignArgs) -> Done {
     }
     let signed = super::commands::runtime()?.block_on(async {
         let identity = Identity::fetch(args.workload_socket.as_deref()).await?;
-        let mut gate = JobGateClient::new(connect(&args.socket).await?);
+        let mut authority = Authority::new(&args.socket, args.timestamp_url.as_ref()).await?;
         for file in &args.files {
             let out = args.out.clone().unwrap_or_else(|| bundle_path(file));
-            let at = sign_file(file, &out, &identity, &mut gate).await?;
+            let at = sign_file(file, &out, &identity, &mut authority).await?;
             let line = format_args!(
                 "{}: signed {at} by {}: {}\n",
                 file.display(),
@@ -150,19 +156,14 @@ async fn sign_file(
     file: &Path,
     out: &Path,
     identity: &Identity,
-    gate: &mut JobGateClient<Channel>,
+    authority: &mut Authority,
 ) -> Result<UnixTime, SignError> {
     let digest = digest_of(file)?;
     let signature = MessageSignature::sign(digest, &identity.key)?;
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(|error| SignError::failed(error.to_string()))?;
     let request = Request::new(Sha256Digest::of(&signature.signature), &nonce)?;
-    let sent = pb::TimestampRequest { request: request.to_der()? };
-    let reply = timeout(ANSWER_WITHIN, gate.timestamp(sent)).await;
-    let reply =
-        reply.map_err(|_| SignError::failed("the worker's daemon did not answer in time"))?;
-    let stamp =
-        reply.map_err(|status| SignError::of("no time stamp", &status))?.into_inner().response;
+    let stamp = authority.ask(request.to_der()?).await?;
     // Whoever verifies holds it against the authorities that they trust; here it only has to be of use.
     let at = Response::parse(&stamp)?.untrusted_answer(&request, now()?)?;
     if !identity.leaf.is_valid_at(at) {

@@ -48,7 +48,7 @@ pub struct Gate {
     /// One action on a refusal at a time: whoever asks and asks starts no more than that.
     acting: Arc<Semaphore>,
     /// Time stamps that are being asked for.
-    stamps: Arc<Semaphore>,
+    stamps: Arc<stamp::Stamps>,
 }
 
 /// A job that runs, or a permit that waits for one.
@@ -179,7 +179,7 @@ impl Gate {
         let slots = Arc::new(Semaphore::new(settings.max_jobs));
         let (settings, jobs, used) = (Arc::new(settings), Arc::default(), Arc::default());
         let acting = Arc::new(Semaphore::new(1));
-        let stamps = Arc::new(Semaphore::new(stamp::AT_ONCE));
+        let stamps = Arc::new(stamp::Stamps::new());
         Self { settings, desk, link, registry, endpoint, slots, jobs, used, acting, stamps }
     }
 

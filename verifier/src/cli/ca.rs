@@ -31,7 +31,7 @@ pub(super) enum CaCommand {
     ///   verifier ca csr nodes > nodes.csr
     #[command(verbatim_doc_comment)]
     Csr {
-        /// nodes, admins or servers.
+        /// nodes, admins, servers, jobs or results.
         #[arg(value_name = "ROLE")]
         role: CaRole,
         /// Write it to a file instead of the standard output.
@@ -44,7 +44,7 @@ pub(super) enum CaCommand {
     ///   verifier ca import nodes chain.pem
     #[command(verbatim_doc_comment)]
     Import {
-        /// nodes, admins or servers.
+        /// nodes, admins, servers, jobs or results.
         #[arg(value_name = "ROLE")]
         role: CaRole,
         /// PEM: the issuing certificate, its intermediates, the root last.
@@ -58,8 +58,11 @@ pub(super) enum CaCommand {
     ///   verifier ca rotate root
     #[command(verbatim_doc_comment)]
     Rotate {
-        /// nodes, admins, servers or root.
-        #[arg(value_name = "ROLE", value_parser = ["nodes", "admins", "servers", "root"])]
+        /// nodes, admins, servers, jobs, results or root.
+        #[arg(
+            value_name = "ROLE",
+            value_parser = ["nodes", "admins", "servers", "jobs", "results", "root"]
+        )]
         role: String,
     },
     /// Take a former root out of the trust bundle.

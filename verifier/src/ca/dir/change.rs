@@ -23,6 +23,10 @@ use super::{
     CaDir, ImportReport, Issuer, RotationReport, key_and_chain, parse_issuer,
 };
 
+/// Before anything is signed under the new CA.
+const NEW_TRUSTED_ROOT: &str =
+    "give relying parties the new list of authorities first: `verifier results trusted-root`";
+
 impl CaDir {
     /// Replaces an issuing CA by a new one under the current root; needs the root's key.
     ///
@@ -57,12 +61,14 @@ impl CaDir {
                 "reload the verifier; workers get certificates of the new CA as they renew"
                     .to_owned(),
             ),
-            CaRole::Jobs => next.push(
+            CaRole::Jobs => next.extend([
+                NEW_TRUSTED_ROOT.to_owned(),
                 "reload the verifier; jobs get certificates of the new CA from then on".to_owned(),
-            ),
-            CaRole::Results => next.push(
+            ]),
+            CaRole::Results => next.extend([
+                NEW_TRUSTED_ROOT.to_owned(),
                 "reload the verifier; results are signed under the new CA from then on".to_owned(),
-            ),
+            ]),
             CaRole::Admins => next.push(format!(
                 "issue new administrator certificates, then remove {}",
                 retired.display()

@@ -30,8 +30,8 @@ pub enum JobScope {
 }
 
 impl JobScope {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Pool, Self::Job];
+    /// Both, as a job gets them: clients call the first the default.
+    pub const ALL: [Self; 2] = [Self::Job, Self::Pool];
 
     /// Name, as workloads tell identities apart by.
     #[must_use]
