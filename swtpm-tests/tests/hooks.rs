@@ -91,6 +91,12 @@ async fn wait_for(path: &Path) {
     panic!("{} never came", path.display());
 }
 
+/// Whether a process is there and no zombie.
+fn runs(id: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
 /// A job that would take a minute.
 const LONG: &str = "echo the job begins; : >$HOME/begun; sleep 60; echo here is the job";
 
@@ -209,13 +215,19 @@ async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_t
         ran.log
     );
     all_permits_ended(&site).await;
+    // What a stage leaves behind goes with the job.
+    let left = "sleep 300 >/dev/null 2>&1 &\necho $! >$HOME/left\necho here is the job\n";
+    let ran = gitlab::run(&site, left, nothing).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    let left = std::fs::read_to_string(site.path("home/left")).unwrap();
+    assert!(!runs(left.trim()), "a process outlived its job");
     // The code of the system failure is a build's like any other.
     for code in [1, 2, 3, 77] {
         let ran = gitlab::run(&site, &format!("exit {code}"), nothing).await.unwrap();
         assert_eq!(ran.end, End::Failed(code), "{}", ran.log);
         assert!(ran.log.contains("after_script ran"), "{}", ran.log);
+        assert!(ran.log.contains("uploaded of a failure"), "{}", ran.log);
     }
-    // A job that puts a result there for the case that it is ended.
     let replay = async |folder: &str| {
         std::fs::copy(format!("{folder}/permit.json"), site.path("home/stolen.json"))?;
         std::os::unix::fs::chown(site.path("home/stolen.json"), Some(NOBODY), Some(NOBODY))?;
@@ -237,8 +249,7 @@ async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_t
     };
     assert_refused(&gitlab::run(&site, step, late).await.unwrap(), "PERMIT_EXPIRED");
 
-    let script = format!("echo 0 >$ASSAY_HOOK_DIR/code\n{LONG}");
-    let job = gitlab::run(&site, &script, nothing);
+    let job = gitlab::run(&site, LONG, nothing);
     let meddle = async {
         begun(&site).await;
         change(&hook(&site, "usr/lib/assay/hooks/gitlab/prepare.sh"));
@@ -246,6 +257,7 @@ async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_t
     let (ran, ()) = tokio::join!(job, meddle);
     let ran = ran.unwrap();
     assert_refused(&ran, "GATE_TOOL_CHANGED");
+    assert!(!ran.log.contains("uploaded") && ran.log.contains("variables cleaned"), "{}", ran.log);
     assert!(ran.log.contains("the job begins") && !ran.log.contains("after_script ran"));
     let ran = gitlab::run(&site, step, nothing).await.unwrap();
     assert_refused(&ran, "POLICY_TOOL_NOT_ALLOWED");

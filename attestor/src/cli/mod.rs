@@ -3,6 +3,7 @@
 mod commands;
 mod hook;
 mod job;
+mod job_files;
 mod sign;
 mod stop_parent;
 

@@ -13,10 +13,14 @@ use crate::{cluster::AnyError, job_site::JobSite};
 /// Identifier of the job.
 pub(super) const JOB: &str = "018ffd7a-3b1c-4c6e-9d1e-0123456789ab";
 
-/// What of `buildkite-agent` matters: `oidc request-token`; and `bootstrap`, the command and then the agent's pre-exit hook.
+/// What of `buildkite-agent` matters: `oidc request-token`, `annotate`, and `bootstrap`: the command and then the agent's pre-exit hook.
 const BOOTSTRAP: &str = r#"#!/bin/bash
 if [ "$1 $2" = "oidc request-token" ]; then
     [ "$BUILDKITE_AGENT_ACCESS_TOKEN" = hush ] && [ -s "$HOME/token" ] && cat "$HOME/token"
+    exit
+fi
+if [ "$1" = annotate ]; then
+    [ "$BUILDKITE_AGENT_ACCESS_TOKEN" = hush ] && cat >>"$HOME/annotations"
     exit
 fi
 [ "$1" = bootstrap ] || exit 64
@@ -84,7 +88,14 @@ pub async fn run_with(
         .env("BUILDKITE_JOB_ID", JOB)
         .env("BUILDKITE_AGENT_ACCESS_TOKEN", "hush");
     files(&mut hook);
-    if !agent.run(hook).await?.status.success() {
+    let annotations = agent.home.join("annotations");
+    let _ = std::fs::remove_file(&annotations);
+    let passed = agent.run(hook).await?.status.success();
+    // What it said is in the agent's log, not in the job's.
+    agent.log.clear();
+    if !passed {
+        agent.log = "pre-bootstrap hook rejected this job, see the buildkite-agent logs".to_owned();
+        agent.log.push_str(&std::fs::read_to_string(&annotations).unwrap_or_default());
         return Ok(agent.ran(End::Refused));
     }
     between(&permits).await?;

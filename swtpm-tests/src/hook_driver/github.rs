@@ -2,7 +2,7 @@
 //! them, and the job-completed hook, each as a child of its own.
 //!
 //! # Source
-//! "Running scripts before or after a job"; actions/runner, decision record 1751 (job hooks).
+//! "Running scripts before or after a job"; actions/runner, ADR 1751 and src/Runner.Worker/JobHookProvider.cs.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},

@@ -86,11 +86,16 @@ async fn stages(
         ("step_script", script),
         ("after_script", "echo after_script ran\n"),
         ("upload_artifacts_on_success", "echo uploaded\n"),
+        ("upload_artifacts_on_failure", "echo uploaded of a failure\n"),
         ("cleanup_file_variables", "echo variables cleaned\n"),
     ] {
-        // After a failure the runner goes on with what cleans up, and the author's after_script.
-        let goes_on = matches!(stage, "after_script" | "cleanup_file_variables");
-        if end != End::Passed && !goes_on {
+        // After a failure the runner goes on with the author's after_script, artifacts for a failure, and what cleans up.
+        let is_wanted = match stage {
+            "after_script" | "cleanup_file_variables" => true,
+            "upload_artifacts_on_failure" => end != End::Passed,
+            _ => end == End::Passed,
+        };
+        if !is_wanted {
             continue;
         }
         let file = agent.program(&format!("{stage}.sh"), &format!("set -eo pipefail\n{text}"))?;
