@@ -566,6 +566,11 @@ impl Verifier {
         &self.for_jobs.jwt_key
     }
 
+    /// Told when a permit ends.
+    pub(crate) fn ended_permits(&self) -> &tokio::sync::Notify {
+        &self.for_jobs.ended
+    }
+
     /// What is said of jobs and nodes: who signs it, and where it is kept.
     pub(crate) fn results(&self) -> (&Arc<ResultsSigner>, &ResultFiles) {
         (&self.for_jobs.results, &self.for_jobs.result_files)

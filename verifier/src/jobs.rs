@@ -276,10 +276,24 @@ impl Verifier {
         let by = By::new(format!("node/{}", permit.new.node), now_unix_s);
         let pb::EndRequest { permit_id, sequence, reason, .. } = request;
         match self.store().end_permit(&permit_id, sequence, &reason, by).await {
-            Ok(_) => Ok(()),
+            Ok(ended) => {
+                if ended {
+                    self.tell_of_an_end();
+                }
+                Ok(())
+            }
             Err(StoreError::InvalidTransition { .. }) => Err(replayed()),
             Err(other) => Err(other.into()),
         }
+    }
+
+    fn tell_of_an_end(&self) {
+        self.ended_permits().notify_one();
+    }
+
+    /// Resolves after a permit has ended since the last call.
+    pub(crate) async fn permit_ended(&self) {
+        self.ended_permits().notified().await;
     }
 
     /// The permit that this secret goes with: the key is the job's too, and a job does not command its own permit.
@@ -315,7 +329,12 @@ impl Verifier {
         let by = By::new(format!("node/{}", permit.new.node), now_unix_s);
         let permit = match self.store().use_permit(request, by).await? {
             PermitAnswer::Good(permit) => permit,
-            refused => return Err(refusal(refused)),
+            refused => {
+                if matches!(refused, PermitAnswer::Ended(_) | PermitAnswer::Expired) {
+                    self.tell_of_an_end();
+                }
+                return Err(refusal(refused));
+            }
         };
         let mut x509 = Vec::with_capacity(prepared.len());
         for Prepared { tbs, scope, spiffe_id } in prepared {

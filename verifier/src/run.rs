@@ -25,7 +25,12 @@ use proto::{
         jobs_server::JobsServer, reference_server::ReferenceServer,
     },
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use tonic::{
     Request, Status,
     service::interceptor::InterceptedService,
@@ -281,6 +286,7 @@ impl Parts {
             jwt_key: JwtKey::open(&config.state_dir)?,
             results: Arc::clone(&results),
             result_files: result_files.clone(),
+            ended: Arc::new(Notify::new()),
         };
         let store = open_store(&config, clock.as_ref()).await?;
         let opened = Verifier::open(

@@ -9,7 +9,15 @@
 //!
 //! Everything here is public: nobody is asked who he is, and nothing is written.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use axum::{
@@ -18,6 +26,10 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
@@ -32,6 +44,8 @@ use crate::{
 
 /// Relying parties may keep an answer that changes seldom for so long, seconds.
 const MAX_AGE_S: u32 = 60;
+/// A connection lasts for so long, whoever is slow: places are few, and a verifier that stops waits for no one.
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(30);
 /// A result never changes.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
@@ -135,7 +149,7 @@ impl TlsListener {
 }
 
 impl axum::serve::Listener for TlsListener {
-    type Io = Connection;
+    type Io = Bounded;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -144,7 +158,8 @@ impl axum::serve::Listener for TlsListener {
                 Some(Ok(connection)) => {
                     let Peer { address, .. } =
                         tonic::transport::server::Connected::connect_info(&connection);
-                    return (connection, address);
+                    let ends = Box::pin(sleep(CONNECTION_LIFETIME));
+                    return (Bounded { connection, ends }, address);
                 }
                 Some(Err(error)) => tracing::warn!(%error, "accepting a connection failed"),
                 // Nobody connects any more; the shutdown ends the wait.
@@ -155,6 +170,52 @@ impl axum::serve::Listener for TlsListener {
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
         Ok(self.address)
+    }
+}
+
+/// A connection that ends in time.
+pub(crate) struct Bounded {
+    connection: Connection,
+    ends: Pin<Box<Sleep>>,
+}
+
+impl Bounded {
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.ends.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl AsyncRead for Bounded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_over(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.connection).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_over(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.connection).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(cx)
     }
 }
 

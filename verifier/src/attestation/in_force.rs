@@ -15,7 +15,7 @@ use proto::{
     binding::VerifierId,
     digest::{Digest, PcrIndex, PcrSelection},
 };
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, Notify};
 
 use super::{AttestError, Verifier, boots::Boots, denials::Denials};
 use crate::{
@@ -80,6 +80,8 @@ pub struct ForJobs {
     pub results: Arc<ResultsSigner>,
     /// Where that is kept.
     pub result_files: ResultFiles,
+    /// Told when a permit ends: its certificates are revoked.
+    pub ended: Arc<Notify>,
 }
 
 /// The endorsement set in force, with its stored object.

@@ -72,6 +72,7 @@ pub(crate) fn for_jobs(dir: &CaDir, folder: &Path) -> ForJobs {
         jwt_key: JwtKey::open(folder).expect("a key"),
         results: Arc::new(results.expect("a signer")),
         result_files: ResultFiles::open(folder).expect("a folder"),
+        ended: Arc::default(),
     }
 }
 

@@ -38,6 +38,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(600);
 const METRICS_EVERY: Duration = Duration::from_secs(5);
 /// Several revocations in a row make one list.
 const REVOKED_TOGETHER: Duration = Duration::from_millis(200);
+/// Permits that end make one list in so long: each job has one, and its certificates live for minutes.
+const ENDED_TOGETHER: Duration = Duration::from_secs(10);
 
 /// The revocation list or the trust bundle could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +131,7 @@ fn revoked(certificate: &Certificate, now_unix_s: i64) -> Option<Revoked> {
     Some(Revoked { serial, at_unix_s: u64::try_from(at).unwrap_or(0), reason })
 }
 
-/// Publishes hourly, and at once after a revocation.
+/// Publishes hourly, at once after a revocation, and soon after permits ended.
 pub(super) async fn revocation_lists(parts: Arc<Parts>, stopping: watch::Receiver<bool>) {
     let mut hourly = tokio::time::interval(PUBLISH_EVERY);
     hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -142,6 +144,7 @@ pub(super) async fn revocation_lists(parts: Arc<Parts>, stopping: watch::Receive
             () = &mut stop => return,
             _ = hourly.tick() => {}
             () = parts.admin.revoked() => tokio::time::sleep(REVOKED_TOGETHER).await,
+            () = parts.verifier.permit_ended() => tokio::time::sleep(ENDED_TOGETHER).await,
         }
         if let Err(error) = parts.publish().await {
             tracing::error!("the revocation list was not published: {}", chain(&error));
