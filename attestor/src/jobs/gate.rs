@@ -17,9 +17,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use workload::{
-    JobIdentity, MAX_ANCESTORS, Observation, Peer, ProcessKey, Registry, Selector, SelectorParts,
-};
+use workload::{JobIdentity, MAX_ANCESTORS, Observation, Peer, ProcessKey, Registry, Selector};
 
 use super::{
     Desk, DeskError, JobKeyPair, JobSettings, Line, LineError, Link,
@@ -27,7 +25,12 @@ use super::{
     life::{End, FAREWELL, Life, by_the_node, credentials},
 };
 
+mod processes;
 mod stamp;
+#[cfg(test)]
+mod tests;
+
+use processes::Processes;
 
 /// Events that wait for a job: started, ended.
 const EVENTS: usize = 2;
@@ -78,77 +81,6 @@ struct Deferred {
     claims: Vec<u8>,
     redeem_within: Duration,
     slot: OwnedSemaphorePermit,
-}
-
-/// Whose identities a job's are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Processes {
-    Below(ProcessKey),
-    Cgroup(String),
-    User(u32),
-}
-
-impl Processes {
-    fn of(wanted: pb::JobProcesses, caller: &Observation) -> Result<Self, Refusal> {
-        let missing = |what: &str| Refusal::new("GATE_PROCESSES_UNKNOWN", what);
-        match wanted {
-            pb::JobProcesses::Caller => {
-                let own = caller.ancestry.first().copied();
-                own.map(Self::Below).ok_or_else(|| missing("the caller is gone"))
-            }
-            pb::JobProcesses::Parent => {
-                let parent = caller.ancestry.get(1).copied().filter(|parent| parent.pid > 1);
-                parent.map(Self::Below).ok_or_else(|| {
-                    missing("the caller has no parent but init: choose cgroup or user")
-                })
-            }
-            pb::JobProcesses::Cgroup => {
-                let cgroup = caller.cgroup.clone().filter(|path| path != "/");
-                cgroup.map(Self::Cgroup).ok_or_else(|| {
-                    missing("the caller has no control group of its own: choose parent or user")
-                })
-            }
-            pb::JobProcesses::User => Ok(Self::User(caller.uid)),
-            pb::JobProcesses::Unspecified => Err(missing("no processes are named")),
-        }
-    }
-
-    /// Whether this process is one of them, where a job of this user has them. Processes of other users that have come below
-    /// it are not, unless root started it: a user does not name what others run.
-    fn have(&self, process: &Observation, uid: u32) -> bool {
-        if uid != 0 && process.uid != uid {
-            return false;
-        }
-        match self {
-            Self::Below(key) => process.ancestry.contains(key),
-            Self::Cgroup(path) => process.cgroup.as_ref().is_some_and(|other| {
-                other
-                    .strip_prefix(path.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            }),
-            Self::User(uid) => process.uid == *uid,
-        }
-    }
-
-    /// As [`Processes::have`].
-    fn selector(&self, uid: u32) -> Option<Selector> {
-        let parts = SelectorParts { uid: Some(uid).filter(|uid| *uid != 0), ..Default::default() };
-        match self {
-            Self::Below(key) => SelectorParts { ancestor: Some(*key), ..parts }.try_into().ok(),
-            Self::Cgroup(path) => {
-                SelectorParts { cgroup: Some(path.clone()), ..parts }.try_into().ok()
-            }
-            Self::User(uid) => Some(Selector::user(*uid)),
-        }
-    }
-
-    /// The process whose end is the job's.
-    const fn first(&self) -> Option<ProcessKey> {
-        match self {
-            Self::Below(key) => Some(*key),
-            Self::Cgroup(_) | Self::User(_) => None,
-        }
-    }
 }
 
 /// Why a job does not start.

@@ -206,7 +206,8 @@ mod tests {
         assert_eq!(code(&gate, 70, &process(0, 9)).await, "GATE_NO_TIMESTAMP");
         let (stop, _) = watch::channel(None);
         let processes = Processes::Below(ProcessKey { pid: 7, start_time: 1 });
-        let entry = Entry { uid: LISTED, processes, stop, deferred: None };
+        // Root's jobs have processes of any user.
+        let entry = Entry { uid: 0, processes, holder: None, stop, deferred: None };
         gate.jobs().insert("permit".to_owned(), entry);
         assert_eq!(code(&gate, 70, &job).await, "GATE_NO_TIMESTAMP");
         // Another process of that user is none of the job.

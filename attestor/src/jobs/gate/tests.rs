@@ -1,0 +1,145 @@
+//! What the gate refuses by itself, each with its code; a verifier is not there to be asked.
+
+use workload::ProcessKey;
+
+use super::*;
+use crate::{
+    jobs::{Counter, desk},
+    trust::{Learned, Trust},
+};
+
+const LISTED: u32 = 1001;
+const OTHER: u32 = 1002;
+const CLAIMS: &[u8] = b"{\"job\":\"build\",\"run_id\":\"42\",\"system\":\"generic\"}";
+
+fn gate(change: impl FnOnce(&mut JobSettings)) -> (Gate, Counter) {
+    let mut settings = JobSettings {
+        directory: "/nonexistent".into(),
+        users: vec![LISTED],
+        systems: Vec::new(),
+        max_jobs: 2,
+        start_within: Duration::from_secs(60),
+        silence: Duration::from_secs(60),
+        on_end: Vec::new(),
+        on_refused: Vec::new(),
+    };
+    change(&mut settings);
+    let (desk, counter) = desk();
+    let (_, bundle) = watch::channel(Learned::default());
+    let (url, trust) = ("https://127.0.0.1:1".to_owned(), Trust::Pin([0; 32]));
+    let gate =
+        Gate::new(settings, desk, Link { url, trust, bundle }, Registry::new(), String::new());
+    (gate, counter)
+}
+
+fn process(uid: u32, pids: &[u32]) -> Observation {
+    let ancestry = pids.iter().map(|pid| ProcessKey { pid: *pid, start_time: 1 }).collect();
+    Observation { uid, gid: uid, cgroup: None, ancestry }
+}
+
+fn request() -> pb::StartRequest {
+    pb::StartRequest {
+        claims: CLAIMS.to_vec(),
+        processes: pb::JobProcesses::Parent.into(),
+        ..Default::default()
+    }
+}
+
+async fn code(gate: &Gate, request: pb::StartRequest, caller: &Observation) -> String {
+    let (events, _stream) = mpsc::channel(EVENTS);
+    let Refusal(refused) = gate.start(request, caller, &events).await.expect_err("refused");
+    refused.code
+}
+
+fn running(gate: &Gate, uid: u32, processes: Processes) {
+    let (stop, _) = watch::channel(None);
+    let entry = Entry { uid, processes, holder: None, stop, deferred: None };
+    gate.jobs().insert(format!("permit of {uid}"), entry);
+}
+
+#[tokio::test]
+async fn who_may_ask_is_settled_before_anything_is_done() {
+    let (gate, counter) = gate(|settings| settings.systems = vec![proto::job::CiSystem::GitHub]);
+    let caller = process(LISTED, &[7, 6, 1]);
+    let stranger = process(OTHER, &[9, 8, 1]);
+    assert_eq!(code(&gate, request(), &stranger).await, "GATE_USER_NOT_ALLOWED");
+    assert_eq!(code(&gate, request(), &caller).await, "GATE_SYSTEM_NOT_ALLOWED");
+    let claims = pb::StartRequest { claims: b"{}".to_vec(), ..request() };
+    assert_eq!(code(&gate, claims, &caller).await, "JOB_CLAIMS_INVALID");
+    let many = pb::StartRequest { audiences: vec!["a".to_owned(); 9], ..request() };
+    assert_eq!(code(&gate, many, &caller).await, "EVIDENCE_LIMIT_EXCEEDED");
+    let deep: Vec<u32> = (2..).take(MAX_ANCESTORS).collect();
+    let deep = process(LISTED, &deep);
+    assert_eq!(code(&gate, request(), &deep).await, "GATE_PROCESSES_UNKNOWN");
+    let waiting = pb::StartRequest { permit_id: "of somebody".to_owned(), ..request() };
+    assert_eq!(code(&gate, waiting, &caller).await, "PERMIT_UNKNOWN");
+    // None of these reached the daemon.
+    assert!(counter.0.is_empty());
+}
+
+#[tokio::test]
+async fn processes_of_a_job_start_none_and_users_name_only_their_own() {
+    let (gate, counter) = gate(|_| ());
+    drop(counter);
+    running(&gate, LISTED, Processes::Below(ProcessKey { pid: 6, start_time: 1 }));
+    let inside = process(LISTED, &[8, 7, 6, 1]);
+    assert_eq!(code(&gate, request(), &inside).await, "GATE_CALLER_IS_A_JOB");
+    // Not the same process: its number was given again.
+    let again = ProcessKey { pid: 6, start_time: 2 };
+    let outside = Observation { ancestry: vec![again], ..process(LISTED, &[]) };
+    assert_eq!(code(&gate, request(), &outside).await, "GATE_STOPPING");
+    // A user who names a process that others run below says nothing of these.
+    let root = process(0, &[8, 7, 6, 1]);
+    assert_eq!(code(&gate, request(), &root).await, "GATE_STOPPING");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_full_late_or_stopping_says_so() {
+    let caller = process(LISTED, &[7, 6, 1]);
+    let (full, _counter) = gate(|settings| settings.max_jobs = 0);
+    assert_eq!(code(&full, request(), &caller).await, "GATE_BUSY");
+    let (late, _counter) = gate(|settings| settings.start_within = Duration::ZERO);
+    assert_eq!(code(&late, request(), &caller).await, "GATE_LATE");
+    let (stopping, counter) = gate(|_| ());
+    drop(counter);
+    assert_eq!(code(&stopping, request(), &caller).await, "GATE_STOPPING");
+    // The place of a job that did not start is free again.
+    assert_eq!(stopping.slots.available_permits(), 2);
+}
+
+#[tokio::test]
+async fn the_desk_takes_so_many_jobs_and_an_abandoned_one_can_be_told() {
+    let (desk, (mut asks, _node)) = desk();
+    let within = Duration::ZERO;
+    for _ in 0..64 {
+        let late = desk.ask(pb::JobRequest::default(), within).await;
+        if matches!(late, Err(DeskError::Busy)) {
+            let first = asks.recv().await.expect("one that waits");
+            assert!(first.is_abandoned(), "nobody waits for it");
+            return;
+        }
+        assert!(matches!(late, Err(DeskError::Late(_))), "{late:?}");
+    }
+    panic!("the desk is not bounded");
+}
+
+#[test]
+fn processes_that_cannot_be_told_are_none() {
+    let refused = |wanted, caller: &Observation| {
+        let Refusal(refused) = Processes::of(wanted, caller).expect_err("refused");
+        assert_eq!(refused.code, "GATE_PROCESSES_UNKNOWN");
+    };
+    use pb::JobProcesses::{Caller, Cgroup, Parent, Unspecified, User};
+    let caller = process(LISTED, &[7, 6, 1]);
+    assert!(Processes::of(Parent, &caller).is_ok());
+    refused(Parent, &process(LISTED, &[7, 1]));
+    refused(Parent, &process(LISTED, &[7]));
+    assert!(Processes::of(Caller, &caller).is_ok());
+    refused(Caller, &process(LISTED, &[]));
+    let grouped = Observation { cgroup: Some("/jobs/7".to_owned()), ..caller.clone() };
+    assert!(Processes::of(Cgroup, &grouped).is_ok());
+    refused(Cgroup, &caller);
+    refused(Cgroup, &Observation { cgroup: Some("/".to_owned()), ..caller.clone() });
+    assert!(Processes::of(User, &caller).is_ok());
+    refused(Unspecified, &caller);
+}
