@@ -240,8 +240,8 @@ reasons! {
     PlatformClaimMismatch "PLATFORM_CLAIM_MISMATCH" Platform "The job's environment says one thing, its token another." "Somebody changed the job's variables, or presents another job's token: look at the claim that is named.";
     PlatformClaimMissing "PLATFORM_CLAIM_MISSING" Platform "The job's token lacks a claim." "Check that the token is the CI system's token for jobs.";
     PlatformIssuerUnknown "PLATFORM_ISSUER_UNKNOWN" Platform "The job's token names an issuer that is not configured." "Configure the issuer, or do not send its tokens.";
-    PlatformKeyUnknown "PLATFORM_KEY_UNKNOWN" Platform "The issuer has no key of the name that the job's token gives." "Wait for the next load of the issuer's keys; if it persists, the token is not the issuer's.";
     PlatformKeysUnavailable "PLATFORM_KEYS_UNAVAILABLE" Platform "The issuer's keys were never loaded, or are too old." "See the verifier's log for why they cannot be loaded.";
+    PlatformKeyUnknown "PLATFORM_KEY_UNKNOWN" Platform "The issuer has no key of the name that the job's token gives." "Wait for the next load of the issuer's keys; if it persists, the token is not the issuer's.";
     PlatformSignatureInvalid "PLATFORM_SIGNATURE_INVALID" Platform "The job's token is not signed by the key that it names." "Treat whoever sent it as hostile.";
     PlatformTokenExpired "PLATFORM_TOKEN_EXPIRED" Platform "The job's token is not in force any more." "Ask the CI system for the token when the job starts.";
     PlatformTokenLifetimeTooLong "PLATFORM_TOKEN_LIFETIME_TOO_LONG" Platform "The job's token lives for longer than is accepted." "Shorten the token's life at the CI system, or raise max_lifetime of the platform.";

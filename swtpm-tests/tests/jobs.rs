@@ -14,6 +14,9 @@ use jose::{
 use swtpm_tests::job_site::{JobSite, JobSiteOptions, finish};
 use verifier::store::{NodeChange, Permit, PermitState};
 
+#[path = "jobs/processes.rs"]
+mod processes;
+
 /// The user `nobody`.
 const NOBODY: u32 = 65534;
 
@@ -94,7 +97,12 @@ async fn a_job_runs_on_a_worker_that_proves_itself_and_its_log_says_so() {
     let case = site.cluster.store().case(&permit.decision_id).await.unwrap().unwrap();
     assert!(!case.is_empty());
     let missing = site.run(&exec(&["/no/such/program"])).await.unwrap();
-    assert_eq!(missing.status.code(), Some(1), "{}", text(&missing).1);
+    assert_eq!(missing.status.code(), Some(127), "{}", text(&missing).1);
+    assert!(text(&missing).1.contains("the job's command /no/such/program: "), "it is named");
+    std::fs::write(site.path("no-program"), "#!/bin/sh\necho the job ran\n").unwrap();
+    let closed = site.run(&exec(&["./no-program"])).await.unwrap();
+    assert_eq!(closed.status.code(), Some(126), "{}", text(&closed).1);
+    assert_eq!(text(&closed).0, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,6 +309,21 @@ async fn what_is_wrong_with_a_job_is_said() {
     let output = finish(command).await.unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).1.contains("attestor run"), "{}", text(&output).1);
+    // Which job it is has to be said, and once.
+    let nothing = site.run(&["exec", "--", "true"]).await.unwrap();
+    assert_eq!(nothing.status.code(), Some(2));
+    let (_, err) = text(&nothing);
+    assert!(err.contains("--job") && err.contains("--permit"), "{err}");
+    assert!(!err.contains("--end"), "{err}");
+    let nothing = site.run(&["permit"]).await.unwrap();
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(text(&nothing).1.contains("--end"), "{}", text(&nothing).1);
+    for more in [["--job", "generic"], ["--token-env", "T"], ["--token-file", "t"]] {
+        let both = ["exec", "--permit", "p.json", more[0], more[1], "--", "true"];
+        let both = site.run(&both).await.unwrap();
+        assert_eq!(both.status.code(), Some(2), "{more:?}");
+        assert!(text(&both).1.contains("cannot be used with"), "{}", text(&both).1);
+    }
 }
 
 const ISSUER: &str = "https://token.test.example";

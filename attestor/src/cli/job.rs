@@ -1,31 +1,29 @@
 //! `exec` and `permit`: what a job's own user runs. They talk to the daemon over its socket, and touch no TPM.
 
+pub(super) mod begin;
+mod family;
+mod signals;
+mod supervise;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io,
-    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use attestor::hooks::read_env_file;
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use hyper_util::rt::TokioIo;
 use proto::{
     job::{CiSystem, JobClaims, Source, from_environment},
     limits::MAX_JOB_TOKEN_BYTES,
     pb::{self, job_event::Event, job_gate_client::JobGateClient},
 };
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    net::UnixStream,
-    process::Command,
-    signal::unix::{SignalKind, signal},
-    time::timeout,
-};
+use tokio::{net::UnixStream, time::timeout};
 use tonic::{
     Streaming,
     transport::{Channel, Endpoint, Uri},
@@ -41,8 +39,6 @@ use super::{
 pub(super) const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
 /// Longest wait for the daemon; its own deadline is shorter.
 const START_WITHIN: Duration = Duration::from_secs(90);
-/// Between asking a job to end and ending it.
-const KILL_AFTER: Duration = Duration::from_secs(10);
 /// Largest permit file, bytes.
 const MAX_PERMIT_FILE_BYTES: u64 = 64 * 1024;
 
@@ -50,7 +46,7 @@ const MAX_PERMIT_FILE_BYTES: u64 = 64 * 1024;
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum System {
     Buildkite,
-    /// Any other: variables ASSAY_JOB_RUN_ID, ASSAY_JOB_NAME and others.
+    /// Any other: variables ASSAY_JOB_RUN_ID, ASSAY_JOB_ID and others.
     Generic,
     Github,
     Gitlab,
@@ -111,8 +107,8 @@ struct JobArgs {
     /// Audience of a JWT-SVID that is wanted at once; may be repeated.
     #[arg(long = "audience", value_name = "NAME")]
     audiences: Vec<String>,
-    /// A permit that `attestor permit --defer` wrote: it is redeemed now, once.
-    #[arg(long, value_name = "FILE")]
+    /// A permit that `attestor permit --defer` wrote: it is redeemed now, once. It says what job this is.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["job", "env_file", "token_file", "token_env"])]
     permit: Option<PathBuf>,
     /// Folder for the signed results about node and dispatch, and for tokens; files of earlier jobs are replaced.
     #[arg(long, value_name = "FOLDER")]
@@ -128,6 +124,7 @@ struct JobArgs {
 
 /// Arguments of `exec`.
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("what").args(["job", "permit"]).required(true)))]
 pub(super) struct ExecArgs {
     #[command(flatten)]
     job: JobArgs,
@@ -138,6 +135,7 @@ pub(super) struct ExecArgs {
 
 /// Arguments of `permit`.
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("what").args(["job", "permit", "end"]).required(true)))]
 pub(super) struct PermitArgs {
     #[command(flatten)]
     job: JobArgs,
@@ -175,17 +173,24 @@ pub(super) fn exec(args: &ExecArgs) -> Done {
         let mut request = request(&args.job)?;
         request.hold = true;
         request.processes = pb::JobProcesses::Caller.into();
-        let mut events = start(&args.job.socket, request).await?;
+        let (mut daemon, mut events) = start(&args.job.socket, request).await?;
         let started = match next(&mut events).await? {
             Event::Started(started) => started,
             Event::Refused(why) => return Ok(refuse(&why, refused)),
             other => return Err(format!("the daemon sent {other:?} instead of an answer").into()),
         };
         eprint!("{}", summary(&started));
-        if let Some(folder) = &args.job.out {
-            write_results(folder, &started)?;
+        let out = args.job.out.as_deref();
+        let job = out
+            .map_or(Ok(()), |folder| Ok(write_results(folder, &started)?))
+            .and_then(|()| supervise::start(&args.command, &started));
+        match job {
+            Ok(job) => supervise::run(job, &started, &mut daemon, &mut events, refused).await,
+            Err(error) => {
+                supervise::stop(&started.permit_id, &mut daemon, "the job did not start").await;
+                Err(error)
+            }
         }
-        run(&args.command, &started, events, refused).await
     })
 }
 
@@ -225,7 +230,7 @@ fn get_permit(args: &PermitArgs) -> Done {
         let mut request = request(&args.job)?;
         request.defer = args.defer.is_some();
         request.processes = pb::JobProcesses::from(args.processes).into();
-        let mut events = start(&args.job.socket, request).await?;
+        let (_daemon, mut events) = start(&args.job.socket, request).await?;
         match next(&mut events).await? {
             Event::Started(started) => {
                 if let Some(folder) = &args.job.out {
@@ -297,7 +302,7 @@ fn request(args: &JobArgs) -> Result<pb::StartRequest, Box<dyn std::error::Error
     Ok(request)
 }
 
-async fn client(socket: &Path) -> Result<JobGateClient<Channel>, Box<dyn std::error::Error>> {
+async fn client(socket: &Path) -> Result<Client, Box<dyn std::error::Error>> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
         let path = path.clone();
@@ -315,16 +320,17 @@ async fn client(socket: &Path) -> Result<JobGateClient<Channel>, Box<dyn std::er
     Ok(JobGateClient::new(channel))
 }
 
+type Client = JobGateClient<Channel>;
 type Events = Streaming<pb::JobEvent>;
 
 async fn start(
     socket: &Path,
     request: pb::StartRequest,
-) -> Result<Events, Box<dyn std::error::Error>> {
+) -> Result<(Client, Events), Box<dyn std::error::Error>> {
     let mut client = client(socket).await?;
     let events = timeout(START_WITHIN, client.start(request)).await;
     let events = events.map_err(|_| "the worker's daemon did not answer in time")??;
-    Ok(events.into_inner())
+    Ok((client, events.into_inner()))
 }
 
 async fn next(events: &mut Events) -> Result<Event, Box<dyn std::error::Error>> {
@@ -401,54 +407,4 @@ fn json(started: &pb::JobStarted) -> serde_json::Value {
         "ends_within_s": started.ends_within_s,
         "workload_endpoint": started.workload_endpoint,
     })
-}
-
-/// Runs the job until it ends, or its permit does.
-async fn run(
-    command: &[std::ffi::OsString],
-    started: &pb::JobStarted,
-    mut events: Events,
-    refused: u8,
-) -> Done {
-    let (program, arguments) = command.split_first().ok_or("no command")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env("SPIFFE_ENDPOINT_SOCKET", &started.workload_endpoint)
-        .env("ASSAY_PERMIT_ID", &started.permit_id)
-        .env("ASSAY_DECISION_ID", &started.decision_id)
-        .process_group(0)
-        .spawn()
-        .map_err(|error| format!("{}: {error}", program.to_string_lossy()))?;
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let group = group.ok_or("the job's process ended at once")?;
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let why = loop {
-        tokio::select! {
-            status = child.wait() => return Ok(exit_code(status?)),
-            _ = term.recv() => { let _ = kill_process_group(group, Signal::TERM); }
-            _ = int.recv() => { let _ = kill_process_group(group, Signal::INT); }
-            event = events.message() => break match event {
-                Ok(Some(pb::JobEvent { event: Some(Event::Ended(ended)) })) => {
-                    format!("{} {}", ended.code, ended.why)
-                }
-                Ok(_) => "GATE_STOPPING the worker's daemon hung up".to_owned(),
-                Err(status) => format!("GATE_STOPPING the worker's daemon is gone: {}", status.message()),
-            },
-        }
-    };
-    eprintln!("attestor: the permit of this job ended, and so does the job: {why}");
-    let _ = kill_process_group(group, Signal::TERM);
-    if timeout(KILL_AFTER, child.wait()).await.is_err() {
-        eprintln!("attestor: the job did not end when asked to: killed");
-    }
-    // Whatever of its group is left, too.
-    let _ = kill_process_group(group, Signal::KILL);
-    let _ = child.wait().await;
-    Ok(ExitCode::from(refused))
-}
-
-/// As a shell has it: the command's own code, or 128 and the signal.
-fn exit_code(status: std::process::ExitStatus) -> ExitCode {
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

@@ -17,7 +17,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done (admitted), 1 no answer (TPM, netwo
                           2 wrong usage, 3 denied, or a check found problems.";
 
 /// Exit codes of what jobs run.
-const EXIT_CODES_JOB: &str = "Exit codes: the command's own, or 128 and its signal; 1 no answer (no daemon, \
+const EXIT_CODES_JOB: &str = "Exit codes: the command's own, or 128 and its signal; 126 it cannot be executed; 127 there is \
+                              no such program; 1 no answer (no daemon, \
                               configuration); 2 wrong usage; 3 (or --refused-code, or SYSTEM_FAILURE_EXIT_CODE) \
                               the worker or the job was refused, or the permit ended.";
 
@@ -122,6 +123,9 @@ enum Command {
     /// Example: attestor exec --job generic -- make release
     #[command(after_help = EXIT_CODES_JOB, verbatim_doc_comment)]
     Exec(job::ExecArgs),
+    /// What `exec` starts a command through.
+    #[command(name = job::begin::NAME, hide = true)]
+    Begin(job::begin::BeginArgs),
     /// Get a permit for the job around this command: for hooks of CI systems.
     ///
     /// Examples:
@@ -183,6 +187,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status { output_dir, wait, json } => commands::status(&output_dir, wait, json),
         Command::Hook(args) => hook::hook(&args),
         Command::Exec(args) => job::exec(&args),
+        Command::Begin(args) => job::begin::begin(&args),
         Command::Permit(args) => job::permit(&args),
         Command::Sign(args) => sign::sign(&args),
         Command::Tcti { tcti } => commands::tcti(&tcti),
