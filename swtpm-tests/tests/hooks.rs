@@ -291,8 +291,39 @@ async fn buildkite_jobs_are_rejected_before_they_begin_or_run_under_their_permit
     let failed = buildkite::run(&site, "exit 7", nothing).await.unwrap();
     assert_eq!(failed.end, End::Failed(7), "{}", failed.log);
 
-    let ran = buildkite::bootstrap_alone(&site).await.unwrap();
+    let ran = buildkite::bootstrap_alone(&site, &[]).await.unwrap();
     assert_refused(&ran, "this job has no permit");
+
+    // Programs of the author's, by a PATH of the author's: none runs before the permit is redeemed.
+    let theirs = site.path("home/theirs");
+    for name in ["sh", "mv", "sed", "tr", "timeout", "attestor"] {
+        let program = format!("#!/bin/sh\n: >{}/ran-{name}\n", site.path("home").display());
+        write_program(&theirs.join(name), &program).unwrap();
+    }
+    let path = format!("{}:/usr/bin:/bin", theirs.display());
+    let ran = buildkite::bootstrap_alone(&site, &[("PATH", path.as_str())]).await.unwrap();
+    assert_refused(&ran, "this job has no permit");
+    let of_the_author: [(&str, &str); 4] = [
+        ("PATH", path.as_str()),
+        ("LD_PRELOAD", "/home/theirs/lib.so"),
+        ("BASH_ENV", "/home/theirs/env"),
+        ("GCONV_PATH", "/home/theirs"),
+    ];
+    for besides in of_the_author {
+        let ran = buildkite::run_where(&site, step, None, &[besides], nothing).await.unwrap();
+        assert_refused(&ran, &format!("{} is not for a job to set", besides.0));
+    }
+    for entry in std::fs::read_dir(site.path("home")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.starts_with("ran-"), "{name}: the author's program ran");
+    }
+    // The agent's own PATH is fine, and an agent of another bootstrap is not.
+    let own = [("PATH", "/usr/local/bin:/usr/bin:/bin")];
+    let ran = buildkite::run_where(&site, step, None, &own, nothing).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    let other = [("bootstrap_script", "/bin/true")];
+    let ran = buildkite::run_where(&site, step, None, &other, nothing).await.unwrap();
+    assert_refused(&ran, "the agent's bootstrap script is /bin/true");
     let find = |folder: &Path| {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         entries.into_iter().find(|path| path.extension().is_some_and(|end| end == "json")).unwrap()
