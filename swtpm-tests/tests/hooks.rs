@@ -231,6 +231,26 @@ async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_t
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
     let left = std::fs::read_to_string(site.path("home/left")).unwrap();
     assert!(!runs(left.trim()), "a process outlived its job");
+    // A job that writes a result of its own, where run.sh reads one, ends with its own code nevertheless.
+    let folders = hook(&site, "run/assay-gitlab").display().to_string();
+    let forge = format!(
+        "test -z \"${{ASSAY_HOOK_DIR:-}}\"\nfor folder in {folders}/job.*; do echo 0 >$folder/result.new\n\
+         echo '0 0' >$folder/result; done\nsleep 1; exit 7\n"
+    );
+    let ran = gitlab::run(&site, &forge, nothing).await.unwrap();
+    assert_eq!(ran.end, End::Failed(7), "{}", ran.log);
+    // One that hides its permit's name is ended too, with what it left behind.
+    let hide = format!(
+        "rm {folders}/job.*/used.json\n\
+         sleep 300 >/dev/null 2>&1 &\necho $! >$HOME/left\n"
+    );
+    let ran = gitlab::run(&site, &hide, nothing).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    let left = std::fs::read_to_string(site.path("home/left")).unwrap();
+    assert!(!runs(left.trim()), "a process outlived its job");
+    all_permits_ended(&site).await;
+    let left = std::fs::read_dir(hook(&site, "run/assay-gitlab")).unwrap().count();
+    assert_eq!(left, 0, "files of jobs");
     // The code of the system failure is a build's like any other.
     for code in [1, 2, 3, 77] {
         let ran = gitlab::run(&site, &format!("exit {code}"), nothing).await.unwrap();
