@@ -1,6 +1,9 @@
 //! Hooks of CI systems, as they are installed, called as each system calls them: real swtpm, daemon, sockets and verifier.
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "hooks/tokens.rs"]
+mod tokens;
+
 use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -12,7 +15,7 @@ use swtpm_tests::{
     hook_driver::{
         End, NOBODY, Ran, buildkite, github, gitlab, jenkins,
         platform::{AUDIENCE, Platform},
-        tekton,
+        tekton, write_program,
     },
     job_site::{JobSite, JobSiteOptions, finish},
 };
@@ -138,16 +141,19 @@ async fn github_steps_run_only_on_a_worker_that_proves_itself_and_always_steps_t
     assert_summary(&ran.log, "github");
     assert!(ran.log.contains("repository acme/app (from the environment, unproven)"));
     assert!(ran.log.contains("GATE_CALLER_IS_A_JOB"), "{}", ran.log);
-    assert!(ran.log.contains(": ended\n") && ran.log.contains("always ran"), "{}", ran.log);
+    assert!(ran.log.contains("always ran"), "{}", ran.log);
+    // No hook says that the job is over: the permit ends with the worker's process, and that is no reason to stop a runner.
     all_permits_ended(&site).await;
+    assert!(!site.path("ended").exists(), "an end by itself ran on_end");
     let failed = github::run(&site, "exit 7").await.unwrap();
     assert_eq!(failed.end, End::Failed(7), "{}", failed.log);
     // The runner registers with a configuration that was asked for under a permit, with the hooks in its .env.
     let ran = github::register(&site).await.unwrap();
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
-    assert!(ran.log.contains("the runner got --jitconfig a-jit-config\n"), "{}", ran.log);
+    assert!(ran.log.contains("the runner got 0 arguments, and a-jit-config\n"), "{}", ran.log);
     assert!(ran.log.contains("ACTIONS_RUNNER_HOOK_JOB_STARTED=/"), "{}", ran.log);
-    assert!(!site.path("refused").exists() && !site.path("ended").exists());
+    all_permits_ended(&site).await;
+    assert!(!site.path("refused").exists());
 
     // Users who may not ask cause nothing.
     let mut stranger = site.attestor(&["permit", "--job", "generic"]);
@@ -170,7 +176,8 @@ async fn github_steps_run_only_on_a_worker_that_proves_itself_and_always_steps_t
         ran.log
     );
     assert!(!ran.log.contains("always ran"), "{}", ran.log);
-    assert_eq!(std::fs::read_to_string(site.path("ended")).unwrap(), "GATE_TOOL_CHANGED\n");
+    let ended = std::fs::read_to_string(site.path("ended")).unwrap();
+    assert!(ended.ends_with("GATE_TOOL_CHANGED\n"), "{ended}");
     assert!(!site.path("refused").exists(), "the stranger caused something");
 
     // It is a measured tool: now no job starts, and nobody registers.
@@ -190,6 +197,12 @@ async fn github_steps_run_only_on_a_worker_that_proves_itself_and_always_steps_t
     assert!(!ran.log.contains("always ran"), "{}", ran.log);
     let refused = std::fs::read_to_string(site.path("refused")).unwrap();
     assert!(refused.starts_with("POLICY_TOOL_NOT_ALLOWED\n"), "{refused}");
+
+    // Nor where the program ends before it can ask anything.
+    let besides = [("ASSAY_LOG", "a=b=c")];
+    let ran = github::run_where(&site, "echo here is the job", None, &besides).await.unwrap();
+    assert_refused(&ran, "attestor: --log: ");
+    assert!(!ran.log.contains("always ran"), "{}", ran.log);
 
     // Nor without the program that asks.
     std::fs::write(hook(&site, "usr/bin/attestor.new"), "#!/no/such/interpreter\n").unwrap();
@@ -221,6 +234,26 @@ async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_t
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
     let left = std::fs::read_to_string(site.path("home/left")).unwrap();
     assert!(!runs(left.trim()), "a process outlived its job");
+    // A job that writes a result of its own, where run.sh reads one, ends with its own code nevertheless.
+    let folders = hook(&site, "run/assay-gitlab").display().to_string();
+    let forge = format!(
+        "test -z \"${{ASSAY_HOOK_DIR:-}}\"\nfor folder in {folders}/job.*; do echo 0 >$folder/result.new\n\
+         echo '0 0' >$folder/result; done\nsleep 1; exit 7\n"
+    );
+    let ran = gitlab::run(&site, &forge, nothing).await.unwrap();
+    assert_eq!(ran.end, End::Failed(7), "{}", ran.log);
+    // One that hides its permit's name is ended too, with what it left behind.
+    let hide = format!(
+        "rm {folders}/job.*/used.json\n\
+         sleep 300 >/dev/null 2>&1 &\necho $! >$HOME/left\n"
+    );
+    let ran = gitlab::run(&site, &hide, nothing).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    let left = std::fs::read_to_string(site.path("home/left")).unwrap();
+    assert!(!runs(left.trim()), "a process outlived its job");
+    all_permits_ended(&site).await;
+    let left = std::fs::read_dir(hook(&site, "run/assay-gitlab")).unwrap().count();
+    assert_eq!(left, 0, "files of jobs");
     // The code of the system failure is a build's like any other.
     for code in [1, 2, 3, 77] {
         let ran = gitlab::run(&site, &format!("exit {code}"), nothing).await.unwrap();
@@ -281,8 +314,39 @@ async fn buildkite_jobs_are_rejected_before_they_begin_or_run_under_their_permit
     let failed = buildkite::run(&site, "exit 7", nothing).await.unwrap();
     assert_eq!(failed.end, End::Failed(7), "{}", failed.log);
 
-    let ran = buildkite::bootstrap_alone(&site).await.unwrap();
+    let ran = buildkite::bootstrap_alone(&site, &[]).await.unwrap();
     assert_refused(&ran, "this job has no permit");
+
+    // Programs of the author's, by a PATH of the author's: none runs before the permit is redeemed.
+    let theirs = site.path("home/theirs");
+    for name in ["sh", "mv", "sed", "tr", "timeout", "attestor"] {
+        let program = format!("#!/bin/sh\n: >{}/ran-{name}\n", site.path("home").display());
+        write_program(&theirs.join(name), &program).unwrap();
+    }
+    let path = format!("{}:/usr/bin:/bin", theirs.display());
+    let ran = buildkite::bootstrap_alone(&site, &[("PATH", path.as_str())]).await.unwrap();
+    assert_refused(&ran, "this job has no permit");
+    let of_the_author: [(&str, &str); 4] = [
+        ("PATH", path.as_str()),
+        ("LD_PRELOAD", "/home/theirs/lib.so"),
+        ("BASH_ENV", "/home/theirs/env"),
+        ("GCONV_PATH", "/home/theirs"),
+    ];
+    for besides in of_the_author {
+        let ran = buildkite::run_where(&site, step, None, &[besides], nothing).await.unwrap();
+        assert_refused(&ran, &format!("{} is not for a job to set", besides.0));
+    }
+    for entry in std::fs::read_dir(site.path("home")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.starts_with("ran-"), "{name}: the author's program ran");
+    }
+    // The agent's own PATH is fine, and an agent of another bootstrap is not.
+    let own = [("PATH", "/usr/local/bin:/usr/bin:/bin")];
+    let ran = buildkite::run_where(&site, step, None, &own, nothing).await.unwrap();
+    assert_eq!(ran.end, End::Passed, "{}", ran.log);
+    let other = [("bootstrap_script", "/bin/true")];
+    let ran = buildkite::run_where(&site, step, None, &other, nothing).await.unwrap();
+    assert_refused(&ran, "the agent's bootstrap script is /bin/true");
     let find = |folder: &Path| {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         entries.into_iter().find(|path| path.extension().is_some_and(|end| end == "json")).unwrap()
@@ -324,7 +388,7 @@ async fn buildkite_jobs_are_rejected_before_they_begin_or_run_under_their_permit
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jenkins_agents_connect_only_from_a_worker_that_proves_itself() {
-    let Some(mut site) = site(HookSystem::Jenkins).await else { return };
+    let Some(site) = site(HookSystem::Jenkins).await else { return };
     let step = "echo here is the job; test -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\"";
     let ran = jenkins::run(&site, step, 60).await.unwrap();
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
@@ -344,8 +408,12 @@ async fn jenkins_agents_connect_only_from_a_worker_that_proves_itself() {
     let ran = jenkins::run(&site, step, 1).await.unwrap();
     assert_refused(&ran, "POLICY_TOOL_NOT_ALLOWED");
     assert!(ran.log.contains("assay-jenkins-agent.service"), "it names the file: {}", ran.log);
+
+    // A worker that is admitted still, whose verifier is silent.
+    let Some(mut site) = self::site(HookSystem::Jenkins).await else { return };
+    assert_eq!(jenkins::run(&site, step, 60).await.unwrap().end, End::Passed);
     site.cluster.stop_verifier().await.unwrap();
-    assert_refused(&jenkins::run(&site, step, 1).await.unwrap(), "POLICY_TOOL_NOT_ALLOWED");
+    assert_refused(&jenkins::run(&site, step, 1).await.unwrap(), "GATE_NO_VERDICT");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,60 +439,43 @@ async fn tekton_steps_run_only_on_a_node_that_proves_itself() {
     assert_refused(&tekton::run(&site, step).await.unwrap(), "GATE_NO_VERDICT");
 }
 
-/// Each row: a token, and what becomes of its job, in this order on one site.
-async fn with_tokens(
-    system: HookSystem,
-    signed: &str,
-    run: impl AsyncFn(&JobSite, Option<&str>) -> Ran,
-) {
-    let (platform, other) = (Platform::new(system).unwrap(), Platform::new(system).unwrap());
-    let Some(site) = site_with(system, Some(&platform)).await else { return };
-    let good = platform.token("app", "1").unwrap();
-    let ran = run(&site, Some(&good)).await;
-    assert_eq!(ran.end, End::Passed, "{}", ran.log);
-    assert!(ran.log.contains("here is the job") && ran.log.contains(signed), "{}", ran.log);
-    let another = platform.token("other", "2").unwrap();
-    let forged = other.token("app", "3").unwrap();
-    let late = platform.token("app", "4").unwrap();
-    for (token, code) in [
-        (Some(good.as_str()), "PLATFORM_TOKEN_REPLAYED"),
-        (Some(another.as_str()), "PLATFORM_CLAIM_MISMATCH"),
-        (Some(forged.as_str()), "PLATFORM_KEY_UNKNOWN"),
-        (Some("a.b.c"), "PLATFORM_TOKEN_MALFORMED"),
-        (None, "no token"),
-    ] {
-        assert_refused(&run(&site, token).await, code);
+/// A hook whose program is ended by a signal, the first time by itself, then with the shell that stands around it.
+#[tokio::test(flavor = "multi_thread")]
+async fn github_workers_end_with_a_hook_that_a_signal_ended() {
+    let Some(site) = site(HookSystem::GitHub).await else { return };
+    let attestor = hook(&site, "usr/bin/attestor");
+    let real = hook(&site, "usr/bin/attestor-itself");
+    std::fs::rename(&attestor, &real).unwrap();
+    // While it waits for the daemon, that never answers.
+    let socket = site.path("output/job.sock");
+    std::fs::rename(&socket, site.path("output/real.sock")).unwrap();
+    let silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::os::unix::fs::chown(&socket, Some(NOBODY), Some(NOBODY)).unwrap();
+    for name in ["TERM", "INT", "HUP", "KILL"] {
+        let _ = std::fs::remove_file(site.path("home/asks"));
+        write_program(
+            &attestor,
+            &format!(
+                "#!/bin/bash\n[ \"$*\" = 'permit --help' ] && exit\necho $$ >$HOME/asks\nexec {} \"$@\"\n",
+                real.display()
+            ),
+        )
+        .unwrap();
+        let job = github::run(&site, "echo here is the job");
+        let end = async {
+            wait_for(&site.path("home/asks")).await;
+            let (asked, _) = silent.accept().unwrap();
+            let hook = std::fs::read_to_string(site.path("home/asks")).unwrap();
+            let kill = std::process::Command::new("kill").args(["-s", name, hook.trim()]).status();
+            assert!(kill.unwrap().success());
+            asked
+        };
+        let (ran, _) = tokio::join!(job, end);
+        let ran = ran.unwrap();
+        assert_eq!(ran.end, End::Refused, "{name}: {}", ran.log);
+        assert!(!ran.log.contains("here is the job"), "{name}: {}", ran.log);
+        assert!(!ran.log.contains("always ran"), "{name}: {}", ran.log);
+        let is_told = ran.log.contains(&format!("SIG{name} before there was a permit"));
+        assert_eq!(is_told, name != "KILL", "{name}: {}", ran.log);
     }
-    let ran = run(&site, Some(&late)).await;
-    assert_eq!(ran.end, End::Passed, "a good one passes still: {}", ran.log);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn github_jobs_are_those_that_their_token_says() {
-    with_tokens(HookSystem::GitHub, "repository acme/app (signed by the platform)", {
-        async |site, token| github::run_with(site, "echo here is the job", token).await.unwrap()
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn gitlab_jobs_are_those_that_their_token_says() {
-    with_tokens(HookSystem::GitLab, "repository acme/app (signed by the platform)", {
-        async |site, token| {
-            let nothing = async |_: &str| Ok(());
-            gitlab::run_with(site, "echo here is the job", token, nothing).await.unwrap()
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn buildkite_jobs_are_those_that_their_token_says() {
-    with_tokens(HookSystem::Buildkite, "workflow   app (signed by the platform)", {
-        async |site, token| {
-            let nothing = async |_: &Path| Ok(());
-            buildkite::run_with(site, "echo here is the job", token, nothing).await.unwrap()
-        }
-    })
-    .await;
 }

@@ -7,6 +7,9 @@
 #   ASSAY_JIT_COMMAND  program of this site that prints an encoded just-in-time configuration. It runs under a permit of its
 #                      own, and may authenticate with the identities at SPIFFE_ENDPOINT_SOCKET to whoever holds the key of the
 #                      GitHub App: that key has no place on a worker.
+runner_path=${PATH:-}
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
 set -eu
 umask 077
 
@@ -21,10 +24,7 @@ rm -rf "$state"/run.*
 home=$(mktemp -d "$state/run.XXXXXXXX")
 trap 'rm -rf "$home"' EXIT
 cp -R "$ASSAY_RUNNER_DIR/." "$home/"
-{
-    echo "ACTIONS_RUNNER_HOOK_JOB_STARTED=@HOOKS@/job-started.sh"
-    echo "ACTIONS_RUNNER_HOOK_JOB_COMPLETED=@HOOKS@/job-completed.sh"
-} >"$home/.env"
+echo "ACTIONS_RUNNER_HOOK_JOB_STARTED=@HOOKS@/job-started.sh" >"$home/.env"
 
 run=${INVOCATION_ID:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
 jit=$(ASSAY_JOB_ID=register-runner ASSAY_JOB_RUN_ID="$run" \
@@ -32,4 +32,5 @@ jit=$(ASSAY_JOB_ID=register-runner ASSAY_JOB_RUN_ID="$run" \
 [ -n "$jit" ] || { echo "assay: $ASSAY_JIT_COMMAND printed nothing" >&2; exit 1; }
 
 cd "$home"
-./run.sh --jitconfig "$jit"
+# Not as an argument, which every user of this machine could read. The runner takes it out of its environment.
+PATH=$runner_path ACTIONS_RUNNER_INPUT_JITCONFIG=$jit ./run.sh

@@ -4,14 +4,45 @@
 #
 # The runner starts this as `bash -e FILE`, a child of Runner.Worker, which runs the steps. A hook that merely fails does
 # not keep steps with `if: always()` from running, so whatever is not a permit kills the worker.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
 worker=$PPID
+
+# A process's start: a number alone could be another's by then.
+start_of() {
+    local stat
+    read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
+    set -f
+    # After the name, which may hold anything.
+    set -- ${stat##*) }
+    echo "${20}"
+}
+born=$(start_of "$worker") || born=
+
+stop_worker() {
+    [ -n "$born" ] && [ "$(start_of "$worker")" = "$born" ] && kill -KILL "$worker"
+}
+
+# Sees every end of this hook, also one by a signal: what it says comes through here, and unless the last of it is a permit,
+# the worker ends. `permit` must be a child of the worker (it takes this shell's place), so no shell could wait for it.
+watch() {
+    trap '' HUP INT TERM
+    set +e
+    local line proved=
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        [ "$line" = "attestor: this worker has proved itself for this job" ] && proved=1
+    done
+    [ -n "$proved" ] || stop_worker
+}
+exec > >(watch)
 
 refuse() {
     echo "assay: this job does not run here: $1"
     echo "::error title=assay::GATE_HOOK_FAILED $1"
     # The worker sends what was said to GitHub in the meantime; it waits for this hook and runs no step.
     sleep 3
-    kill -KILL "$worker"
+    stop_worker
     exit 3
 }
 

@@ -1,22 +1,52 @@
 #!/bin/sh
 # cleanup_exec of GitLab Runner's custom executor: ends the job's permit, and with it what is left of the job.
 # Installed by `attestor hook install gitlab`, and one of the measured tools: a change denies this worker.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
 set -u
 case "${ASSAY_HOOK_DIR:-}" in
     "@RUN_GITLAB@"/job.*) ;;
     *) exit 0 ;;
 esac
+# The number and start of the one who holds it, which lie beside the folder. Unless it is another process by now.
+record="@RUN_GITLAB@/holder.${ASSAY_HOOK_DIR##*/job.}"
+holder= born=
+[ -f "$record" ] && read -r holder born <"$record"
+case "$holder$born" in
+    *[!0-9]*) holder= ;;
+esac
+holds() {
+    [ -n "$holder" ] && [ -n "$born" ] && [ -e "/proc/$holder/stat" ] || return 1
+    { read -r stat <"/proc/$holder/stat"; } 2>/dev/null || return 1
+    # After the name, which may hold anything.
+    set -f
+    set -- ${stat##*) }
+    set +f
+    [ "$1" != Z ] && [ "${20}" = "$born" ]
+}
+named=
 for file in permit used; do
     permit=$(sed -n 's/.*"permit_id": *"\([0-9a-f]*\)".*/\1/p' "$ASSAY_HOOK_DIR/$file.json" 2>/dev/null)
     [ -n "$permit" ] || continue
-    [ -e "$ASSAY_HOOK_DIR/ended" ] || "@ATTESTOR@" permit --end "$permit" --socket "@SOCKET@" ||
+    named=1
+    [ -e "$ASSAY_HOOK_DIR/ended" ] && ! holds || "@ATTESTOR@" permit --end "$permit" --socket "@SOCKET@" ||
         echo "assay: the permit ends by itself" >&2
 done
 # Its processes get 10 s to end.
 waited=0
-while [ -e "$ASSAY_HOOK_DIR/request" ] && [ ! -e "$ASSAY_HOOK_DIR/ended" ] && [ "$waited" -lt 15 ]; do
+while holds && [ "$waited" -lt 15 ]; do
     sleep 1
     waited=$((waited + 1))
+    # A job that hid its permit's name does not keep it: the holder cannot be asked to end it, so it goes with what it runs.
+    [ -n "$named" ] || break
 done
-rm -rf "$ASSAY_HOOK_DIR"
+if holds; then
+    for group in $(cat "/proc/$holder/task/$holder/children" 2>/dev/null) $(cat /proc/"$holder"/task/*/children 2>/dev/null); do
+        kill -s KILL -- "-$group" 2>/dev/null
+    done
+    kill -s KILL "$holder" 2>/dev/null
+fi
+rm -f "$record"
+# Whoever waited for the holder may write its end just then.
+rm -rf "$ASSAY_HOOK_DIR" 2>/dev/null || { sleep 1; rm -rf "$ASSAY_HOOK_DIR"; }
 exit 0

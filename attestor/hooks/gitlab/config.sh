@@ -1,6 +1,8 @@
 #!/bin/sh
 # config_exec of GitLab Runner's custom executor: a folder for the job's permit.
 # Installed by `attestor hook install gitlab`, and one of the measured tools: a change denies this worker.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
 set -eu
 umask 077
 fail() { echo "assay: $1" >&2; exit "${SYSTEM_FAILURE_EXIT_CODE:-2}"; }

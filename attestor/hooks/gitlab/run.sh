@@ -1,6 +1,9 @@
 #!/bin/bash
 # run_exec of GitLab Runner's custom executor: SCRIPT STAGE. What the job's author wrote runs under a permit, and ends with it.
 # Installed by `attestor hook install gitlab`, and one of the measured tools: a change denies this worker.
+runner_path=${PATH:-}
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
 set -u
 umask 077
 fail() { echo "assay: $1" >&2; exit "${SYSTEM_FAILURE_EXIT_CODE:-2}"; }
@@ -19,27 +22,32 @@ finish() {
 
 # Secrets in files are removed whatever happened.
 if [ "$stage" = cleanup_file_variables ]; then
-    bash "$script"
+    PATH=$runner_path bash "$script"
     finish $?
 fi
 [ ! -e "$job/ended" ] || fail "stage $stage: the permit of this job has ended"
 
-case "$stage" in
-    prepare_script | restore_cache | download_artifacts | archive_cache | archive_cache_on_failure | \
-        upload_artifacts_on_success | upload_artifacts_on_failure)
-        # The runner's own commands.
-        bash "$script"
-        finish $?
-        ;;
-esac
+# Where the job will run; nothing of the author's is in its script.
+if [ "$stage" = prepare_script ]; then
+    PATH=$runner_path bash "$script"
+    finish $?
+fi
 
-# Everything else holds the author's commands, `hooks: pre_get_sources_script` and `after_script` too; so does a name that is
-# new here. The first such stage redeems the permit of prepare_exec: one process holds it and runs this stage and the others.
+# Everything else holds the author's commands, or begins with the author's variables, as the stages of caches and artifacts do;
+# so may a name that is new here. The first such stage redeems the permit of prepare_exec: one process holds it and runs this
+# stage and the others. It is recorded beside the job's folder too: cleanup_exec must find it whatever a job does to the folder.
 if [ ! -e "$job/ready" ]; then
     mv "$job/permit.json" "$job/used.json" 2>/dev/null || fail "this job has no permit: is prepare_exec in force?"
     mkfifo "$job/request" || fail "cannot make a pipe"
     (
-        "@ATTESTOR@" exec --socket "@SOCKET@" --refused-code 3 --permit "$job/used.json" -- "@HOOKS@/stages.sh" "$job"
+        PATH=$runner_path /usr/bin/env -u ASSAY_HOOK_DIR "@ATTESTOR@" exec --socket "@SOCKET@" --refused-code 3 \
+            --permit "$job/used.json" -- "@HOOKS@/stages.sh" "$job" &
+        holder=$!
+        read -r stat <"/proc/$holder/stat"
+        set -f
+        set -- ${stat##*) }
+        echo "$holder ${20}" >"@RUN_GITLAB@/holder.${job##*/job.}"
+        wait "$holder"
         echo $? >"$job/ended"
     ) </dev/null >"$job/holder.log" 2>&1 &
     until [ -e "$job/ready" ] || [ -e "$job/ended" ]; do sleep 0.1; done
@@ -60,8 +68,18 @@ cat "$job/output" &
 reader=$!
 # Open for reading too, so that it waits for nobody.
 exec 3<>"$job/request"
-echo "$stage" >&3
-until [ -e "$job/result" ] || [ -e "$job/ended" ]; do sleep 0.1; done
+# The stage's result begins with this, which the stage does not know: a file of its own making is none.
+read -r mark </proc/sys/kernel/random/uuid
+echo "$mark" >&3
+code=
+while :; do
+    is_over=
+    [ -e "$job/ended" ] && is_over=1
+    if [ -f "$job/result" ] && read -r said code <"$job/result" && [ "$said" = "$mark" ]; then break; fi
+    code=
+    [ -z "$is_over" ] || break
+    sleep 0.1
+done
 
 # Until the output's end, but not for a process that was left behind with it.
 for _ in 1 2 3 4 5 6 7 8 9 10; do
@@ -69,11 +87,10 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.1
 done
 kill "$reader" 2>/dev/null
-if [ ! -e "$job/result" ]; then
+if [ -z "$code" ]; then
     show
     fail "stage $stage was refused, or ended with its permit"
 fi
-code=$(cat "$job/result")
 case "$code" in
     "" | *[!0-9]*) fail "stage $stage left no exit code" ;;
 esac

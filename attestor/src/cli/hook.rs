@@ -177,15 +177,28 @@ fn install_hooks(place: &Place, args: &SiteArgs, how: &How) -> Done {
     print_report(&report)?;
     if let (Some(entry), Some(tools)) = (&report.entry, &report.tools) {
         say(format_args!("\nentry in {}:\n{entry}", tools.path.display()))?;
-        let name = site.system.tool_name();
-        say(format_args!(
-            "\nnext:\n  - capture a golden set with the tool {name}: until it is in force, this worker is denied;\n  - \
-             restart the daemon, which reads the tool list when it starts;\n  - `attestor hook check {}`, then docs/CI.md \
-             for the system's own configuration.\n",
-            site.system
-        ))?;
+        say(format_args!("\n{}", next_steps(site.system)))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is left to an administrator, in its order.
+fn next_steps(system: HookSystem) -> String {
+    let units = match system {
+        HookSystem::Buildkite => "systemctl restart buildkite-agent.service",
+        HookSystem::GitHub => {
+            "systemctl enable --now assay-stop-github.path assay-github-runner.service"
+        }
+        HookSystem::GitLab => "systemctl restart gitlab-runner.service",
+        HookSystem::Jenkins => "systemctl enable --now assay-jenkins-agent.service",
+        HookSystem::Tekton => "true",
+    };
+    let name = system.tool_name();
+    format!(
+        "next:\n  systemctl daemon-reload\n  systemctl restart assay-attestor.service    # reads the tool list when it \
+         starts\n  # capture a golden set with the tool {name} and put it in force: until then this worker is denied\n  \
+         {units}\n  attestor hook check {system}\ndocs/CI.md has the system's own configuration.\n"
+    )
 }
 
 fn remove_hooks(place: &Place, how: &How) -> Done {
@@ -202,12 +215,16 @@ fn print_report(report: &Report) -> std::io::Result<()> {
     for Outcome { path, action } in report.files.iter().chain(&report.tools) {
         let what = match action {
             Action::Create => "new",
+            Action::Exchange => "removed; the one before is back, and the changed one beside",
             Action::Keep => "as it is",
-            Action::Leave => "left: changed since it was installed",
+            Action::Leave => {
+                "left, and all others with it: changed since it was installed; --force keeps it beside"
+            }
             Action::Remove => "removed",
             Action::Replace => "replaced",
             Action::ReplaceForeign => "replaced; the other one is kept beside",
             Action::Restore => "removed; the one before is back",
+            Action::Save => "removed; the changed one is kept beside",
         };
         let would = if report.is_dry { "would be " } else { "" };
         say(format_args!("{}: {would}{what}\n", path.display()))?;

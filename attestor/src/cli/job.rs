@@ -194,22 +194,13 @@ pub(super) fn exec(args: &ExecArgs) -> Done {
     })
 }
 
-/// Gets a permit for the processes around this command, or ends one.
-pub(super) fn permit(args: &PermitArgs) -> Done {
-    // However this ends, by an error or a panic too: the parent goes on only with a permit.
-    let parent = args.stop_parent.then(StopParent::arm).transpose()?;
-    let done = get_permit(args);
-    if let Ok(code) = &done
-        && *code == ExitCode::SUCCESS
-        && let Some(parent) = parent
-    {
-        parent.disarm();
-        return done;
+/// Gets a permit for the processes around this command, or ends one; `parent` is killed by whoever holds it unless this succeeds.
+pub(super) fn permit(args: &PermitArgs, parent: Option<&StopParent>) -> Done {
+    if args.stop_parent && !parent.is_some_and(StopParent::has_parent) {
+        return Err("--stop-parent: the parent is init".into());
     }
-    if args.stop_parent {
-        if let Err(error) = &done {
-            eprintln!("attestor: {}", attestor::chain(error.as_ref()));
-        }
+    let done = get_permit(args);
+    if args.stop_parent && !matches!(&done, Ok(code) if *code == ExitCode::SUCCESS) {
         // GitHub Actions shows it beside the job, which is all that is left of it.
         say(format_args!("::error title=attestor::no permit: this job does not run here\n"))?;
     }

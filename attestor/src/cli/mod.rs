@@ -174,7 +174,24 @@ enum Command {
 
 /// Runs the command line.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // First of all: whatever ends this command without a permit ends the parent, wrong arguments too.
+    let parent = stop_parent::StopParent::if_asked(std::env::args_os());
+    let code = match Cli::try_parse() {
+        Ok(cli) => run(cli, parent.as_ref()),
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    if code == ExitCode::SUCCESS
+        && let Some(parent) = parent
+    {
+        parent.disarm();
+    }
+    code
+}
+
+fn run(cli: Cli, parent: Option<&stop_parent::StopParent>) -> ExitCode {
     if let Err(error) = log(&cli.log, cli.log_format) {
         eprintln!("attestor: --log: {error}");
         return ExitCode::from(2);
@@ -188,7 +205,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Hook(args) => hook::hook(&args),
         Command::Exec(args) => job::exec(&args),
         Command::Begin(args) => job::begin::begin(&args),
-        Command::Permit(args) => job::permit(&args),
+        Command::Permit(args) => job::permit(&args, parent),
         Command::Sign(args) => sign::sign(&args),
         Command::Tcti { tcti } => commands::tcti(&tcti),
         Command::CheckConfig(config) => commands::check_config(&config),

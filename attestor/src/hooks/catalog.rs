@@ -56,7 +56,6 @@ const fn unit(path: &'static str, text: &'static str) -> Template {
 
 const GITHUB: &[Template] = &[
     program(Place::Hooks("job-started.sh"), include_str!("../../hooks/github/job-started.sh")),
-    program(Place::Hooks("job-completed.sh"), include_str!("../../hooks/github/job-completed.sh")),
     program(Place::Hooks("jit-runner.sh"), include_str!("../../hooks/github/jit-runner.sh")),
     unit(
         "etc/systemd/system/assay-github-runner.service",
@@ -134,9 +133,7 @@ impl HookSystem {
     pub const fn about(self) -> &'static str {
         match self {
             Self::Buildkite => "agent: pre-bootstrap hook, and a bootstrap under the permit",
-            Self::GitHub => {
-                "runner: job-started and job-completed hooks, just-in-time registration"
-            }
+            Self::GitHub => "runner: a job-started hook, just-in-time registration",
             Self::GitLab => "runner: scripts of the custom executor",
             Self::Jenkins => "agent: a unit that connects only an attested worker",
             Self::Tekton => "a StepAction for the cluster",

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::{config::Config, privilege::uid_of};
 
+/// The unit that stops a runner.
+const STOP_UNIT: &str = "assay-stop-github.path";
+
 /// Something that keeps the hooks from doing what they are for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -72,10 +75,28 @@ pub fn check(root: &Path, system: HookSystem, config: &Path) -> Result<Vec<Probl
             }
         }
     }
-    if let Some(what) = others_may_change(&manifest.site.attestor) {
-        add("HOOK_FILE_NOT_ROOTS", &manifest.site.attestor, what);
-    } else if !manifest.site.attestor.is_file() {
-        add("HOOK_FILE_MISSING", &manifest.site.attestor, "is not there".to_owned());
+    let attestor = &manifest.site.attestor;
+    if !attestor.is_file() {
+        add("HOOK_FILE_MISSING", attestor, "is not there".to_owned());
+    }
+    // By its name, and where links lead.
+    let itself = fs::canonicalize(attestor).unwrap_or_else(|_| attestor.clone());
+    let above = attestor.ancestors().chain(itself.ancestors());
+    for path in above.chain(manifest.site.hooks().ancestors()) {
+        if let Some(what) = others_may_change(path) {
+            add("HOOK_FILE_NOT_ROOTS", path, what);
+        }
+    }
+    if system == HookSystem::GitHub {
+        let units = root.join("etc/systemd/system");
+        let unit = units.join(STOP_UNIT);
+        let is_enabled = ["multi-user.target.wants", "paths.target.wants"]
+            .iter()
+            .any(|wants| fs::symlink_metadata(units.join(wants).join(STOP_UNIT)).is_ok());
+        if !is_enabled {
+            let what = format!("is not enabled: run `systemctl enable --now {STOP_UNIT}`");
+            add("HOOK_UNIT_NOT_ENABLED", &unit, what);
+        }
     }
     if let (Some(list), Some(entry)) = (&manifest.tools, tool_entry::entry(&manifest.site, &files))
         && !tool_entry::read(list)?.contains(&entry)
@@ -142,13 +163,18 @@ fn configuration(path: &Path, system: HookSystem, manifest: &Manifest) -> Vec<St
     if config.tools != *manifest.tools.as_ref().unwrap_or(&config.tools) {
         missing.push(format!("tools.list is {}, another one", config.tools.display()));
     }
-    if system == HookSystem::GitHub && (jobs.on_end.is_empty() || jobs.on_refused.is_empty()) {
+    if system == HookSystem::GitHub {
+        // What the path unit watches.
         let run = manifest.site.socket.parent().unwrap_or(Path::new("/run/assay"));
-        missing.push(format!(
-            "jobs.on_end and jobs.on_refused should be [\"/usr/bin/touch\", \"{}/stop-github\"]: a runner keeps running \
-             steps after a refusal",
-            run.display()
-        ));
+        let stop = run.join("stop-github").display().to_string();
+        for (name, action) in [("on_end", &jobs.on_end), ("on_refused", &jobs.on_refused)] {
+            if !action.iter().any(|argument| argument == &stop) {
+                missing.push(format!(
+                    "jobs.{name} should be [\"/usr/bin/touch\", \"{stop}\"], which {STOP_UNIT} watches: a runner keeps \
+                     running steps after a refusal"
+                ));
+            }
+        }
     }
     missing
 }

@@ -19,6 +19,20 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Most variables.
 const MAX_VARIABLES: usize = 4096;
+/// What a loader or a shell does before the first line of a program that a hook starts with a job's variables.
+const REFUSED_NAMES: [&str; 9] = [
+    "BASHOPTS",
+    "BASH_ENV",
+    "ENV",
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+    "LOCPATH",
+    "PS4",
+    "SHELLOPTS",
+    "ZDOTDIR",
+];
+/// The same, of names that begin so.
+const REFUSED_BEGINNINGS: [&str; 2] = ["BASH_FUNC_", "LD_"];
 
 /// Why a file gives no variables.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +49,14 @@ pub enum EnvFileError {
     /// One name twice: two readers could take different ones.
     #[error("{}: {name} stands twice", .path.display())]
     NameTwice {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// A name that has code of the job's author run where the job's permit is not yet redeemed.
+    #[error("{}: {name} is not for a job to set", .path.display())]
+    NameRefused {
         /// The file.
         path: PathBuf,
         /// The name.
@@ -67,6 +89,7 @@ impl EnvFileError {
         match self {
             Self::Malformed { .. } => "ENV_FILE_MALFORMED",
             Self::NameTwice { .. } => "ENV_FILE_NAME_TWICE",
+            Self::NameRefused { .. } => "ENV_FILE_NAME_REFUSED",
             Self::TooLarge { .. } => "ENV_FILE_TOO_LARGE",
             Self::Unreadable { .. } => "ENV_FILE_UNREADABLE",
         }
@@ -79,6 +102,9 @@ impl EnvFileError {
 /// At most 4 MiB and 4096 variables; no name twice. A file that begins with `{` is JSON. In lines, a value in double quotes has
 /// the escapes of Go's strings, any other stands for itself; empty lines, those that begin with `#`, and names without `=` are
 /// passed over. A value that is no UTF-8 is left out, as it is of a process's own environment.
+///
+/// LD_…, BASH_ENV and other names by which a loader or a shell runs something first are refused, and so is a PATH that is not
+/// this process's own.
 ///
 /// # Errors
 /// [`EnvFileError`].
@@ -106,7 +132,9 @@ pub fn read_env_file(path: &Path) -> Result<BTreeMap<String, String>, EnvFileErr
         path: path.to_owned(),
         what: "not UTF-8".to_owned(),
     })?;
-    parse(&text).map_err(|wrong| match wrong {
+    let own_path = std::env::var("PATH").ok();
+    parse(&text, own_path.as_deref()).map_err(|wrong| match wrong {
+        Wrong::Refused(name) => EnvFileError::NameRefused { path: path.to_owned(), name },
         Wrong::Malformed(what) => EnvFileError::Malformed { path: path.to_owned(), what },
         Wrong::Twice(name) => EnvFileError::NameTwice { path: path.to_owned(), name },
         Wrong::TooMany => EnvFileError::TooLarge {
@@ -120,14 +148,22 @@ pub fn read_env_file(path: &Path) -> Result<BTreeMap<String, String>, EnvFileErr
 #[derive(Debug, PartialEq)]
 enum Wrong {
     Malformed(String),
+    Refused(String),
     Twice(String),
     TooMany,
 }
 
-fn parse(text: &str) -> Result<BTreeMap<String, String>, Wrong> {
+fn parse(text: &str, own_path: Option<&str>) -> Result<BTreeMap<String, String>, Wrong> {
     let pairs = if text.trim_start().starts_with('{') { json(text)? } else { lines(text)? };
     let mut variables = BTreeMap::new();
     for (name, value) in pairs {
+        let is_refused = REFUSED_NAMES.contains(&name.as_str())
+            || REFUSED_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+            || (name == "PATH" && value.as_deref() != own_path);
+        if is_refused {
+            return Err(Wrong::Refused(name));
+        }
+        let Some(value) = value else { continue };
         if variables.contains_key(&name) {
             return Err(Wrong::Twice(name));
         }
@@ -136,11 +172,14 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, Wrong> {
     Ok(variables)
 }
 
+/// A name, and its value where that is a text.
+type Pair = (String, Option<String>);
+
 /// Members of one object, in their order, doubles and all: a map would keep the last of two.
-fn json(text: &str) -> Result<Vec<(String, String)>, Wrong> {
+fn json(text: &str) -> Result<Vec<Pair>, Wrong> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
-        type Value = Vec<(String, String)>;
+        type Value = Vec<Pair>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object of texts")
@@ -148,8 +187,8 @@ fn json(text: &str) -> Result<Vec<(String, String)>, Wrong> {
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut members = Vec::new();
-            while let Some(member) = map.next_entry()? {
-                members.push(member);
+            while let Some((name, value)) = map.next_entry()? {
+                members.push((name, Some(value)));
                 if members.len() > MAX_VARIABLES {
                     break;
                 }
@@ -167,7 +206,7 @@ fn json(text: &str) -> Result<Vec<(String, String)>, Wrong> {
     }
 }
 
-fn lines(text: &str) -> Result<Vec<(String, String)>, Wrong> {
+fn lines(text: &str) -> Result<Vec<Pair>, Wrong> {
     let mut pairs = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim_end_matches('\r');
@@ -187,9 +226,7 @@ fn lines(text: &str) -> Result<Vec<(String, String)>, Wrong> {
                 String::from_utf8(bytes).ok()
             }
         };
-        if let Some(value) = value {
-            pairs.push((name.to_owned(), value));
-        }
+        pairs.push((name.to_owned(), value));
         if pairs.len() > MAX_VARIABLES {
             return Err(Wrong::TooMany);
         }
@@ -244,6 +281,10 @@ fn unquote(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<BTreeMap<String, String>, Wrong> {
+        super::parse(text, Some("/usr/bin:/bin"))
+    }
+
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
@@ -268,6 +309,36 @@ mod tests {
             parse(lines),
             Ok(map(&[("A", "$(touch /tmp/x)"), ("B", "`id`"), ("C", "$HOME")]))
         );
+    }
+
+    #[test]
+    fn names_that_run_something_first_are_refused() {
+        for name in [
+            "LD_PRELOAD",
+            "LD_AUDIT",
+            "BASH_ENV",
+            "ENV",
+            "GCONV_PATH",
+            "PS4",
+            "SHELLOPTS",
+            "BASH_FUNC_mv",
+            "PATH",
+        ] {
+            let refused = Err(Wrong::Refused(name.to_owned()));
+            assert_eq!(parse(&format!("A=1\n{name}=\"x\"\n")), refused);
+            assert_eq!(parse(&format!("{{\"{name}\":\"x\"}}")), refused);
+            // A value that is no text is as good to a loader.
+            assert_eq!(parse(&format!("{name}=\"\\xff\"\n")), refused);
+        }
+        let function = "{\"BASH_FUNC_mv%%\":\"() { id; }\"}";
+        assert_eq!(parse(function), Err(Wrong::Refused("BASH_FUNC_mv%%".to_owned())));
+        // The agent's own PATH, and names that only look alike.
+        let fine = "PATH=/usr/bin:/bin\nBUILD_ENV=1\nOLD_PATH=x\n";
+        assert_eq!(
+            parse(fine),
+            Ok(map(&[("PATH", "/usr/bin:/bin"), ("BUILD_ENV", "1"), ("OLD_PATH", "x")]))
+        );
+        assert_eq!(super::parse("PATH=/bin", None), Err(Wrong::Refused("PATH".to_owned())));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 
 use super::{
@@ -33,6 +34,8 @@ pub enum Action {
     Create,
     /// As it should be: untouched.
     Keep,
+    /// Changed since, and gives its place to the one that was there before; it is kept beside under that one's name.
+    Exchange,
     /// Not as we left it: stays.
     Leave,
     /// Ours, and gone now.
@@ -43,6 +46,8 @@ pub enum Action {
     ReplaceForeign,
     /// The one that was there before is back.
     Restore,
+    /// Changed since: gone from its place, and kept beside.
+    Save,
 }
 
 /// One file and what is done with it.
@@ -140,10 +145,16 @@ pub fn install(site: &Site, options: &Options) -> Result<Report, HookError> {
     }
     // An older version's files that this one has not.
     let is_wanted = |file: &Installed| files.iter().any(|now| now.path == file.path);
+    let mut left = Vec::new();
     for old in manifest.files.iter().filter(|file| !is_wanted(file)) {
-        report.files.push(take_away(old, options)?);
+        let outcome = Outcome { path: old.path.clone(), action: planned(old, options)? };
+        take_away(&outcome)?;
+        if outcome.action == Action::Leave {
+            left.push(old.path.clone());
+        }
+        report.files.push(outcome);
     }
-    manifest.files.retain(is_wanted);
+    manifest.files.retain(|file| is_wanted(file) || left.contains(&file.path));
     if let Some(text) = new_list {
         manifest.folders.extend(tool_entry::write(&list, &text)?);
     }
@@ -189,27 +200,40 @@ fn foreign(path: &Path, before: Option<&Manifest>, options: &Options) -> Result<
 
 /// Removes what was installed, and puts back what was there before.
 ///
+/// Where a file was changed and this is not forced, nothing is removed: what stays in force stays measured, and recorded.
+///
 /// # Errors
 /// [`HookError`].
 pub fn remove(root: &Path, system: HookSystem, options: &Options) -> Result<Report, HookError> {
     let manifest = Manifest::read(root, system)?.ok_or(HookError::NotInstalled(system))?;
     let mut report =
         Report { system, is_dry: options.is_dry, files: Vec::new(), tools: None, entry: None };
+    for file in &manifest.files {
+        let action = planned(file, options)?;
+        report.files.push(Outcome { path: file.path.clone(), action });
+    }
+    let is_left = report.files.iter().any(|file| file.action == Action::Leave);
+    if is_left {
+        for file in report.files.iter_mut().filter(|file| file.action != Action::Leave) {
+            file.action = Action::Keep;
+        }
+    }
     // The list first: a worker must not be denied because of files that are gone.
     if let Some(list) = &manifest.tools {
         let text = tool_entry::read(list)?;
         let wanted = tool_entry::changed(list, &text, system, None)?;
-        let action = if text == wanted { Action::Keep } else { Action::Replace };
+        let is_same = text == wanted || is_left;
+        let action = if is_same { Action::Keep } else { Action::Replace };
         if !options.is_dry && action == Action::Replace {
             tool_entry::write(list, &wanted)?;
         }
         report.tools = Some(Outcome { path: list.clone(), action });
     }
-    for file in &manifest.files {
-        report.files.push(take_away(file, options)?);
-    }
-    if options.is_dry {
+    if options.is_dry || is_left {
         return Ok(report);
+    }
+    for outcome in &report.files {
+        take_away(outcome)?;
     }
     let own = manifest.own_path();
     fs::remove_file(&own).map_err(HookError::io("remove", &own))?;
@@ -220,26 +244,43 @@ pub fn remove(root: &Path, system: HookSystem, options: &Options) -> Result<Repo
     Ok(report)
 }
 
-fn take_away(file: &Installed, options: &Options) -> Result<Outcome, HookError> {
+/// What becomes of a file that goes.
+fn planned(file: &Installed, options: &Options) -> Result<Action, HookError> {
     let path = &file.path;
+    let saved = paths::saved(path);
     let found = paths::read(path).ok().flatten();
-    let is_ours = found.as_ref().is_none_or(|found| sha256(found) == file.sha256);
     let is_linked = found.is_none() && paths::is_there(path);
-    let action = match (is_ours && !is_linked) || options.is_forced {
-        false => Action::Leave,
-        true if file.is_saved => Action::Restore,
-        true => Action::Remove,
-    };
-    if !options.is_dry && action != Action::Leave {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(HookError::io("remove", path)(error));
-            }
-            _ => {}
+    let is_ours = !is_linked && found.is_none_or(|found| sha256(&found) == file.sha256);
+    // One that was kept and is gone cannot come back; that is no reason to keep ours.
+    let comes_back = file.is_saved && paths::is_there(&saved);
+    match (is_ours, comes_back) {
+        (true, true) => Ok(Action::Restore),
+        (true, false) => Ok(Action::Remove),
+        (false, _) if !options.is_forced => Ok(Action::Leave),
+        (false, true) => Ok(Action::Exchange),
+        // A kept file that nobody recorded is not overwritten.
+        (false, false) if paths::is_there(&saved) => {
+            Err(HookError::Foreign { path: path.clone(), saved })
         }
-        if action == Action::Restore {
-            fs::rename(paths::saved(path), path).map_err(HookError::io("restore", path))?;
-        }
+        (false, false) => Ok(Action::Save),
     }
-    Ok(Outcome { path: path.clone(), action })
+}
+
+/// Does what is planned for a file that goes.
+fn take_away(Outcome { path, action }: &Outcome) -> Result<(), HookError> {
+    let saved = paths::saved(path);
+    match action {
+        Action::Remove => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(HookError::io("remove", path)(error))
+            }
+            _ => Ok(()),
+        },
+        Action::Restore => fs::rename(&saved, path).map_err(HookError::io("restore", path)),
+        Action::Save => fs::rename(path, &saved).map_err(HookError::io("keep", path)),
+        // Each takes the other's place.
+        Action::Exchange => renameat_with(CWD, path, CWD, &saved, RenameFlags::EXCHANGE)
+            .map_err(|error| HookError::io("restore", path)(error.into())),
+        _ => Ok(()),
+    }
 }

@@ -34,6 +34,16 @@ pub(super) fn is_there(path: &Path) -> bool {
 
 /// Writes a file beside, syncs it, and renames it over; root's, where this is root.
 pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), HookError> {
+    replace_as(path, content, mode, (0, 0))
+}
+
+/// As [`replace`], of this user and group, where this is root.
+pub(super) fn replace_as(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    (uid, gid): (u32, u32),
+) -> Result<(), HookError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".assay-new");
     let beside = path.with_file_name(name);
@@ -45,7 +55,7 @@ pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Hook
         .open(&beside)
         .and_then(|mut file| {
             if rustix::process::geteuid().is_root() {
-                fchown(&file, Some(0), Some(0))?;
+                fchown(&file, Some(uid), Some(gid))?;
             }
             // Whatever the umask says.
             file.set_permissions(fs::Permissions::from_mode(mode))?;

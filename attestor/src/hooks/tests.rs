@@ -197,9 +197,69 @@ fn a_changed_file_is_neither_replaced_nor_removed() {
     fs::write(&run, "#!/bin/sh\nexec bash \"$1\"\n").expect("write");
     let error = install(&place.site(), &Options::default()).expect_err("changed");
     assert_eq!(error.code(), "HOOK_FILE_FOREIGN");
+    let before = place.tree();
     let report = place.remove();
     assert!(actions(&report).contains(&Action::Leave));
-    assert!(run.exists());
+    assert!(actions(&report).iter().all(|action| [Action::Leave, Action::Keep].contains(action)));
+    assert_eq!(place.tree(), before, "what stays in force stays measured and recorded");
+    // Forced, it goes, and is kept.
+    let forced = Options { is_forced: true, ..Options::default() };
+    let report = remove(place.root(), place.system, &forced).expect("forced");
+    assert!(actions(&report).contains(&Action::Save), "{report:?}");
+    assert!(!run.exists() && !is_installed(place.root(), place.system).expect("read"));
+    let saved = run.with_file_name("run.sh.before-assay");
+    assert!(fs::read_to_string(saved).expect("kept").contains("exec bash"));
+    let list = fs::read_to_string(place.path("etc/assay/tools.toml")).expect("list");
+    assert_eq!(list, TOOLS);
+}
+
+#[test]
+fn a_changed_file_and_the_one_before_it_change_places() {
+    let hook = "etc/buildkite-agent/hooks/pre-bootstrap";
+    let place = Place::new(HookSystem::Buildkite);
+    place.write(hook, "# theirs\n");
+    let forced = Options { is_forced: true, ..Options::default() };
+    install(&place.site(), &forced).expect("forced");
+    place.write(hook, "# changed\n");
+    let report = remove(place.root(), place.system, &forced).expect("forced");
+    assert!(actions(&report).contains(&Action::Exchange), "{report:?}");
+    let text = |name: &str| fs::read_to_string(place.path(name)).expect("there");
+    assert_eq!(text(hook), "# theirs\n");
+    assert_eq!(text(&format!("{hook}.before-assay")), "# changed\n");
+}
+
+#[test]
+fn a_kept_file_that_is_gone_keeps_nothing_from_going() {
+    let hook = "etc/buildkite-agent/hooks/pre-bootstrap";
+    let place = Place::new(HookSystem::Buildkite);
+    place.write(hook, "# theirs\n");
+    let forced = Options { is_forced: true, ..Options::default() };
+    install(&place.site(), &forced).expect("forced");
+    fs::remove_file(place.path(&format!("{hook}.before-assay"))).expect("gone");
+    let report = place.remove();
+    assert!(report.files.iter().all(|file| file.action == Action::Remove), "{report:?}");
+    assert!(!is_installed(place.root(), place.system).expect("read"));
+}
+
+#[test]
+fn the_tool_list_stays_whose_it_was() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs these tests as root");
+        eprintln!("skipped: only root gives files away");
+        return;
+    }
+    let place = Place::new(HookSystem::GitLab);
+    let list = place.path("etc/assay/tools.toml");
+    std::os::unix::fs::chown(&list, Some(65534), Some(65533)).expect("owner");
+    fs::set_permissions(&list, fs::Permissions::from_mode(0o640)).expect("mode");
+    let whose = || {
+        let found = fs::metadata(&list).expect("list");
+        (found.uid(), found.gid(), found.permissions().mode() & 0o7777)
+    };
+    place.install();
+    assert_eq!(whose(), (65534, 65533, 0o640));
+    place.remove();
+    assert_eq!(whose(), (65534, 65533, 0o640));
 }
 
 #[test]
@@ -247,8 +307,6 @@ fn a_record_that_names_files_elsewhere_removes_nothing() {
 
 #[test]
 fn a_check_finds_what_would_let_jobs_through() {
-    const GOOD: &str =
-        "[jobs]\nusers = [\"nobody\"]\non_end = [\"/bin/true\"]\non_refused = [\"/bin/true\"]\n";
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI runs these tests as root");
         eprintln!("skipped: only root makes files of root");
@@ -256,32 +314,49 @@ fn a_check_finds_what_would_let_jobs_through() {
     }
     let place = Place::new(HookSystem::GitHub);
     place.install();
-    assert_eq!(place.problems(GOOD), []);
+    let stop = place.path("run/assay/stop-github").display().to_string();
+    let touch = format!("[\"/usr/bin/touch\", \"{stop}\"]");
+    let both = format!("on_end = {touch}\non_refused = {touch}\n");
+    let good = format!("[jobs]\nusers = [\"nobody\"]\n{both}");
+    let wants = place.path("etc/systemd/system/multi-user.target.wants");
+    fs::create_dir(&wants).expect("folder");
+    let enabled = wants.join("assay-stop-github.path");
+    symlink("../assay-stop-github.path", &enabled).expect("link");
+    assert_eq!(place.problems(&good), []);
     let codes = |place: &Place, config: &str| -> Vec<&str> {
         place.problems(config).into_iter().map(|(code, _)| code).collect()
     };
     for config in [
-        "",
-        "[jobs]\nusers = []\non_end = [\"/bin/true\"]\non_refused = [\"/bin/true\"]\n",
-        "[jobs]\nusers = [\"nobody\"]\n",
-        "[jobs]\nusers = [\"nobody\"]\nsystems = [\"gitlab\", \"generic\"]\non_end = [\"/bin/true\"]\non_refused = [\"/bin/true\"]\n",
+        String::new(),
+        format!("[jobs]\nusers = []\n{both}"),
+        format!("[jobs]\nusers = [\"nobody\"]\non_end = {touch}\n"),
+        // Something else than what is watched.
+        format!("[jobs]\nusers = [\"nobody\"]\non_end = [\"/bin/true\"]\non_refused = {touch}\n"),
+        good.replace("[jobs]\n", "[jobs]\nsystems = [\"gitlab\", \"generic\"]\n"),
     ] {
-        assert_eq!(codes(&place, config), ["HOOK_NOT_CONFIGURED"], "{config}");
+        assert_eq!(codes(&place, &config), ["HOOK_NOT_CONFIGURED"], "{config}");
     }
+    fs::remove_file(&enabled).expect("disable");
+    assert_eq!(codes(&place, &good), ["HOOK_UNIT_NOT_ENABLED"]);
+    symlink("../assay-stop-github.path", &enabled).expect("link");
+    let folder = place.path("usr/bin");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o775)).expect("mode");
+    assert_eq!(codes(&place, &good), ["HOOK_FILE_NOT_ROOTS"]);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("mode");
     let hook = place.path("usr/lib/assay/hooks/github/job-started.sh");
     let text = fs::read_to_string(&hook).expect("hook");
     fs::write(&hook, "exit 0").expect("write");
-    assert_eq!(codes(&place, GOOD), ["HOOK_FILE_CHANGED"]);
+    assert_eq!(codes(&place, &good), ["HOOK_FILE_CHANGED"]);
     fs::write(&hook, text).expect("write");
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o775)).expect("mode");
-    assert_eq!(codes(&place, GOOD), ["HOOK_FILE_MODE", "HOOK_FILE_NOT_ROOTS"]);
+    assert_eq!(codes(&place, &good), ["HOOK_FILE_MODE", "HOOK_FILE_NOT_ROOTS"]);
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).expect("mode");
     std::os::unix::fs::chown(hook.parent().expect("a folder"), Some(65534), None).expect("owner");
-    assert_eq!(codes(&place, GOOD), ["HOOK_FILE_NOT_ROOTS"]);
+    assert_eq!(codes(&place, &good), ["HOOK_FILE_NOT_ROOTS"]);
     std::os::unix::fs::chown(hook.parent().expect("a folder"), Some(0), None).expect("owner");
     fs::write(place.path("etc/assay/tools.toml"), TOOLS).expect("write");
-    assert_eq!(codes(&place, GOOD), ["HOOK_NOT_MEASURED"]);
+    assert_eq!(codes(&place, &good), ["HOOK_NOT_MEASURED"]);
     place.install();
     fs::remove_file(place.path("usr/bin/attestor")).expect("remove");
-    assert_eq!(codes(&place, GOOD), ["HOOK_FILE_MISSING"]);
+    assert_eq!(codes(&place, &good), ["HOOK_FILE_MISSING"]);
 }

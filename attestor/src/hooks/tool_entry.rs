@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -90,11 +90,13 @@ pub(super) fn read(path: &Path) -> Result<String, HookError> {
         .map_err(|_| HookError::Tools { path: path.to_owned(), what: "not UTF-8".to_owned() })
 }
 
-/// Writes the list with the permissions that it had; gives folders that were made.
+/// Writes the list with the permissions, user and group that it had; gives folders that were made.
 pub(super) fn write(path: &Path, text: &str) -> Result<Vec<PathBuf>, HookError> {
     let made = paths::make_folders(path)?;
-    let mode = fs::metadata(path).map_or(0o644, |found| found.permissions().mode() & 0o777);
-    paths::replace(path, text.as_bytes(), mode)?;
+    let (mode, owner) = fs::metadata(path).map_or((0o644, (0, 0)), |found| {
+        (found.permissions().mode() & 0o7777, (found.uid(), found.gid()))
+    });
+    paths::replace_as(path, text.as_bytes(), mode, owner)?;
     Ok(made)
 }
 

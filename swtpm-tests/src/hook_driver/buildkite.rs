@@ -39,7 +39,7 @@ pub async fn run(
     script: &str,
     between: impl AsyncFnOnce(&Path) -> Result<(), AnyError>,
 ) -> Result<Ran, AnyError> {
-    run_with(site, script, None, between).await
+    run_where(site, script, None, &[], between).await
 }
 
 /// As [`run`], where Buildkite gives this token when it is asked.
@@ -52,6 +52,21 @@ pub async fn run_with(
     token: Option<&str>,
     between: impl AsyncFnOnce(&Path) -> Result<(), AnyError>,
 ) -> Result<Ran, AnyError> {
+    run_where(site, script, token, &[], between).await
+}
+
+/// As [`run_with`], where the job's author set these variables too. A name in lower case is the agent's own, `bootstrap_script`: what
+/// its unit says in place of the installed one.
+///
+/// # Errors
+/// A program cannot be started.
+pub async fn run_where(
+    site: &JobSite,
+    script: &str,
+    token: Option<&str>,
+    besides: &[(&str, &str)],
+    between: impl AsyncFnOnce(&Path) -> Result<(), AnyError>,
+) -> Result<Ran, AnyError> {
     let mut agent = Agent::new(site)?;
     agent.program("token", token.unwrap_or_default())?;
     let permits = agent.root("run/assay-buildkite");
@@ -60,13 +75,18 @@ pub async fn run_with(
     let hooks = agent.root("etc/buildkite-agent/hooks");
     let drop_in = agent.root("etc/systemd/system/buildkite-agent.service.d/50-assay.conf");
     // The last word of each of its variables.
-    let environment: BTreeMap<String, String> = unit_values(&drop_in, "Environment")?
+    let mut environment: BTreeMap<String, String> = unit_values(&drop_in, "Environment")?
         .iter()
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+    let (of_the_agent, of_the_author): (Vec<_>, Vec<_>) =
+        besides.iter().copied().partition(|(name, _)| *name == "bootstrap_script");
+    for (_, path) in of_the_agent {
+        environment.insert("BUILDKITE_BOOTSTRAP_SCRIPT_PATH".to_owned(), path.to_owned());
+    }
     let bootstrap = environment.get("BUILDKITE_BOOTSTRAP_SCRIPT_PATH").ok_or("no bootstrap")?;
-    let job: BTreeMap<&str, &str> = BTreeMap::from([
+    let mut job: BTreeMap<&str, &str> = BTreeMap::from([
         ("BUILDKITE", "true"),
         ("BUILDKITE_BUILD_ID", "018ffd7a-0000-4c6e-9d1e-0123456789ab"),
         ("BUILDKITE_COMMAND", script),
@@ -77,6 +97,7 @@ pub async fn run_with(
         ("BUILDKITE_REPO", "git@example.org:acme/app.git"),
         ("BUILDKITE_RETRY_COUNT", "0"),
     ]);
+    job.extend(of_the_author);
     let (text, json) = (agent.home.join("job-env"), agent.home.join("job-env.json"));
     std::fs::write(&text, quoted(&job)?)?;
     std::fs::write(&json, serde_json::to_vec(&job)?)?;
@@ -116,15 +137,16 @@ pub async fn run_with(
     Ok(agent.ran(end))
 }
 
-/// Runs the bootstrap alone, for a job that no pre-bootstrap was run for.
+/// Runs the bootstrap alone, for a job that no pre-bootstrap was run for, with these variables of the author's.
 ///
 /// # Errors
 /// It cannot be started.
-pub async fn bootstrap_alone(site: &JobSite) -> Result<Ran, AnyError> {
+pub async fn bootstrap_alone(site: &JobSite, besides: &[(&str, &str)]) -> Result<Ran, AnyError> {
     let mut agent = Agent::new(site)?;
     write_program(&agent.root("usr/bin/buildkite-agent"), BOOTSTRAP)?;
     let mut command = agent.command(&agent.root("usr/lib/assay/hooks/buildkite/bootstrap.sh"));
     command.env("BUILDKITE_JOB_ID", JOB).env("BUILDKITE_COMMAND", "echo here is the job");
+    command.envs(besides.iter().copied());
     let output = agent.run(command).await?;
     let end = if output.status.code() == Some(3) { End::Refused } else { End::Passed };
     Ok(agent.ran(end))

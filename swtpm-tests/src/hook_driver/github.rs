@@ -1,5 +1,5 @@
 //! The GitHub Actions runner: Runner.Worker runs the job-started hook, the steps, those with `if: always()` whatever came before
-//! them, and the job-completed hook, each as a child of its own.
+//! them, each as a child of its own, and ends.
 //!
 //! # Source
 //! "Running scripts before or after a job"; actions/runner, ADR 1751 and src/Runner.Worker/JobHookProvider.cs.
@@ -18,13 +18,13 @@ const WORKER: &str = r#"#!/bin/bash
 echo $$ >worker.pid
 : >env.txt
 export GITHUB_ENV=$PWD/env.txt
-bash -e "$ACTIONS_RUNNER_HOOK_JOB_STARTED"
-result=$?
+# It goes on once the process has ended and its output has: Runner.Sdk/ProcessInvoker.cs.
+bash -e "$ACTIONS_RUNNER_HOOK_JOB_STARTED" 2>&1 | cat
+result=${PIPESTATUS[0]}
 while IFS= read -r line; do export "$line"; done <env.txt
 [ "$result" -eq 0 ] && { bash -e ./step.sh; result=$?; }
 # `if: always()`
 bash -e ./always.sh
-bash -e "$ACTIONS_RUNNER_HOOK_JOB_COMPLETED"
 exit "$result"
 "#;
 
@@ -41,6 +41,19 @@ pub async fn run(site: &JobSite, step: &str) -> Result<Ran, AnyError> {
 /// # Errors
 /// The worker cannot be started.
 pub async fn run_with(site: &JobSite, step: &str, token: Option<&str>) -> Result<Ran, AnyError> {
+    run_where(site, step, token, &[]).await
+}
+
+/// As [`run_with`], of a runner with these variables besides.
+///
+/// # Errors
+/// The worker cannot be started.
+pub async fn run_where(
+    site: &JobSite,
+    step: &str,
+    token: Option<&str>,
+    besides: &[(&str, &str)],
+) -> Result<Ran, AnyError> {
     let mut agent = Agent::new(site)?;
     let worker = agent.program("worker.sh", WORKER)?;
     agent.program("step.sh", step)?;
@@ -51,7 +64,7 @@ pub async fn run_with(site: &JobSite, step: &str, token: Option<&str>) -> Result
     command
         .process_group(0)
         .env("ACTIONS_RUNNER_HOOK_JOB_STARTED", hooks.join("job-started.sh"))
-        .env("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", hooks.join("job-completed.sh"))
+        .envs(besides.iter().copied())
         .env("CI", "true")
         .env("GITHUB_ACTIONS", "true")
         .env("GITHUB_JOB", "build")
@@ -104,7 +117,7 @@ fn answer(listener: &TcpListener, token: &str) -> std::io::Result<()> {
 /// It cannot be started.
 pub async fn register(site: &JobSite) -> Result<Ran, AnyError> {
     let mut agent = Agent::new(site)?;
-    let runner = "#!/bin/sh\necho \"the runner got $*\"\ncat .env\n";
+    let runner = "#!/bin/sh\necho \"the runner got $# arguments, and $ACTIONS_RUNNER_INPUT_JITCONFIG\"\ncat .env\n";
     agent.program("runner/run.sh", runner)?;
     let ask = "#!/bin/sh\ntest -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\" && echo a-jit-config\n";
     let ask = agent.program("ask", ask)?;

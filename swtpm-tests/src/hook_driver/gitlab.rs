@@ -12,6 +12,10 @@ use crate::{cluster::AnyError, job_site::JobSite};
 const BUILD_FAILURE: i32 = 1;
 const SYSTEM_FAILURE: i32 = 2;
 
+/// The runner's own stages begin with the author's variables.
+const UNDER_PERMIT: &str = "test -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\"\n";
+const UPLOAD: &str = "test -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\"; echo uploaded\n";
+
 /// Variables of a job.
 const VARIABLES: [(&str, &str); 5] = [
     ("CI_JOB_ID", "4711"),
@@ -82,10 +86,10 @@ async fn stages(
     for (stage, text) in [
         ("prepare_script", "echo Running on w1\n"),
         ("get_sources", "echo sources\n"),
-        ("restore_cache", "true\n"),
+        ("restore_cache", UNDER_PERMIT),
         ("step_script", script),
         ("after_script", "echo after_script ran\n"),
-        ("upload_artifacts_on_success", "echo uploaded\n"),
+        ("upload_artifacts_on_success", UPLOAD),
         ("upload_artifacts_on_failure", "echo uploaded of a failure\n"),
         ("cleanup_file_variables", "echo variables cleaned\n"),
     ] {
