@@ -45,6 +45,15 @@ fn state(pid: &str) -> String {
     stat.rsplit(')').next().unwrap().split_whitespace().next().unwrap_or("gone").to_owned()
 }
 
+/// A program in the folder and environment of [`JobSite::attestor`].
+fn as_in(site: &JobSite, program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    let like = site.attestor(&[]);
+    let variables = like.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    command.args(arguments).envs(variables).current_dir(site.path("")).stdin(Stdio::null());
+    command
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_ran_away_end_with_the_permit_or_with_the_command() {
     let site = JobSite::start().await.unwrap();
@@ -57,6 +66,17 @@ async fn processes_that_ran_away_end_with_the_permit_or_with_the_command() {
     assert!(!left.iter().any(|pid| is_alive(pid)), "{left:?}");
     let ended = permit_in(&site, PermitState::Ended).await;
     assert_eq!(ended.end_reason.as_deref(), Some("the job is over"));
+    // What the caller had before is no part of the job.
+    let me = swtpm_tests::job_site::program("attestor").display().to_string();
+    let script = format!(
+        "sleep 300 >/dev/null 2>&1 & echo $! >earlier; exec {me} exec --job generic -- sh -c 'setsid sleep 300 & echo $!'"
+    );
+    let output = finish(as_in(&site, "sh", &["-c", &script])).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output).1);
+    assert!(!is_alive(text(&output).0.trim()), "what the job left behind");
+    let earlier = std::fs::read_to_string(site.path("earlier")).unwrap();
+    assert!(is_alive(earlier.trim()));
+    send(earlier.trim().parse().unwrap(), Signal::KILL);
     // With the permit.
     std::fs::remove_file(site.path("pids")).unwrap();
     let script = format!("echo the job begins; ({RUN_AWAY}); sleep 60; echo the job ran");
@@ -98,18 +118,12 @@ async fn a_job_that_kills_the_holder_of_its_permit_kills_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_ends_exec_ends_the_job() {
     let site = JobSite::start().await.unwrap();
-    let me = swtpm_tests::job_site::program("attestor");
+    let me = swtpm_tests::job_site::program("attestor").display().to_string();
     let start = |env: &str| {
         let _ = std::fs::remove_file(site.path("pids"));
-        let like = site.attestor(&[]);
-        let mut command = Command::new("env");
-        command.arg(env).arg(&me).current_dir(site.path(""));
-        command.args(exec(&["sh", "-c", "setsid sh -c 'echo $$ >>pids; exec sleep 300' & wait"]));
-        for (name, value) in like.get_envs() {
-            if let Some(value) = value {
-                command.env(name, value);
-            }
-        }
+        let job = "setsid sh -c 'echo $$ >>pids; exec sleep 300' & wait";
+        let mut command = as_in(&site, "env", &[env, &me]);
+        command.args(exec(&["sh", "-c", job]));
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     for signal in [Signal::HUP, Signal::QUIT, Signal::TERM] {
