@@ -177,7 +177,7 @@ async fn github_steps_run_only_on_a_worker_that_proves_itself_and_always_steps_t
     );
     assert!(!ran.log.contains("always ran"), "{}", ran.log);
     let ended = std::fs::read_to_string(site.path("ended")).unwrap();
-    assert!(ended.ends_with("GATE_TOOL_CHANGED\n"), "{ended}");
+    assert_eq!(ended, "GATE_TOOL_CHANGED\n", "no other job's end was acted upon");
     assert!(!site.path("refused").exists(), "the stranger caused something");
 
     // It is a measured tool: now no job starts, and nobody registers.
