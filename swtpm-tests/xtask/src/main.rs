@@ -106,7 +106,8 @@ fn dispatch(command: &str, rest: &[String]) -> Result<(), Failure> {
         "fuzz-smoke" => fuzz::smoke(),
         "fuzz-seeds" => {
             setup::install_missing()?;
-            execute(&mut cargo(["run", "-p", "swtpm-tests", "--example", "fuzz_seeds"]))
+            execute(&mut cargo(["run", "-p", "swtpm-tests", "--example", "fuzz_seeds"]))?;
+            execute(&mut cargo(["run", "-p", "results", "--example", "results_fuzz_seeds"]))
         }
         "deep" => ci::deep(rest),
         "help" | "--help" | "-h" => {
