@@ -2,7 +2,7 @@
 """Uses a job's identities from Python, and follows their rotation.
 
     pip install spiffe
-    SPIFFE_ENDPOINT_SOCKET=unix:///run/attestor/workload.sock workload_identity.py --audience NAME
+    SPIFFE_ENDPOINT_SOCKET=unix:///run/assay/workload.sock workload_identity.py --audience NAME
 
 Prints one line for each thing it was given: the X.509-SVID, the bundles, a JWT-SVID for the audience
 and who it is of; that nobody else accepts the token; then, if asked to, rotations and the end of the

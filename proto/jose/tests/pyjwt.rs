@@ -14,18 +14,11 @@ use serde_json::{Value, json};
 const NOW: i64 = 1_790_000_000;
 const AUDIENCE: &str = "https://sink.example.org";
 
-/// Skipped where the package is not installed; `ASSAY_PYTHON` names another interpreter.
 #[test]
 fn pyjwt_reads_what_is_written_here_and_writes_what_is_read_here() {
-    let python = std::env::var("ASSAY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let is_there = Command::new(&python)
-        .args(["-c", "import jwt, cryptography; jwt.PyJWKSet"])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !is_there {
-        eprintln!("skipped: {python} has no PyJWT with cryptography");
+    let Some(python) = independent::python("import jwt, cryptography; jwt.PyJWKSet") else {
         return;
-    }
+    };
     let key = Es256Key::generate().expect("a key");
     let bundle = Bundle::new(Vec::new(), vec![key.jwk(KeyUse::JwtSvid).expect("a JWK")]);
     let claims = SvidClaims {

@@ -1,4 +1,4 @@
-//! Verifiers of attestation results that others wrote: brought, built, and tested with.
+//! Programs that others wrote, which read what ours write: brought, built, and tested with.
 //!
 //! They come through the clients of their own package registries and stand in the target directory alone.
 
@@ -9,7 +9,7 @@ use crate::{
     setup,
 };
 
-/// Where they are kept, and how `verifier/results/tests/interop.rs` finds them.
+/// Where they are kept, and how tests find them (`swtpm-tests/independent`).
 const VARIABLE: &str = "ASSAY_INTEROP";
 
 /// Brings what is missing and runs the tests that need it.
@@ -35,7 +35,13 @@ pub(crate) fn command() -> Result<Command, Failure> {
     let mut build = cargo(["build", "--quiet", "--locked", "--manifest-path"]);
     build.arg(manifest).arg("--target-dir").arg(folder.join("sigstore-rust"));
     execute(&mut build)?;
-    let mut tests = cargo(["test", "--locked", "-p", "results", "--test", "interop"]);
+    let mut tests = cargo(["test", "--locked", "--no-fail-fast"]);
+    for package in ["results", "jose", "platform", "workload", "verifier"] {
+        tests.args(["-p", package]);
+    }
+    // Those of their test programs that have such a test; the verifier's stands in its library.
+    tests.args(["--lib", "--test", "interop", "--test", "pyjwt", "--test", "api", "--"]);
+    tests.args(["_verifies_", "pyjwt", "the_python_client", "the_rust_client"]);
     tests.env(VARIABLE, folder);
     Ok(tests)
 }

@@ -38,8 +38,8 @@ While working
   ci [STEP...]    everything CI runs, in CI's order, with the time of each step;
                   with names, only those steps (`cargo xtask ci fmt clippy`)
   e2e [ARGS]      only the end-to-end tests on software TPMs
-  interop         verify attestation results with verifiers of others (Python, npm, crates),
-                  brought into target/interop
+  interop         verify results, tokens and documents with programs of others (Python, npm,
+                  crates), and fetch identities with their clients; all in target/interop
   bench [ARGS]    benchmarks in release mode; budgets stand in docs/PERFORMANCE.md
   vectors [--check | --machine]
                   write generated files again (reason codes, ...); --check compares;

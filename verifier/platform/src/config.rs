@@ -82,6 +82,25 @@ pub struct PlatformConfig {
     pub algorithms: Option<Vec<String>>,
 }
 
+impl PlatformConfig {
+    /// A platform of which only what has no default is said.
+    #[must_use]
+    pub fn new(system: CiSystem, audience: impl Into<String>) -> Self {
+        Self {
+            system,
+            issuer: None,
+            audience: audience.into(),
+            jwks_file: None,
+            jwks_url: None,
+            ca_file: None,
+            refresh: None,
+            max_age: None,
+            max_lifetime: None,
+            algorithms: None,
+        }
+    }
+}
+
 /// What is wrong with one `[[platform]]`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("platform.{key}: {what}")]

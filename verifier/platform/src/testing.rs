@@ -13,18 +13,7 @@ pub(crate) const AUDIENCE: &str = "https://assay.example.org";
 pub(crate) const COMMIT: &str = "9f3182061f1e2cca4702c368cbc039b7dc9d4485";
 
 pub(crate) fn config(system: CiSystem) -> PlatformConfig {
-    PlatformConfig {
-        system,
-        issuer: None,
-        audience: AUDIENCE.to_owned(),
-        jwks_file: None,
-        jwks_url: None,
-        ca_file: None,
-        refresh: None,
-        max_age: None,
-        max_lifetime: None,
-        algorithms: None,
-    }
+    PlatformConfig::new(system, AUDIENCE)
 }
 
 pub(crate) fn issuer(system: CiSystem) -> Issuer {

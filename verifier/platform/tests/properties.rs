@@ -14,18 +14,7 @@ use serde_json::json;
 
 static SIGNED: LazyLock<(Platforms, String)> = LazyLock::new(|| {
     let signer = Signer::rsa();
-    let config = PlatformConfig {
-        system: CiSystem::Buildkite,
-        issuer: None,
-        audience: "assay".to_owned(),
-        jwks_file: None,
-        jwks_url: None,
-        ca_file: None,
-        refresh: None,
-        max_age: None,
-        max_lifetime: None,
-        algorithms: None,
-    };
+    let config = PlatformConfig::new(CiSystem::Buildkite, "assay");
     let issuer = Issuer::try_from(config).expect("an issuer");
     let platforms = Platforms::new(vec![issuer]).expect("one");
     let keys = JwkSet::new(vec![signer.jwk("k")]).expect("a set").to_json();

@@ -10,33 +10,14 @@ const AUDIENCE: &str = "https://assay.example.org";
 const NOW: i64 = 1_790_000_000;
 
 fn issuer(system: CiSystem) -> Issuer {
-    let config = PlatformConfig {
-        system,
-        issuer: None,
-        audience: AUDIENCE.to_owned(),
-        jwks_file: None,
-        jwks_url: None,
-        ca_file: None,
-        refresh: None,
-        max_age: None,
-        max_lifetime: None,
-        algorithms: None,
-    };
-    Issuer::try_from(config).expect("an issuer")
+    Issuer::try_from(PlatformConfig::new(system, AUDIENCE)).expect("an issuer")
 }
 
-/// Skipped where the package is not installed; `ASSAY_PYTHON` names another interpreter.
 #[test]
 fn what_pyjwt_signs_is_accepted() {
-    let python = std::env::var("ASSAY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let is_there = Command::new(&python)
-        .args(["-c", "import jwt, cryptography; jwt.PyJWKSet"])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !is_there {
-        eprintln!("skipped: {python} has no PyJWT with cryptography");
+    let Some(python) = independent::python("import jwt, cryptography; jwt.PyJWKSet") else {
         return;
-    }
+    };
     let output = Command::new(&python)
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pyjwt.py"))
         .args([AUDIENCE, &NOW.to_string()])

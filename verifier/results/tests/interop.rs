@@ -9,6 +9,7 @@ use std::{
     process::Command,
 };
 
+use independent::{brought, is_there};
 use results::bundle::{Bundle, TrustedRoot};
 use support::{
     Chain, NOW, World,
@@ -183,29 +184,10 @@ fn interop(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(part)
 }
 
-/// A part of what `cargo xtask interop` made.
-fn made(part: &str) -> Option<PathBuf> {
-    std::env::var_os("ASSAY_INTEROP").map(|folder| Path::new(&folder).join(part))
-}
-
-/// Whether a verifier is there; where it was brought it must be.
-fn is_there(name: &str, mut probe: Command) -> bool {
-    let is_there = probe.output().is_ok_and(|output| output.status.success());
-    assert!(is_there || made("").is_none(), "{name} was brought and does not run");
-    if !is_there {
-        eprintln!("skipped: {name} is not there; `cargo xtask interop` brings it");
-    }
-    is_there
-}
-
 #[test]
 fn python_verifies_results() {
-    let python = std::env::var_os("ASSAY_PYTHON").map(PathBuf::from);
-    let python = made("venv/bin/python").or(python).unwrap_or_else(|| "python3".into());
-    let mut probe = Command::new(&python);
     let modules = "import rfc3161_client, in_toto_attestation, securesystemslib.dsse, cryptography";
-    probe.args(["-c", modules]);
-    if is_there("Python's securesystemslib, rfc3161-client and in-toto-attestation", probe) {
+    if let Some(python) = independent::python(modules) {
         run("Python", 0, |folder| {
             let mut command = Command::new(&python);
             command.arg(interop("verify.py")).arg(folder);
@@ -216,7 +198,7 @@ fn python_verifies_results() {
 
 #[test]
 fn sigstore_js_verifies_results() {
-    let modules = made("npm").unwrap_or_else(|| interop(""));
+    let modules = brought("npm").unwrap_or_else(|| interop(""));
     let mut probe = Command::new("node");
     probe.args(["-e", "require('@sigstore/verify')"]).current_dir(&modules);
     if is_there("npm's @sigstore/verify", probe) {
@@ -230,7 +212,7 @@ fn sigstore_js_verifies_results() {
 
 #[test]
 fn sigstore_rust_verifies_results() {
-    let program = made("sigstore-rust/debug/sigstore-rust").unwrap_or_else(|| "/nowhere".into());
+    let program = brought("sigstore-rust/debug/sigstore-rust").unwrap_or_else(|| "/nowhere".into());
     let mut probe = Command::new("test");
     probe.arg("-x").arg(&program);
     if is_there("crate sigstore-verify", probe) {

@@ -1,4 +1,4 @@
-//! Independent clients: the crate `spiffe`, and the Python package `spiffe` where it is installed.
+//! Independent clients: the crate `spiffe`, and the Python package `spiffe`.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -61,15 +61,9 @@ fn the_rust_client_takes_what_does_not_hold_together() {
     assert_eq!(untrusted, Err("SVID_CHAIN_UNTRUSTED"));
 }
 
-/// Skipped where the package is not installed; `ASSAY_PYTHON` names another interpreter.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_client_fetches_rotates_and_sees_the_end() {
-    let python = std::env::var("ASSAY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let is_there = Command::new(&python).args(["-c", "import spiffe"]).output();
-    if !is_there.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: {python} has no package spiffe");
-        return;
-    }
+    let Some(python) = independent::python("import spiffe") else { return };
     let world = World::start().await;
     let handle = world.admit("7", own_process());
     let script =

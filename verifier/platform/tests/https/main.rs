@@ -22,16 +22,11 @@ const ISSUER: &str = "https://gitlab.example.org";
 
 fn config(url: Option<String>, file: Option<PathBuf>, ca_file: Option<PathBuf>) -> PlatformConfig {
     PlatformConfig {
-        system: CiSystem::GitLab,
         issuer: Some(ISSUER.to_owned()),
-        audience: "assay".to_owned(),
         jwks_file: file,
         jwks_url: url,
         ca_file,
-        refresh: None,
-        max_age: None,
-        max_lifetime: None,
-        algorithms: None,
+        ..PlatformConfig::new(CiSystem::GitLab, "assay")
     }
 }
 

@@ -4,18 +4,11 @@ use std::{path::Path, process::Command};
 
 use super::*;
 
-/// Skipped where the package is not installed; `ASSAY_PYTHON` names another interpreter.
 #[test]
 fn securesystemslib_verifies_an_envelope_by_keys_of_both_kinds() {
-    let python = std::env::var("ASSAY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let is_there = Command::new(&python)
-        .args(["-c", "import securesystemslib.dsse, cryptography"])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !is_there {
-        eprintln!("skipped: {python} has no securesystemslib with cryptography");
+    let Some(python) = independent::python("import securesystemslib.dsse, cryptography") else {
         return;
-    }
+    };
     let [alice, _, carol] = holders();
     let envelope = signed(PayloadType::Golden, &golden(), [&alice, &carol]);
     let dir = tempfile::tempdir().expect("a directory");
