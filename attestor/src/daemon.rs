@@ -390,3 +390,29 @@ fn random() -> u32 {
     let _ = getrandom::fill(&mut bytes);
     u32::from_le_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{client::ClientError, measure::log::LogError};
+
+    #[test]
+    fn jobs_learn_of_tools_whatever_became_of_the_attestation() {
+        let admitted = NodeState { tool_events: 3, ..NodeState::default() };
+        // The verifier is out of reach: what was measured on the way is known all the same, and nothing else is new.
+        let mut node = admitted.clone();
+        let away = AttestError::Client(ClientError::Silent(Duration::from_secs(1)));
+        unproven(&mut node, &away, 4);
+        assert_eq!(node, NodeState { tool_events: 4, ..admitted.clone() });
+        // Tools that cannot be measured are not those of the last verdict.
+        let blocked = AttestError::Log(LogError::Blocked("cc1 is no file".to_owned()));
+        unproven(&mut node, &blocked, 4);
+        let code = node.against.as_ref().map(|(code, _)| code.as_str());
+        assert_eq!(code, Some("GATE_TOOLS_UNREADABLE"));
+        // A denial says more.
+        let denial = Some(("POLICY_TOOL_NOT_ALLOWED".to_owned(), "cc".to_owned()));
+        let mut denied = NodeState { against: denial.clone(), ..admitted };
+        unproven(&mut denied, &blocked, 4);
+        assert_eq!(denied.against, denial);
+    }
+}

@@ -54,17 +54,21 @@ def main():
             time.sleep(0.05)
 
 
+def current(source):
+    return source.get_x509_context().default_svid
+
+
 def follow(rotations):
     changed = threading.Semaphore(0)
     with X509Source() as source:
         source.subscribe_for_updates(changed.release)
-        last = source.svid
+        last = current(source)
         say("watching", last.spiffe_id)
         for _ in range(rotations):
             # The first message may be told about as well.
-            while source.svid.leaf == last.leaf:
+            while current(source).leaf == last.leaf:
                 changed.acquire()
-            last = source.svid
+            last = current(source)
             say("rotated", last.spiffe_id)
 
 

@@ -17,7 +17,7 @@ use swtpm_tests::{
     swtpm::{Swtpm, SwtpmOptions},
 };
 use tokio::sync::watch;
-use verifier::store::{ALLOW_LISTED, NewNode, NodeStatus};
+use verifier::store::ALLOW_LISTED;
 
 /// Permits that are asked for one after the other.
 const PERMITS: usize = 100;
@@ -112,18 +112,7 @@ async fn verifier_alone() -> Result<(), AnyError> {
     let verifier = cluster.verifier();
     let mut worker = SoftWorker::new("w1", verifier.settings().tool_pcr);
     worker.tpm.measure(&tool("cc", b"compiler")?);
-    let node = NewNode {
-        name: "w1".to_owned(),
-        ek_digest: worker.ek(),
-        pool: "linux".to_owned(),
-        status: NodeStatus::Active,
-        ek_certificate: None,
-        ek_chain: Vec::new(),
-        manufacturer: None,
-        admitted_by: Some(ALLOW_LISTED.to_owned()),
-        note: String::new(),
-    };
-    cluster.store().add_node(node, cluster.by()).await?;
+    cluster.add_node_as("w1", "linux", worker.ek(), Some(ALLOW_LISTED)).await?;
     worker.attest(verifier).await?;
     cluster.golden_from("w1", |text| text).await?;
     worker.attest(verifier).await?;

@@ -32,7 +32,7 @@ use verifier::{
     attestation::AttestError,
     clock::FixedClock,
     jobs::JobError,
-    store::{ALLOW_LISTED, CertificateStatus, NewNode, NodeChange, NodeStatus},
+    store::{ALLOW_LISTED, CertificateStatus, NodeChange},
 };
 
 use x509_cert::{Certificate, crl::CertificateList, der::Decode as _};
@@ -53,18 +53,8 @@ impl Site {
         let cluster = Cluster::start_at(Arc::new(clock.clone())).await.unwrap();
         let mut worker = SoftWorker::new("w1", PcrIndex::new(14).unwrap());
         worker.tpm.measure(&tool("cc", b"compiler").unwrap());
-        let node = NewNode {
-            name: "w1".to_owned(),
-            ek_digest: worker.ek(),
-            pool: "linux".to_owned(),
-            status: NodeStatus::Active,
-            ek_certificate: None,
-            ek_chain: Vec::new(),
-            manufacturer: None,
-            admitted_by: Some(ALLOW_LISTED.to_owned()),
-            note: String::new(),
-        };
-        cluster.store().add_node(node, cluster.by()).await.unwrap();
+        let allowed = Some(ALLOW_LISTED);
+        cluster.add_node_as("w1", "linux", worker.ek(), allowed).await.unwrap();
         let denied = worker.attest(cluster.verifier()).await.unwrap();
         assert_eq!(codes(&denied), ["POLICY_NO_REFERENCE_VALUES"]);
         cluster.golden_from("w1", |text| text).await.unwrap();

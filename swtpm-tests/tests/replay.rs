@@ -6,7 +6,7 @@ use appraisal::{ima::Manifest, policy::Manifests};
 use attestor::{jobs::JobKeyPair, tpm::EkPreference};
 use proto::{digest::Digest, pb};
 use swtpm_tests::{
-    cluster::{AnyError, Cluster, Tools, assert_denied, booted, ek_of},
+    cluster::{AnyError, Cluster, Tools, Worker, assert_denied, booted, ek_of},
     firmware::Firmware,
     raw::Bank,
     swtpm::{Swtpm, SwtpmOptions},
@@ -80,15 +80,28 @@ async fn replay_all(store: &Store) -> Vec<(String, Vec<String>)> {
     seen
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_decision_of_a_site_re_derives_byte_for_byte() {
+/// A worker of pool `linux` that is in the inventory, and of which nothing is expected yet.
+struct Site {
+    tpm: Swtpm,
+    cluster: Cluster,
+    tools: Tools,
+    worker: Worker,
+}
+
+async fn site() -> Site {
     let tpm = booted(Swtpm::start(SwtpmOptions::default()).expect("swtpm")).expect("boot");
     let cluster = Cluster::start().await.expect("verifier");
     cluster.trust(tpm.manufacturer()).await.expect("root");
     let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await.expect("ek");
     cluster.add_node("w1", "linux", ek).await.expect("node");
     let tools = Tools::new().expect("tools");
-    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    let worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    Site { tpm, cluster, tools, worker }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_decision_of_a_site_re_derives_byte_for_byte() {
+    let Site { tpm, cluster, tools, mut worker } = site().await;
     // No golden set.
     worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
     cluster.golden_from("w1", |text| text).await.expect("golden");
@@ -121,13 +134,7 @@ async fn every_decision_of_a_site_re_derives_byte_for_byte() {
 /// A case that is damaged, or whose objects are gone, gives no verdict.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_gives_no_verdict() {
-    let tpm = booted(Swtpm::start(SwtpmOptions::default()).expect("swtpm")).expect("boot");
-    let cluster = Cluster::start().await.expect("verifier");
-    cluster.trust(tpm.manufacturer()).await.expect("root");
-    let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await.expect("ek");
-    cluster.add_node("w1", "linux", ek).await.expect("node");
-    let tools = Tools::new().expect("tools");
-    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    let Site { tpm: _tpm, cluster, tools: _tools, mut worker } = site().await;
     worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
     cluster.golden_from("w1", |text| text).await.expect("golden");
     let admitted = worker.admitted().await.result.decision_id;
@@ -149,13 +156,7 @@ async fn a_damaged_record_gives_no_verdict() {
 /// What a job was taken for, and what stood against it, is in the record; its token is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_about_jobs_are_judged_again_without_their_tokens() {
-    let tpm = booted(Swtpm::start(SwtpmOptions::default()).expect("swtpm")).expect("boot");
-    let cluster = Cluster::start().await.expect("verifier");
-    cluster.trust(tpm.manufacturer()).await.expect("root");
-    let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await.expect("ek");
-    cluster.add_node("w1", "linux", ek).await.expect("node");
-    let tools = Tools::new().expect("tools");
-    let mut worker = cluster.worker(&tpm.tcti(), &tools).await.expect("worker");
+    let Site { tpm: _tpm, cluster, tools: _tools, mut worker } = site().await;
     worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
     cluster.golden_from("w1", |text| text).await.expect("golden");
     worker.admitted().await;

@@ -185,18 +185,17 @@ async fn node_now(conn: &mut SqliteConnection, permit: &NewPermit) -> Result<Nod
         Some(_) => {}
         None => return Ok(NodeNow::Not(format!("node {} was removed", permit.node))),
     }
-    let boots: i64 =
-        // Earlier boots stay on record for a while: only the latest that the node proved counts.
-        sqlx::query_scalar(
-            "SELECT count(*) FROM boots JOIN nodes ON nodes.name = boots.node WHERE boots.ak_name = $1 AND \
-             boots.node = $2 AND boots.reset_count = nodes.max_reset_count AND boots.restart_count = \
-             nodes.max_restart_count",
-        )
-            .bind(&permit.ak_name)
-            .bind(&permit.node)
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(StoreError::database("read a boot"))?;
+    // Earlier boots stay on record for a while: only the latest that the node proved counts.
+    let boots: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM boots JOIN nodes ON nodes.name = boots.node WHERE boots.ak_name \
+             = $1 AND boots.node = $2 AND boots.reset_count = nodes.max_reset_count AND \
+             boots.restart_count = nodes.max_restart_count",
+    )
+    .bind(&permit.ak_name)
+    .bind(&permit.node)
+    .fetch_one(&mut *conn)
+    .await
+    .map_err(StoreError::database("read a boot"))?;
     if boots == 0 {
         return Ok(NodeNow::Not(format!("node {} has another TPM or boot now", permit.node)));
     }
