@@ -494,3 +494,13 @@ async fn a_tool_that_cannot_be_measured_any_more_ends_a_job() {
     assert_eq!(output.status.code(), Some(3), "{err}");
     assert!(err.contains("GATE_TOOLS_UNREADABLE") || err.contains("GATE_TOOL_CHANGED"), "{err}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_ends_its_jobs_and_sees_to_what_is_done_about_it() {
+    let (site, folder) = site_that_notes_ends().await;
+    let stop = format!("kill {}; sleep 4; cat {}/ends", site.daemon_id(), folder.path().display());
+    let output = finish(below_a_shell(&site, &stop)).await.unwrap();
+    assert_eq!(text(&output).0.lines().last(), Some("GATE_STOPPING"), "{output:?}");
+    let ended = permit_in(&site, PermitState::Ended).await;
+    assert_eq!(ended.end_reason.as_deref(), Some("the worker's daemon stops"));
+}
