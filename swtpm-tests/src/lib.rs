@@ -14,6 +14,7 @@ pub mod documented;
 pub mod efi;
 pub mod firmware;
 pub mod hook_driver;
+pub mod impostor;
 pub mod job_site;
 pub mod machine;
 pub mod manufacturer;

@@ -26,23 +26,19 @@ use swtpm_tests::{
         tpm::{self, SoftKey},
     },
     cluster::Cluster,
+    impostor,
     swtpm::{Swtpm, SwtpmOptions},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     sync::mpsc,
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, rustls::pki_types::ServerName};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming, transport::Channel, transport::Server};
-use verifier::{
-    ca::CaDir,
-    run::MAX_ADMIN_MESSAGE_BYTES,
-    service::status::reason_of,
-    tls::{ServerCertificate, server_config},
-};
+use tonic::{Code, Request, Response, Status, Streaming, service::Routes, transport::Channel};
+use verifier::{run::MAX_ADMIN_MESSAGE_BYTES, service::status::reason_of};
 
 /// Nothing here takes this long unless somebody waits for ever.
 const FOR_EVER: Duration = Duration::from_secs(90);
@@ -325,33 +321,9 @@ impl pb::attestation_server::Attestation for Fake {
 
 /// A server with the verifier's certificate and this habit; the URL of it.
 async fn fake(cluster: &Cluster, habit: Habit) -> String {
-    let state = cluster.folder().join("state");
-    let ca = CaDir::new(&state, "test.example".parse().expect("trust domain"));
-    let (chain, key) = ca.server().expect("server");
-    let certificate = ServerCertificate::new(&chain, &key).expect("certificate");
-    let config = server_config(certificate, &ca.bundle().expect("bundle")).expect("TLS");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
-    let port = listener.local_addr().expect("address").port();
-    let (sender, receiver) = mpsc::channel::<Result<DuplexStream, std::io::Error>>(1);
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
-            let (mut near, far) = tokio::io::duplex(64 * 1024);
-            if let Habit::Dead = habit {
-                tokio::spawn(async move {
-                    let _ = tokio::io::copy(&mut tls, &mut tokio::io::sink()).await;
-                });
-                continue;
-            }
-            let _ = sender.send(Ok(far)).await;
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut tls, &mut near).await });
-        }
-    });
     let service = pb::attestation_server::AttestationServer::new(Fake(habit));
-    let incoming = ReceiverStream::new(receiver);
-    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
-    format!("https://127.0.0.1:{port}")
+    let routes = (!matches!(habit, Habit::Dead)).then(|| Routes::new(service));
+    impostor::serve(cluster, routes).await.expect("served")
 }
 
 async fn say_hello(

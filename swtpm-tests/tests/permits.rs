@@ -1,6 +1,9 @@
 //! Permits of jobs against a real verifier: what a quote must be bound to, and who may redeem what, how often, until when.
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "permits/gate.rs"]
+mod gate;
+
 use std::{sync::Arc, time::Duration};
 
 use attestor::jobs::JobKeyPair;
@@ -49,7 +52,11 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
-        let clock = FixedClock::at(NOW);
+        Self::start_at(NOW).await
+    }
+
+    async fn start_at(now_unix_s: i64) -> Self {
+        let clock = FixedClock::at(now_unix_s);
         let cluster = Cluster::start_at(Arc::new(clock.clone())).await.unwrap();
         let mut worker = SoftWorker::new("w1", PcrIndex::new(14).unwrap());
         worker.tpm.measure(&tool("cc", b"compiler").unwrap());

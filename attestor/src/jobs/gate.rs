@@ -17,7 +17,9 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use workload::{JobIdentity, MAX_ANCESTORS, Observation, Peer, ProcessKey, Registry, Selector};
+use workload::{
+    JobHandle, JobIdentity, MAX_ANCESTORS, Observation, Peer, ProcessKey, Registry, Selector,
+};
 
 use super::{
     Desk, DeskError, JobKeyPair, JobSettings, Line, LineError, Link,
@@ -253,19 +255,17 @@ impl Gate {
         // What the worker itself knows by now, the verifier may not.
         stands()?;
         let identity = line.redeem(request.audiences.clone()).await?;
-        if let Err(refusal) = stands() {
-            let _ = timeout(FAREWELL, line.end(&refusal.0.why)).await;
-            return Err(refusal);
-        }
-        let unusable = |why: String| Refusal::new("GATE_IDENTITY_UNUSABLE", why);
-        let selectors: Vec<Selector> = processes.selector(caller.uid).into_iter().collect();
+        let served = stands().and_then(|()| self.serve(&line, &identity, &processes, caller));
+        let handle = match served {
+            Ok(handle) => handle,
+            // Redeemed, and no job will use it.
+            Err(refusal) => {
+                let _ = timeout(FAREWELL, line.end(&refusal.0.why)).await;
+                return Err(refusal);
+            }
+        };
         let first = processes.first().filter(|_| !request.hold);
         let holder = caller.ancestry.first().copied().filter(|_| request.hold);
-        let served = credentials(&line, &identity).map_err(|error| unusable(error.to_string()))?;
-        let id =
-            line.permit_id().parse().map_err(|_| unusable("the permit's identifier".into()))?;
-        let job = JobIdentity { id, selectors, credentials: served };
-        let handle = self.registry.admit(job).map_err(|error| unusable(error.to_string()))?;
         let (stop, stopped) = watch::channel(None);
         let (uid, deferred) = (caller.uid, None);
         let entry = Entry { uid, processes, holder, stop: stop.clone(), deferred };
@@ -285,6 +285,24 @@ impl Gate {
         let settings = Arc::clone(&self.settings);
         let life = Life { line, handle, node, tool_events, first, settings, identity };
         Ok(Begun { started, life, stop, stopped, slot })
+    }
+
+    /// Has the Workload API serve what a redemption gave.
+    fn serve(
+        &self,
+        line: &Arc<Line>,
+        identity: &pb::JobIdentity,
+        processes: &Processes,
+        caller: &Observation,
+    ) -> Result<JobHandle, Refusal> {
+        let unusable = |why: String| Refusal::new("GATE_IDENTITY_UNUSABLE", why);
+        let credentials =
+            credentials(line, identity).map_err(|error| unusable(error.to_string()))?;
+        let id =
+            line.permit_id().parse().map_err(|_| unusable("the permit's identifier".to_owned()))?;
+        let selectors: Vec<Selector> = processes.selector(caller.uid).into_iter().collect();
+        let job = JobIdentity { id, selectors, credentials };
+        self.registry.admit(job).map_err(|error| unusable(error.to_string()))
     }
 
     /// Runs a job to its end in a task of its own.

@@ -1,0 +1,206 @@
+//! The gate of a worker, over its real sockets, where what comes from the verifier cannot be used, or comes too late.
+
+use std::{os::unix::fs::MetadataExt as _, path::Path};
+
+use attestor::{
+    jobs::{Ask, JobSettings, JobSockets, Link, NodeState, Permitted, desk},
+    trust::{Learned, Trust},
+};
+use hyper_util::rt::TokioIo;
+use pb::{job_event::Event, job_gate_client::JobGateClient, jobs_server};
+use swtpm_tests::impostor;
+use tokio::{
+    net::UnixStream,
+    sync::{Notify, watch},
+};
+use tonic::{
+    Request, Response, Status, Streaming,
+    service::Routes,
+    transport::{Channel, Endpoint, Uri},
+};
+use verifier::{
+    attestation::Verifier,
+    store::{Permit, PermitState},
+};
+
+use super::*;
+
+/// What whoever stands between does to what the verifier says.
+#[derive(Clone, Debug)]
+enum Habit {
+    /// A redemption gives no certificates.
+    RedeemsNothing,
+    /// A redemption takes until something has happened; told when it begins.
+    RedeemsLate { begun: Arc<Notify>, go_on: Arc<Notify> },
+    /// Certificates are to be renewed at once, and then there are none.
+    RenewsNothing,
+}
+
+/// Passes everything on to the verifier; its answers as its habit wants them.
+struct Between {
+    verifier: Arc<Verifier>,
+    habit: Habit,
+}
+
+fn internal(error: impl std::fmt::Debug) -> Status {
+    Status::internal(format!("{error:?}"))
+}
+
+#[tonic::async_trait]
+impl jobs_server::Jobs for Between {
+    async fn redeem(
+        &self,
+        request: Request<pb::RedeemRequest>,
+    ) -> Result<Response<pb::JobIdentity>, Status> {
+        let mut identity = self.verifier.redeem(request.into_inner()).await.map_err(internal)?;
+        match &self.habit {
+            Habit::RedeemsNothing => identity.x509.clear(),
+            Habit::RedeemsLate { begun, go_on } => {
+                begun.notify_one();
+                go_on.notified().await;
+            }
+            Habit::RenewsNothing => identity.x509.iter_mut().for_each(|svid| svid.lifetime_s = 0),
+        }
+        Ok(Response::new(identity))
+    }
+
+    async fn r#continue(
+        &self,
+        request: Request<pb::ContinueRequest>,
+    ) -> Result<Response<pb::JobIdentity>, Status> {
+        let request = request.into_inner();
+        assert!(request.rotate, "the certificates' time was up");
+        let mut identity = self.verifier.proceed(request).await.map_err(internal)?;
+        identity.x509.clear();
+        Ok(Response::new(identity))
+    }
+
+    async fn end(&self, request: Request<pb::EndRequest>) -> Result<Response<pb::Ended>, Status> {
+        self.verifier.end_job(request.into_inner()).await.map_err(internal)?;
+        Ok(Response::new(pb::Ended {}))
+    }
+
+    async fn timestamp(
+        &self,
+        _request: Request<pb::TimestampRequest>,
+    ) -> Result<Response<pb::TimestampReply>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+}
+
+/// A gate whose permits are the verifier's, with somebody between the two.
+struct Worker {
+    site: Site,
+    node: watch::Sender<NodeState>,
+    events: Streaming<pb::JobEvent>,
+    _folder: tempfile::TempDir,
+}
+
+impl Worker {
+    /// A worker that was asked for a job by this process.
+    async fn asked(habit: Habit) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let mut site = Site::start_at(i64::try_from(now.as_secs()).unwrap()).await;
+        let verifier = Arc::clone(site.cluster.verifier());
+        let service = jobs_server::JobsServer::new(Between { verifier, habit });
+        let url = impostor::serve(&site.cluster, Some(Routes::new(service))).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let settings = JobSettings {
+            directory: folder.path().to_owned(),
+            users: vec![std::fs::metadata(folder.path()).unwrap().uid()],
+            systems: Vec::new(),
+            max_jobs: 1,
+            start_within: Duration::from_secs(30),
+            silence: Duration::from_secs(30),
+            on_end: Vec::new(),
+            on_refused: Vec::new(),
+        };
+        let (desk, (mut asks, node)) = desk();
+        let trust = Trust::CaFile(site.cluster.folder().join("state/bundle.pem"));
+        let link = Link { url, trust, bundle: watch::channel(Learned::default()).1 };
+        let sockets = JobSockets::bind(settings).unwrap();
+        tokio::spawn(sockets.serve(desk, link, std::future::pending()));
+        let mut gate = JobGateClient::new(dial(&folder.path().join("job.sock")).await);
+        let start = tokio::spawn(async move {
+            let processes = pb::JobProcesses::Caller.into();
+            let claims = CLAIMS.to_vec();
+            gate.start(pb::StartRequest { claims, processes, hold: true, ..Default::default() })
+                .await
+        });
+        let ask: Ask = asks.recv().await.unwrap();
+        let result = site.ask(&ask.job).await;
+        let permitted = Permitted {
+            permit: result.permit.unwrap(),
+            decision_id: result.decision_id,
+            verifier_id: site.verifier_id(),
+            bundle: Learned::default(),
+            tools: 1,
+            tool_events: 0,
+        };
+        ask.answer(Ok(permitted));
+        let events = start.await.unwrap().unwrap().into_inner();
+        Self { site, node, events, _folder: folder }
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        let event = tokio::time::timeout(Duration::from_secs(30), self.events.message()).await;
+        event.expect("something happens").unwrap().and_then(|event| event.event)
+    }
+
+    /// The only permit, which the verifier knows to be over.
+    async fn ended_permit(&self) -> Permit {
+        for _ in 0..200 {
+            let mut permits = self.site.cluster.store().permits("w1", 2).await.unwrap();
+            if permits.len() == 1 && permits[0].state == PermitState::Ended {
+                return permits.remove(0);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the verifier was not told");
+    }
+}
+
+async fn dial(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_without_certificates_does_not_start_and_its_permit_is_given_back() {
+    let mut worker = Worker::asked(Habit::RedeemsNothing).await;
+    let refused = worker.next().await;
+    let Some(Event::Refused(refused)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.code, "GATE_IDENTITY_UNUSABLE");
+    let reason = worker.ended_permit().await.end_reason.unwrap_or_default();
+    assert!(reason.contains("no identity"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_changes_while_a_permit_is_redeemed_starts_no_job() {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let habit = Habit::RedeemsLate { begun: Arc::clone(&begun), go_on: Arc::clone(&go_on) };
+    let mut worker = Worker::asked(habit).await;
+    begun.notified().await;
+    worker.node.send_modify(|node| node.tool_events += 1);
+    go_on.notify_one();
+    let refused = worker.next().await;
+    let Some(Event::Refused(refused)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.code, "GATE_TOOL_CHANGED");
+    worker.ended_permit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_ends_where_its_certificates_cannot_be_renewed() {
+    let mut worker = Worker::asked(Habit::RenewsNothing).await;
+    let started = worker.next().await;
+    assert!(matches!(started, Some(Event::Started(_))), "{started:?}");
+    let ended = worker.next().await;
+    let Some(Event::Ended(ended)) = ended else { panic!("{ended:?}") };
+    assert_eq!(ended.code, "GATE_IDENTITY_UNUSABLE");
+    let reason = worker.ended_permit().await.end_reason.unwrap_or_default();
+    assert!(reason.contains("new certificates cannot be used"), "{reason}");
+}
