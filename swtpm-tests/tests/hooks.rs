@@ -1,6 +1,8 @@
 //! Hooks of CI systems, as they are installed, called as each system calls them: real swtpm, daemon, sockets and verifier.
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "hooks/ends.rs"]
+mod ends;
 #[path = "hooks/tokens.rs"]
 mod tokens;
 
@@ -28,11 +30,28 @@ const GITHUB_ACTIONS: &str = "verifier_silence_s = 2\non_end = [\"/bin/sh\", \"-
 
 /// A site with a system's hooks, whose agent runs as `nobody`; `None` where this is not root, who alone may become somebody else.
 async fn site(system: HookSystem) -> Option<JobSite> {
-    site_with(system, None).await
+    site_where(system, SOON).await
 }
 
+/// The verifier is asked often, and a permit that waits does not wait long.
+const SOON: &str = "check_every = \"1s\"\nredeem_within = \"10s\"\n";
+
 /// As [`site`], with a platform whose tokens every job must have.
-async fn site_with(system: HookSystem, platform: Option<&Platform>) -> Option<JobSite> {
+async fn site_with(system: HookSystem, platform: &Platform) -> Option<JobSite> {
+    let verifier_jobs = format!("{SOON}{}", platform.verifier_jobs());
+    site_of(system, &verifier_jobs, Some(AUDIENCE)).await
+}
+
+/// As [`site`], with these lines of the verifier's `[jobs]`.
+async fn site_where(system: HookSystem, verifier_jobs: &str) -> Option<JobSite> {
+    site_of(system, verifier_jobs, None).await
+}
+
+async fn site_of(
+    system: HookSystem,
+    verifier_jobs: &str,
+    audience: Option<&str>,
+) -> Option<JobSite> {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI runs these tests as root");
         eprintln!("skipped: only root can run jobs as another user");
@@ -44,13 +63,10 @@ async fn site_with(system: HookSystem, platform: Option<&Platform>) -> Option<Jo
     };
     let options = JobSiteOptions {
         jobs,
-        verifier_jobs: format!(
-            "check_every = \"1s\"\nredeem_within = \"10s\"\n{}",
-            platform.map(Platform::verifier_jobs).unwrap_or_default()
-        ),
+        verifier_jobs: verifier_jobs.to_owned(),
         users: vec!["nobody".to_owned()],
         hooks: Some(system),
-        audience: platform.map(|_| AUDIENCE.to_owned()),
+        audience: audience.map(str::to_owned),
     };
     Some(JobSite::start_with(options).await.unwrap())
 }

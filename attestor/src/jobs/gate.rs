@@ -231,10 +231,7 @@ impl Gate {
             return Err(Refusal::new("PERMIT_UNKNOWN", why));
         };
         jobs.remove(permit_id);
-        if used.len() == REMEMBERED {
-            used.pop_front();
-        }
-        used.push_back(permit_id.to_owned());
+        remember(&mut used, permit_id);
         Ok(deferred)
     }
 
@@ -377,6 +374,10 @@ impl Gate {
             send(events, Event::Deferred(told)).await;
             return Ok(());
         }
+        if request.permit_id.is_empty() {
+            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            remember(&mut used, permit.line.permit_id());
+        }
         let begun = self.begin(permit, &request, caller).await?;
         let (started, stop) = (begun.started.clone(), begun.stop.clone());
         let mut running = self.run(begun);
@@ -409,6 +410,14 @@ impl Gate {
 }
 
 use pb::job_event::Event;
+
+/// Remembers a permit as used: it starts no other job.
+fn remember(used: &mut VecDeque<String>, permit_id: &str) {
+    if used.len() == REMEMBERED {
+        used.pop_front();
+    }
+    used.push_back(permit_id.to_owned());
+}
 
 /// A job whose identities are served.
 struct Begun {

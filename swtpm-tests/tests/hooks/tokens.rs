@@ -17,7 +17,7 @@ async fn with_tokens(
     run: impl AsyncFn(&JobSite, Option<&str>) -> Ran,
 ) {
     let (platform, other) = (Platform::new(system).unwrap(), Platform::new(system).unwrap());
-    let Some(site) = site_with(system, Some(&platform)).await else { return };
+    let Some(site) = site_with(system, &platform).await else { return };
     let good = platform.token("app", "1").unwrap();
     let ran = run(&site, Some(&good)).await;
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
