@@ -1,4 +1,6 @@
-//! Console blocks of a document: commands with what they print, to be run and compared.
+//! Blocks of a document that programs hold against the code, or write.
+//!
+//! Console blocks are commands with what they print, to be run and compared:
 //!
 //! ````text
 //! ```console
@@ -183,6 +185,41 @@ fn without_first(text: &str) -> Option<&str> {
     Some(characters.as_str())
 }
 
+/// What a document shows behind the comment `<!-- NAME -->`: the content of the block in this language.
+#[must_use]
+pub fn block<'a>(document: &'a str, name: &str, language: &str) -> Option<&'a str> {
+    let (_, rest) = document.split_once(&begin(name, language))?;
+    Some(rest.split_once(END)?.0)
+}
+
+/// The document with another content of a block.
+///
+/// # Errors
+/// The block, if it is not there exactly once.
+pub fn with_block(
+    document: &str,
+    name: &str,
+    language: &str,
+    content: &str,
+) -> Result<String, String> {
+    let begin = begin(name, language);
+    let parts = match document.matches(&begin).count() {
+        1 => document.split_once(&begin),
+        _ => None,
+    };
+    let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) =
+        parts.ok_or_else(|| format!("no block, or several, behind <!-- {name} -->"))?;
+    Ok(format!("{before}{begin}{}{END}{after}", content.trim_matches('\n')))
+}
+
+/// How a block ends.
+const END: &str = "\n```\n";
+
+fn begin(name: &str, language: &str) -> String {
+    format!("<!-- {name} -->\n```{language}\n")
+}
+
 /// What really was printed, as a document has it: digests, decisions and times as …, lines without spaces at their end.
 #[must_use]
 pub fn as_documented(printed: &str) -> String {
@@ -278,6 +315,17 @@ mod tests {
         let told = expected(&["a", "b"]).compare("a\nc", 3).expect_err("they differ");
         assert!(told.starts_with("H, line 1:\n$ c\n") && told.contains("  > b\n"), "{told}");
         assert!(told.contains("found (exit 3):\n    a\n  > c\n"), "{told}");
+    }
+
+    #[test]
+    fn a_block_is_found_and_replaced() {
+        let document = "a\n<!-- x -->\n```text\none\n\ntwo\n```\nb\n";
+        assert_eq!(block(document, "x", "text"), Some("one\n\ntwo"));
+        assert_eq!(block(document, "x", "json"), None);
+        let changed = with_block(document, "x", "text", "\nthree\n");
+        assert_eq!(changed.as_deref(), Ok("a\n<!-- x -->\n```text\nthree\n```\nb\n"));
+        assert!(with_block(document, "y", "text", "").is_err_and(|why| why.contains("y -->")));
+        assert!(with_block(&document.repeat(2), "x", "text", "").is_err(), "which one?");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::cluster::AnyError;
 pub const AUDIENCE: &str = "https://assay.test.example";
 const ISSUER: &str = "https://token.test.example";
 /// The revision that every driver's job builds.
-const COMMIT: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+pub const COMMIT: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
 /// A platform with one key.
 #[derive(Debug)]

@@ -1,9 +1,17 @@
 //! The schemas of statements and of the policy of admission: written by hand, and held against what reads them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use results::admit::AdmitPolicy;
+use results::{
+    Sha256Digest, UnixTime,
+    admit::AdmitPolicy,
+    statement::{
+        Claim, ClaimSource, Dispatch, JobClaims, PolicyRef, Predicate, Tool, Verdict, VerifierId,
+        Vsa,
+    },
+};
 use serde_json::Value;
+use swtpm_tests::documented::block;
 
 use super::{each_object_schema, problem, variants};
 
@@ -19,15 +27,80 @@ fn published(name: &str) -> (Value, Value) {
     };
     let example = match name {
         "admit-policy" => toml::from_str(EXAMPLE).expect("TOML"),
-        // A test of the results' crate holds these against what it writes.
-        _ => {
-            let begin = format!("<!-- example: {name} -->\n```json\n");
-            let example = DOCUMENT.split(&begin).nth(1).expect("the example");
-            let json = example.split("\n```").next().expect("its end");
-            serde_json::from_str(json).expect("JSON")
-        }
+        "vsa" => of_statement(&vsa()),
+        _ => of_statement(&dispatch()),
     };
     (serde_json::from_str(schema).expect("JSON"), example)
+}
+
+fn of_statement(statement: &impl Predicate) -> Value {
+    serde_json::from_slice(&statement.to_json().expect("a statement")).expect("JSON")
+}
+
+fn digest(text: &str) -> Sha256Digest {
+    Sha256Digest::of(text.as_bytes())
+}
+
+fn vsa() -> Vsa {
+    let reference = |text: &str| PolicyRef {
+        uri: format!("https://build.example/{text}"),
+        digest: digest(text),
+    };
+    Vsa {
+        ak_public: digest("ak"),
+        quote: digest("quote"),
+        node: "spiffe://build.example/node/n1".parse().expect("an ID"),
+        verifier: VerifierId {
+            id: "spiffe://build.example/verifier/results".to_owned(),
+            version: BTreeMap::from([("assay".to_owned(), "0.1.0".to_owned())]),
+        },
+        time_verified: UnixTime::from_unix_s(1_790_000_000).expect("a time"),
+        policy: reference("golden"),
+        input_attestations: vec![reference("case"), reference("set")],
+        result: Verdict::Passed,
+        levels: vec!["ASSAY_NODE_ATTESTED".to_owned()],
+    }
+}
+
+fn dispatch() -> Dispatch {
+    let claim =
+        |name: &str, source| (name.to_owned(), Claim { source, value: format!("the {name}") });
+    let claims = BTreeMap::from([
+        claim("repository", ClaimSource::PlatformToken),
+        claim("run_id", ClaimSource::PlatformToken),
+        claim("runner_name", ClaimSource::Environment),
+        claim("workflow", ClaimSource::PlatformToken),
+    ]);
+    let tool = |name: &str| Tool {
+        name: name.to_owned(),
+        version: "12.2.0".to_owned(),
+        purl: format!("pkg:generic/{name}"),
+        digest: digest(name),
+    };
+    Dispatch {
+        job: JobClaims { claims, system: "github".to_owned() },
+        git_commit: Some("5a".repeat(20)),
+        job_key: digest("key"),
+        quote: digest("quote"),
+        vsa: digest("vsa"),
+        tools: vec![tool("gcc"), tool("make")],
+        producer: "spiffe://build.example/verifier/results".to_owned(),
+        permit_id: "p-0001".to_owned(),
+        node: "spiffe://build.example/node/n1".parse().expect("an ID"),
+        pool: "release".to_owned(),
+        expires: UnixTime::from_unix_s(1_790_000_300).expect("a time"),
+    }
+}
+
+/// What docs/RESULTS.md shows; a test of the results' crate holds it against what reads it.
+#[test]
+fn the_documented_statements_are_of_the_schemas() {
+    for name in ["vsa", "dispatch"] {
+        let (schema, _) = published(name);
+        let shown = block(DOCUMENT, &format!("example: {name}"), "json").expect("the example");
+        let shown: Value = serde_json::from_str(shown).expect("JSON");
+        assert_eq!(problem(&schema, &schema, &shown), None, "{name}");
+    }
 }
 
 const NAMES: [&str; 3] = ["vsa", "dispatch", "admit-policy"];

@@ -35,8 +35,10 @@ pub(crate) fn command() -> Result<Command, Failure> {
     let mut build = cargo(["build", "--quiet", "--locked", "--manifest-path"]);
     build.arg(manifest).arg("--target-dir").arg(folder.join("sigstore-rust"));
     execute(&mut build)?;
+    // What the clients in a job run against.
+    execute(&mut cargo(["build", "--locked", "-p", "attestor", "-p", "verifier", "--bins"]))?;
     let mut tests = cargo(["test", "--locked", "--no-fail-fast"]);
-    for package in ["results", "jose", "platform", "workload", "verifier"] {
+    for package in ["results", "jose", "platform", "workload", "verifier", "swtpm-tests"] {
         tests.args(["-p", package]);
     }
     // Those of their test programs that have such a test; the verifier's stands in its library.

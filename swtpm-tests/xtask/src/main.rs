@@ -23,8 +23,10 @@ const HELP: &str = "\
 Usage: cargo xtask COMMAND [ARGUMENTS]
 
 Start here
-  demo            install what is missing, then show the main path on software TPMs:
-                  enrolment, a certificate, renewal, and two attacks that are denied
+  demo            install what is missing, then show the main path on software TPMs: enrolment,
+                  a certificate, a CI job and its signed artifact, and four attacks that fail
+  demo --write-examples
+                  the same, and write what README.md and docs/RESULTS.md show of it
   demo --practice a shell with a verifier and three workers, to follow docs/GOLDEN-SETS.md
   test [ARGS]     install what is missing, then run every test; ARGS go to the test
                   runner, e.g. `cargo xtask test -p proto` or `cargo xtask test renewal`

@@ -186,6 +186,14 @@ impl Chain {
         self.with_request(|request, root| examine(request, &self.policy, root, at(NOW + 5)))
     }
 
+    /// As [`Chain::examine`], of other bytes than those that were signed.
+    pub(crate) fn examine_artifact(&self, artifact: &[u8]) -> Result<Examined, Refusal> {
+        let artifact = Sha256Digest::of(artifact);
+        self.with_request(|request, root| {
+            examine(Request { artifact: &artifact, ..request }, &self.policy, root, at(NOW + 5))
+        })
+    }
+
     fn with_request<T>(&self, ask: impl FnOnce(Request<'_>, &TrustedRoot) -> T) -> T {
         let [job, dispatch, vsa] = [self.job_bundle(), self.dispatch_bundle(), self.vsa_bundle()]
             .map(|bundle| Bundle::parse(bundle.to_json().as_bytes()).expect("it parses"));
