@@ -35,9 +35,15 @@ impl JobSockets {
         let registry = Registry::new();
         let workload = SocketOptions::new(&settings.directory);
         let gate = SocketOptions { name: GATE_SOCKET.to_owned(), ..workload.clone() };
-        let limits = Limits::default();
+        let mut limits = Limits::default();
+        // Root may ask as well.
+        limits.kept_for = settings.users.iter().copied().chain([0]).collect();
+        let mut holding = limits.clone();
         // Jobs hold their permits by a connection that says nothing for hours.
-        let gate = PeerSocket::bind(&gate, limits.clone())?;
+        holding.connections += settings.max_jobs;
+        holding.connections_per_uid += settings.max_jobs;
+        holding.kept_connections += settings.kept_for_each();
+        let gate = PeerSocket::bind(&gate, holding)?;
         let validator = Arc::new(BundleValidator::new());
         let workload = WorkloadServer::bind(&workload, registry.clone(), validator, limits)?;
         Ok(Self { gate, workload, registry, settings })
