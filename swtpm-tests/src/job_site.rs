@@ -52,6 +52,8 @@ pub struct JobSiteOptions {
     pub users: Vec<String>,
     /// CI system whose hooks are installed below `root` in the site's folder, for the user `nobody`, and measured.
     pub hooks: Option<HookSystem>,
+    /// Most descriptors that the daemon may have.
+    pub descriptors: Option<u32>,
     /// Audience of the tokens that its hooks ask for.
     pub audience: Option<String>,
 }
@@ -64,6 +66,7 @@ impl Default for JobSiteOptions {
             users: Vec::new(),
             hooks: None,
             audience: None,
+            descriptors: None,
         }
     }
 }
@@ -270,7 +273,16 @@ fn start_daemon(
     );
     std::fs::write(at("attestor.toml"), config)?;
     let log = std::fs::File::create(at("daemon.log"))?;
-    let child = Command::new(program("attestor"))
+    let mut command = match options.descriptors {
+        None => Command::new(program("attestor")),
+        Some(most) => {
+            // Becomes the daemon: it stays the same process.
+            let mut limited = Command::new("prlimit");
+            limited.arg(format!("--nofile={most}:{most}")).arg(program("attestor"));
+            limited
+        }
+    };
+    let child = command
         .args(["run", "--config", &at("attestor.toml")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
