@@ -10,6 +10,7 @@ use attestor::{hooks::HookSystem, tpm::EkPreference};
 
 use crate::{
     cluster::{AnyError, Cluster, Tools, booted, ek_of},
+    proxy::Proxy,
     swtpm::{Swtpm, SwtpmOptions},
 };
 
@@ -23,6 +24,8 @@ pub struct JobSite {
     daemon: Daemon,
     /// Tools of the worker.
     pub tools: Tools,
+    /// What the daemon reaches the TPM through, and what counts its commands.
+    pub proxy: Proxy,
     /// The worker's TPM.
     pub tpm: Swtpm,
     /// The verifier.
@@ -102,8 +105,9 @@ impl JobSite {
         worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
         cluster.golden_from("w1", |text| text).await?;
         worker.stop().await;
-        let daemon = start_daemon(folder.path(), &cluster, &tpm, &tools, &options)?;
-        let site = Self { daemon, tools, tpm, cluster, folder };
+        let proxy = Proxy::before(&tpm)?;
+        let daemon = start_daemon(folder.path(), &cluster, &proxy, &tools, &options)?;
+        let site = Self { daemon, tools, proxy, tpm, cluster, folder };
         site.wait_for("admitted").await?;
         Ok(site)
     }
@@ -250,7 +254,7 @@ fn install_hooks(
 fn start_daemon(
     folder: &Path,
     cluster: &Cluster,
-    tpm: &Swtpm,
+    proxy: &Proxy,
     tools: &Tools,
     options: &JobSiteOptions,
 ) -> Result<Daemon, AnyError> {
@@ -264,7 +268,7 @@ fn start_daemon(
          \"{state}\"\noutput_dir = \"{output}\"\n\n[jobs]\nusers = {users:?}\nsocket_dir = \"{output}\"\n{more}",
         port = cluster.running().address.port(),
         ca = cluster.folder().join("state/bundle.pem").display(),
-        tcti = tpm.tcti(),
+        tcti = proxy.tcti(),
         list = at("tools.toml"),
         state = tools.state().display(),
         output = at("output"),

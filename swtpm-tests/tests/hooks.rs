@@ -51,6 +51,7 @@ async fn site_with(system: HookSystem, platform: Option<&Platform>) -> Option<Jo
         users: vec!["nobody".to_owned()],
         hooks: Some(system),
         audience: platform.map(|_| AUDIENCE.to_owned()),
+        ..JobSiteOptions::default()
     };
     Some(JobSite::start_with(options).await.unwrap())
 }
