@@ -160,7 +160,7 @@ pub async fn run(
                 () = &mut ends => return stopping(),
                 () = sleep_until(renew) => break,
                 () = sleep_until(measure_at) => {}
-                Some(ask) = asks.recv() => {
+                ask = asks.next() => {
                     if ask.is_abandoned() {
                         continue;
                     }

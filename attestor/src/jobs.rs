@@ -20,7 +20,7 @@ mod serve;
 use std::{path::PathBuf, time::Duration};
 
 pub use self::{
-    desk::{Ask, Asked, Counter, Desk, DeskError, NodeState, Permitted, desk},
+    desk::{Ask, Asked, Asks, Counter, Desk, DeskError, NodeState, Permitted, desk},
     gate::Gate,
     key::{JobKeyPair, KeyError},
     line::{Line, LineError, Link},
@@ -33,6 +33,9 @@ pub const DEFAULT_MAX_JOBS: usize = 64;
 pub const DEFAULT_SILENCE: Duration = Duration::from_secs(60);
 /// A job waits so long for its permit: a TPM needs a second, ten jobs that start together ten.
 pub const DEFAULT_START_WITHIN: Duration = Duration::from_secs(60);
+
+/// Of this share of the places, each listed user has an equal part kept for it; the rest is for whoever comes first.
+const KEPT_SHARE: usize = 2;
 
 /// How jobs are treated.
 #[derive(Clone, Debug)]
@@ -53,4 +56,20 @@ pub struct JobSettings {
     pub on_end: Vec<String>,
     /// What runs when a job of a listed user gets no permit; empty: nothing.
     pub on_refused: Vec<String>,
+}
+
+impl JobSettings {
+    /// Places that are kept for each listed user, whatever all others take: an equal part of half of them, at least one. None
+    /// where there are more users than places.
+    #[must_use]
+    pub fn kept_for_each(&self) -> usize {
+        let mut users = self.users.clone();
+        users.sort_unstable();
+        users.dedup();
+        match users.len() {
+            0 => 0,
+            users if users > self.max_jobs => 0,
+            users => (self.max_jobs / (KEPT_SHARE * users)).max(1),
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! From a hook to a redeemed permit on swtpm: time, TPM commands, and what of it is the verifier's.
 
-use std::time::Instant;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use attestor::{
     jobs::{JobKeyPair, Line, Link},
@@ -10,6 +14,7 @@ use attestor::{
 use proto::pb;
 use swtpm_tests::{
     cluster::{AnyError, Cluster, Tools, booted, ek_of},
+    job_site::JobSite,
     process::Process,
     proxy::Proxy,
     raw::CommandCode,
@@ -30,6 +35,7 @@ fn main() -> Result<(), AnyError> {
         return Ok(());
     }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        from_a_hook().await?;
         on_swtpm().await?;
         verifier_alone().await
     })
@@ -46,6 +52,57 @@ fn ms(start: Instant) -> f64 {
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = (sorted.len() as f64 * share) as usize;
     sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+/// Processes that are started one after the other, as hooks are.
+const HOOKS: usize = 40;
+
+/// As a CI system sees it: a process is started, talks to the daemon over its socket, and prints or becomes the job.
+async fn from_a_hook() -> Result<(), AnyError> {
+    let site = JobSite::start().await?;
+    let counter = site.proxy.counter();
+    let (mut bare, mut to_permit, mut to_job) = (Vec::new(), Vec::new(), Vec::new());
+    counter.reset();
+    for _ in 0..HOOKS {
+        bare.push(first_line_ms(site.attestor(&["--version"])).await?);
+        let permit = site.attestor(&["permit", "--job", "generic", "--json"]);
+        to_permit.push(first_line_ms(permit).await?);
+        let job = site.attestor(&["exec", "--job", "generic", "--", "/bin/echo", "runs"]);
+        to_job.push(first_line_ms(job).await?);
+    }
+    let commands = counter.log();
+    for times in [&mut bare, &mut to_permit, &mut to_job] {
+        times.sort_unstable_by(f64::total_cmp);
+    }
+    println!(
+        "from a process's start: to its first line without a daemon {:.1} ms; to the permit redeemed and printed p50 {:.1} ms, \
+         p99 {:.1} ms; to the first line of a job p50 {:.1} ms, p99 {:.1} ms; {:.2} TPM commands each",
+        quantile(&bare, 0.5),
+        quantile(&to_permit, 0.5),
+        quantile(&to_permit, 0.99),
+        quantile(&to_job, 0.5),
+        quantile(&to_job, 0.99),
+        commands.len() as f64 / (2 * HOOKS) as f64
+    );
+    Ok(())
+}
+
+/// Time from the start of a process to the first line that it, or the job that it became, prints; it must end well.
+async fn first_line_ms(mut command: Command) -> Result<f64, AnyError> {
+    let measured = tokio::task::spawn_blocking(move || -> std::io::Result<(f64, bool)> {
+        let start = Instant::now();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        out.read_line(&mut line)?;
+        let took = ms(start);
+        std::io::copy(&mut out, &mut std::io::sink())?;
+        Ok((took, child.wait()?.success() && !line.is_empty()))
+    });
+    match measured.await?? {
+        (took, true) => Ok(took),
+        (_, false) => Err("a process that was measured failed".into()),
+    }
 }
 
 async fn on_swtpm() -> Result<(), AnyError> {

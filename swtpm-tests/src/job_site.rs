@@ -10,6 +10,7 @@ use attestor::{hooks::HookSystem, tpm::EkPreference};
 
 use crate::{
     cluster::{AnyError, Cluster, Tools, booted, ek_of},
+    proxy::Proxy,
     swtpm::{Swtpm, SwtpmOptions},
 };
 
@@ -23,6 +24,8 @@ pub struct JobSite {
     daemon: Daemon,
     /// Tools of the worker.
     pub tools: Tools,
+    /// What the daemon reaches the TPM through, and what counts its commands.
+    pub proxy: Proxy,
     /// The worker's TPM.
     pub tpm: Swtpm,
     /// The verifier.
@@ -52,6 +55,8 @@ pub struct JobSiteOptions {
     pub users: Vec<String>,
     /// CI system whose hooks are installed below `root` in the site's folder, for the user `nobody`, and measured.
     pub hooks: Option<HookSystem>,
+    /// Most descriptors that the daemon may have.
+    pub descriptors: Option<u32>,
     /// Audience of the tokens that its hooks ask for.
     pub audience: Option<String>,
 }
@@ -64,6 +69,7 @@ impl Default for JobSiteOptions {
             users: Vec::new(),
             hooks: None,
             audience: None,
+            descriptors: None,
         }
     }
 }
@@ -99,8 +105,9 @@ impl JobSite {
         worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
         cluster.golden_from("w1", |text| text).await?;
         worker.stop().await;
-        let daemon = start_daemon(folder.path(), &cluster, &tpm, &tools, &options)?;
-        let site = Self { daemon, tools, tpm, cluster, folder };
+        let proxy = Proxy::before(&tpm)?;
+        let daemon = start_daemon(folder.path(), &cluster, &proxy, &tools, &options)?;
+        let site = Self { daemon, tools, proxy, tpm, cluster, folder };
         site.wait_for("admitted").await?;
         Ok(site)
     }
@@ -247,7 +254,7 @@ fn install_hooks(
 fn start_daemon(
     folder: &Path,
     cluster: &Cluster,
-    tpm: &Swtpm,
+    proxy: &Proxy,
     tools: &Tools,
     options: &JobSiteOptions,
 ) -> Result<Daemon, AnyError> {
@@ -261,7 +268,7 @@ fn start_daemon(
          \"{state}\"\noutput_dir = \"{output}\"\n\n[jobs]\nusers = {users:?}\nsocket_dir = \"{output}\"\n{more}",
         port = cluster.running().address.port(),
         ca = cluster.folder().join("state/bundle.pem").display(),
-        tcti = tpm.tcti(),
+        tcti = proxy.tcti(),
         list = at("tools.toml"),
         state = tools.state().display(),
         output = at("output"),
@@ -270,7 +277,16 @@ fn start_daemon(
     );
     std::fs::write(at("attestor.toml"), config)?;
     let log = std::fs::File::create(at("daemon.log"))?;
-    let child = Command::new(program("attestor"))
+    let mut command = match options.descriptors {
+        None => Command::new(program("attestor")),
+        Some(most) => {
+            // Becomes the daemon: it stays the same process.
+            let mut limited = Command::new("prlimit");
+            limited.arg(format!("--nofile={most}:{most}")).arg(program("attestor"));
+            limited
+        }
+    };
+    let child = command
         .args(["run", "--config", &at("attestor.toml")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

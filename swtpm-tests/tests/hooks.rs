@@ -67,6 +67,7 @@ async fn site_of(
         users: vec!["nobody".to_owned()],
         hooks: Some(system),
         audience: audience.map(str::to_owned),
+        ..JobSiteOptions::default()
     };
     Some(JobSite::start_with(options).await.unwrap())
 }

@@ -16,6 +16,8 @@ use verifier::store::{NodeChange, Permit, PermitState};
 
 #[path = "jobs/processes.rs"]
 mod processes;
+#[path = "jobs/shares.rs"]
+mod shares;
 
 /// The user `nobody`.
 const NOBODY: u32 = 65534;

@@ -1,17 +1,18 @@
-//! The way from a job to the daemon, which alone has the TPM: one job at a time.
+//! The way from a job to the daemon, which alone has the TPM: one job at a time, users in turn.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use proto::{binding::VerifierId, pb};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::timeout,
 };
 
 use crate::trust::Learned;
-
-/// Jobs that wait for the TPM.
-const WAITING: usize = 32;
 
 /// A job that asks for a permit.
 #[derive(Debug)]
@@ -51,9 +52,6 @@ pub enum DeskError {
     /// There was no verdict.
     #[error("no verdict: {0}")]
     Failed(String),
-    /// As many jobs wait as may.
-    #[error("{WAITING} jobs wait for the TPM already")]
-    Busy,
     /// The answer did not come in time.
     #[error("no verdict within {} s", .0.as_secs())]
     Late(Duration),
@@ -76,19 +74,98 @@ pub struct NodeState {
 /// The jobs' side.
 #[derive(Clone, Debug)]
 pub struct Desk {
-    asks: mpsc::Sender<Ask>,
+    shared: Arc<Shared>,
     node: watch::Receiver<NodeState>,
 }
 
 /// The daemon's side: jobs that ask, and where to say how the node stands.
-pub type Counter = (mpsc::Receiver<Ask>, watch::Sender<NodeState>);
+pub type Counter = (Asks, watch::Sender<NodeState>);
+
+/// Jobs that ask.
+#[derive(Debug)]
+pub struct Asks(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    came: Notify,
+}
+
+/// Whose turn it is: the first user's first job. How many wait is bounded by who asks: each has a place at the gate.
+#[derive(Debug, Default)]
+struct Waiting {
+    by_user: VecDeque<(u32, VecDeque<Ask>)>,
+    is_closed: bool,
+}
+
+impl Waiting {
+    fn push(&mut self, uid: u32, ask: Ask) {
+        // Those that went away have no place any more.
+        for (_, asks) in &mut self.by_user {
+            asks.retain(|ask| !ask.is_abandoned());
+        }
+        match self.by_user.iter_mut().find(|(user, _)| *user == uid) {
+            Some((_, asks)) => asks.push_back(ask),
+            None => self.by_user.push_back((uid, VecDeque::from([ask]))),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Ask> {
+        while let Some((uid, mut asks)) = self.by_user.pop_front() {
+            let next = asks.pop_front();
+            if !asks.is_empty() {
+                self.by_user.push_back((uid, asks));
+            }
+            if next.is_some() {
+                return next;
+            }
+        }
+        None
+    }
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Every change is one call, so that a panic elsewhere leaves it whole.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asks {
+    /// The next one: of the user who waits longest since it was served. May be given up at any time.
+    pub async fn next(&mut self) -> Ask {
+        loop {
+            let next = self.0.waiting().pop();
+            match next {
+                Some(ask) => return ask,
+                None => self.0.came.notified().await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Asks {
+    /// Whether nobody asks.
+    pub(super) fn are_none(&self) -> bool {
+        self.0.waiting().by_user.is_empty()
+    }
+}
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        waiting.is_closed = true;
+        waiting.by_user.clear();
+    }
+}
 
 /// Both sides.
 #[must_use]
 pub fn desk() -> (Desk, Counter) {
-    let (asks, asked) = mpsc::channel(WAITING);
+    let shared = Arc::<Shared>::default();
     let (state, node) = watch::channel(NodeState::default());
-    (Desk { asks, node }, (asked, state))
+    (Desk { shared: Arc::clone(&shared), node }, (Asks(shared), state))
 }
 
 impl Ask {
@@ -105,16 +182,20 @@ impl Ask {
 }
 
 impl Desk {
-    /// Asks for a permit.
+    /// Asks for a permit for a job of this user.
     ///
     /// # Errors
     /// [`DeskError`].
-    pub async fn ask(&self, job: pb::JobRequest, within: Duration) -> Asked {
+    pub async fn ask(&self, uid: u32, job: pb::JobRequest, within: Duration) -> Asked {
         let (reply, answer) = oneshot::channel();
-        self.asks.try_send(Ask { job, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => DeskError::Busy,
-            mpsc::error::TrySendError::Closed(_) => DeskError::Stopping,
-        })?;
+        {
+            let mut waiting = self.shared.waiting();
+            if waiting.is_closed {
+                return Err(DeskError::Stopping);
+            }
+            waiting.push(uid, Ask { job, reply });
+        }
+        self.shared.came.notify_one();
         timeout(within, answer)
             .await
             .map_err(|_| DeskError::Late(within))?
@@ -125,5 +206,56 @@ impl Desk {
     #[must_use]
     pub fn node(&self) -> watch::Receiver<NodeState> {
         self.node.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(60);
+
+    fn asks(desk: &Desk, uid: u32, name: &str) -> tokio::task::JoinHandle<Asked> {
+        let (desk, key) = (desk.clone(), name.as_bytes().to_vec());
+        let job = pb::JobRequest { key, ..pb::JobRequest::default() };
+        tokio::spawn(async move { desk.ask(uid, job, WITHIN).await })
+    }
+
+    async fn next(asks: &mut Asks) -> String {
+        let ask = asks.next().await;
+        String::from_utf8(ask.job.key.clone()).expect("a name")
+    }
+
+    #[tokio::test]
+    async fn a_user_with_one_job_waits_for_one_job_of_each_other_user() {
+        let (desk, (mut counter, _node)) = desk();
+        let mut waiting = Vec::new();
+        for (uid, name) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (1, "a4"), (3, "c1")] {
+            waiting.push(asks(&desk, uid, name));
+            tokio::task::yield_now().await;
+        }
+        let mut order = Vec::new();
+        for _ in 0..waiting.len() {
+            order.push(next(&mut counter).await);
+        }
+        assert_eq!(order, ["a1", "b1", "c1", "a2", "a3", "a4"]);
+    }
+
+    #[tokio::test]
+    async fn who_went_away_leaves_nothing_behind() {
+        let (desk, (mut counter, _node)) = desk();
+        for _ in 0..1000 {
+            let late = desk.ask(1, pb::JobRequest::default(), Duration::ZERO).await;
+            assert!(matches!(late, Err(DeskError::Late(_))), "{late:?}");
+        }
+        let kept: usize = desk.shared.waiting().by_user.iter().map(|(_, asks)| asks.len()).sum();
+        assert_eq!(kept, 1, "the last one, until the next comes");
+        assert!(counter.next().await.is_abandoned());
+        let last = asks(&desk, 1, "last");
+        tokio::task::yield_now().await;
+        drop(counter);
+        assert!(matches!(last.await, Ok(Err(DeskError::Stopping))));
+        let after = desk.ask(1, pb::JobRequest::default(), WITHIN).await;
+        assert!(matches!(after, Err(DeskError::Stopping)), "{after:?}");
     }
 }

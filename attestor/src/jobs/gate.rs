@@ -1,7 +1,7 @@
 //! What the commands of jobs talk to: who calls is the kernel's word, what they may ask is configured.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,7 +18,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use workload::{
-    JobHandle, JobIdentity, MAX_ANCESTORS, Observation, Peer, ProcessKey, Registry, Selector,
+    Full, JobHandle, JobIdentity, MAX_ANCESTORS, Observation, Peer, Place, Places, ProcessKey,
+    Registry, Selector,
 };
 
 use super::{
@@ -51,12 +52,16 @@ pub struct Gate {
     link: Link,
     registry: Registry,
     endpoint: String,
+    /// One for each job that runs or waits.
     slots: Arc<Semaphore>,
+    /// Whose they are.
+    places: Places,
     jobs: Arc<Mutex<HashMap<String, Entry>>>,
     /// Identifiers of permits that were redeemed, the latest last.
     used: Arc<Mutex<VecDeque<String>>>,
-    /// One action on a refusal at a time: whoever asks and asks starts no more than that.
-    acting: Arc<Semaphore>,
+    /// Users about whose refusals something is being done: one action of each at a time, so that whoever asks and asks starts
+    /// no more than that, and keeps nothing from being done about another user's.
+    acting: Arc<Mutex<HashSet<u32>>>,
     /// Time stamps that are being asked for.
     stamps: Arc<stamp::Stamps>,
 }
@@ -82,7 +87,24 @@ struct Deferred {
     decision_id: String,
     claims: Vec<u8>,
     redeem_within: Duration,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
+}
+
+/// A job's place.
+#[derive(Debug)]
+struct Slot {
+    // In this order: who finds a place finds a slot.
+    _slot: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// A user's turn to have something done about a refusal, given back on drop.
+struct Acting<'a>(&'a Mutex<HashSet<u32>>, u32);
+
+impl Drop for Acting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
 }
 
 /// Why a job does not start.
@@ -105,7 +127,6 @@ impl From<DeskError> for Refusal {
                 findings: result.findings,
                 decision_id: result.decision_id,
             }),
-            DeskError::Busy => Self::new("GATE_BUSY", why),
             DeskError::Late(_) => Self::new("GATE_LATE", why),
             DeskError::Stopping => Self::new("GATE_STOPPING", why),
             DeskError::Failed(_) => Self::new("GATE_NO_VERDICT", why),
@@ -133,10 +154,21 @@ impl Gate {
         endpoint: String,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(settings.max_jobs));
-        let (settings, jobs, used) = (Arc::new(settings), Arc::default(), Arc::default());
-        let acting = Arc::new(Semaphore::new(1));
-        let stamps = Arc::new(stamp::Stamps::new());
-        Self { settings, desk, link, registry, endpoint, slots, jobs, used, acting, stamps }
+        let JobSettings { max_jobs, ref users, .. } = settings;
+        let places = Places::new(max_jobs, max_jobs, users, settings.kept_for_each());
+        Self {
+            settings: Arc::new(settings),
+            desk,
+            link,
+            registry,
+            endpoint,
+            slots,
+            places,
+            jobs: Arc::default(),
+            used: Arc::default(),
+            acting: Arc::default(),
+            stamps: Arc::new(stamp::Stamps::new()),
+        }
     }
 
     /// Resolves when every job has ended, with all that is done about it, or `within` is over. None starts any more.
@@ -191,10 +223,28 @@ impl Gate {
         Ok(())
     }
 
+    /// A place for a job of this user.
+    fn place(&self, uid: u32) -> Result<Slot, Refusal> {
+        let all = || Refusal::new("GATE_BUSY", "as many jobs run, or wait, as this worker lets");
+        let _place = self.places.take(uid).map_err(|full| match full {
+            Full::Kept => Refusal::new(
+                "GATE_USER_BUSY",
+                format!(
+                    "user {uid} has its share of this worker's {} jobs, running or waiting; {} are kept for each user of \
+                     jobs.users",
+                    self.settings.max_jobs,
+                    self.settings.kept_for_each()
+                ),
+            ),
+            Full::Total | Full::User => all(),
+        })?;
+        let _slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| all())?;
+        Ok(Slot { _slot, _place })
+    }
+
     /// A permit, with the place that it takes.
-    async fn permit(&self, request: &pb::StartRequest) -> Result<Deferred, Refusal> {
-        let busy = || Refusal::new("GATE_BUSY", "as many jobs run as this worker lets run");
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| busy())?;
+    async fn permit(&self, request: &pb::StartRequest, uid: u32) -> Result<Deferred, Refusal> {
+        let slot = self.place(uid)?;
         self.claims(&request.claims)?;
         let key = JobKeyPair::generate().and_then(|key| Ok((key.public()?, key)));
         let (public, key) = key.map_err(|error| Refusal::new("GATE_NO_KEY", error.to_string()))?;
@@ -203,7 +253,7 @@ impl Gate {
             claims: request.claims.clone(),
             token: request.token.clone(),
         };
-        let permitted = self.desk.ask(job, self.settings.start_within).await?;
+        let permitted = self.desk.ask(uid, job, self.settings.start_within).await?;
         let pb::Permit { id, secret, claims, redeem_within_s } = permitted.permit;
         let line = Arc::new(Line::new(self.link.clone(), key, permitted.verifier_id, id, secret));
         Ok(Deferred {
@@ -337,7 +387,11 @@ impl Gate {
         if NO_ACTION.contains(&refused.code.as_str()) {
             return;
         }
-        let Ok(_turn) = self.acting.try_acquire() else { return };
+        let turn = self.acting.lock().unwrap_or_else(PoisonError::into_inner).insert(caller.uid);
+        if !turn {
+            return;
+        }
+        let _turn = Acting(&self.acting, caller.uid);
         let about = [
             ("ASSAY_REFUSED_CODE", refused.code.as_str()),
             ("ASSAY_REFUSED_WHY", refused.why.as_str()),
@@ -359,7 +413,12 @@ impl Gate {
             return Err(Refusal::new("EVIDENCE_LIMIT_EXCEEDED", why));
         }
         let permit = match request.permit_id.as_str() {
-            "" => self.permit(&request).await?,
+            "" => tokio::select! {
+                biased;
+                // Nobody is there to hear of it: neither a place nor the TPM is for them.
+                () = events.closed() => return Ok(()),
+                permit = self.permit(&request, caller.uid) => permit?,
+            },
             waiting => self.take(waiting, caller)?,
         };
         if request.defer {
@@ -425,7 +484,7 @@ struct Begun {
     life: Life,
     stop: watch::Sender<Option<End>>,
     stopped: watch::Receiver<Option<End>>,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
 }
 
 /// Whether the caller is still there.

@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use proto::pb::job_gate_server::JobGateServer;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 use workload::{
     BundleValidator, Limits, PeerSocket, Registry, SocketError, SocketOptions, WorkloadServer,
@@ -14,8 +15,32 @@ use super::{Desk, Gate, JobSettings, Link};
 const GATE_SOCKET: &str = "job.sock";
 /// Largest request of a job: claims, a token, a few audiences.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Descriptors of one connection: its socket, and its process.
+const PER_CONNECTION: usize = 2;
+/// Descriptors that are not for connections: the TPM, measuring, and the lines to the verifier.
+const KEPT_DESCRIPTORS: usize = 128;
 /// Jobs that run when the daemon stops end, with what is done about it, within this time: service managers wait for 90 s.
 const JOBS_END_WITHIN: Duration = Duration::from_secs(75);
+
+/// Descriptors that this process may have, after asking for so many.
+fn descriptors(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let count = |limit: Option<u64>| {
+        limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+    };
+    if count(limit.current) >= wanted {
+        return count(limit.current);
+    }
+    let raised = wanted.min(count(limit.maximum));
+    let raise = Rlimit { current: u64::try_from(raised).ok(), maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raise) {
+        Ok(()) => raised,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+            count(limit.current)
+        }
+    }
+}
 
 /// Both sockets, made and not yet served.
 #[derive(Debug)]
@@ -35,9 +60,29 @@ impl JobSockets {
         let registry = Registry::new();
         let workload = SocketOptions::new(&settings.directory);
         let gate = SocketOptions { name: GATE_SOCKET.to_owned(), ..workload.clone() };
-        let limits = Limits::default();
+        let mut limits = Limits::default();
+        // Root may ask as well.
+        limits.kept_for = settings.users.iter().copied().chain([0]).collect();
+        let mut holding = limits.clone();
         // Jobs hold their permits by a connection that says nothing for hours.
-        let gate = PeerSocket::bind(&gate, limits.clone())?;
+        holding.connections += settings.max_jobs;
+        holding.connections_per_uid += settings.max_jobs;
+        holding.kept_connections += settings.kept_for_each();
+        let wanted = (limits.connections + holding.connections) * PER_CONNECTION + KEPT_DESCRIPTORS;
+        let had = descriptors(wanted);
+        if had < wanted {
+            // Fewer connections rather than a daemon that cannot renew: each of the two sockets gets half.
+            let each = had.saturating_sub(KEPT_DESCRIPTORS.min(had / 2)) / PER_CONNECTION / 2;
+            tracing::warn!(
+                descriptors = had,
+                wanted,
+                connections = each,
+                "the limit of open files (LimitNOFILE) allows fewer connections of jobs than configured"
+            );
+            limits.connections = each;
+            holding.connections = each;
+        }
+        let gate = PeerSocket::bind(&gate, holding)?;
         let validator = Arc::new(BundleValidator::new());
         let workload = WorkloadServer::bind(&workload, registry.clone(), validator, limits)?;
         Ok(Self { gate, workload, registry, settings })

@@ -100,7 +100,7 @@ impl fmt::Debug for JwtSvid {
 pub struct JwtRequest {
     /// The job.
     pub job: JobId,
-    /// 1 to [`crate::Limits::audiences`] names, none empty, in the order asked.
+    /// 1 to [`proto::limits::MAX_AUDIENCES`] names, none empty, in the order asked.
     pub audiences: Vec<String>,
     /// The identity asked for, one of the job's; `None` for all that the job has.
     pub spiffe_id: Option<SpiffeId>,

@@ -52,6 +52,7 @@ mod stream;
 mod validation;
 
 pub use self::{
+    admission::{Full, Place, Places},
     connection::Answers,
     identity::{
         Bundles, Credentials, JobId, JobIdentity, JwtAnswer, JwtGrant, JwtRefusal, JwtRequest,

@@ -12,6 +12,10 @@ pub struct Limits {
     /// Open connections of one user. Default 32: a client library keeps one or two; eight users at
     /// their bound fill the total.
     pub connections_per_uid: usize,
+    /// Users for whom connections are kept: those who may have jobs. Default none.
+    pub kept_for: Vec<u32>,
+    /// Connections kept for each of them, whatever all others open. Default 16.
+    pub kept_connections: usize,
     /// Concurrent requests of one connection. Default 16: a client has three kinds of streams.
     pub streams_per_connection: u32,
     /// Bytes of one request. Default 64 KiB: a token and all audiences fit.
@@ -37,11 +41,6 @@ pub struct Limits {
     pub peer_interval: Duration,
     /// What streams get to say goodbye when the server stops. Default 2 s.
     pub shutdown_grace: Duration,
-    /// Audiences of one JWT-SVID request. Default 16.
-    pub audiences: usize,
-    /// Bytes of one audience. Default 256: a SPIFFE ID is up to 2048, but audiences are names of
-    /// services.
-    pub audience_bytes: usize,
     /// Bytes of a JWT-SVID to validate. Default 16 KiB: header lists of common servers end at 8.
     pub token_bytes: usize,
 }
@@ -51,6 +50,8 @@ impl Default for Limits {
         Self {
             connections: 256,
             connections_per_uid: 32,
+            kept_for: Vec::new(),
+            kept_connections: 16,
             streams_per_connection: 16,
             request_bytes: 64 * 1024,
             header_bytes: 8 * 1024,
@@ -61,8 +62,6 @@ impl Default for Limits {
             keepalive_timeout: Duration::from_secs(20),
             peer_interval: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(2),
-            audiences: 16,
-            audience_bytes: 256,
             token_bytes: 16 * 1024,
         }
     }

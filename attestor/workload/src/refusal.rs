@@ -50,6 +50,7 @@ refusals! {
     JobEnded "WORKLOAD_JOB_ENDED" PermissionDenied "The job's permit ended.";
     JwtRefused "WORKLOAD_JWT_REFUSED" PermissionDenied "The issuer of JWT-SVIDs refused.";
     JwtSourceFaulty "WORKLOAD_JWT_SOURCE_FAULTY" Internal "The issuer answered with a token that is not for the job or not for the audiences.";
+    JwtTooMany "WORKLOAD_JWT_TOO_MANY" ResourceExhausted "The job asked for JWT-SVIDs more often than a job may.";
     JwtUnavailable "WORKLOAD_JWT_UNAVAILABLE" Unavailable "The issuer of JWT-SVIDs could not be asked.";
     NotReady "WORKLOAD_NOT_READY" Unavailable "The worker has no attested identity yet.";
     PeerGone "WORKLOAD_PEER_GONE" PermissionDenied "The process that opened the connection is gone.";
@@ -125,6 +126,7 @@ mod tests {
                 Code::Unavailable => "UNAVAILABLE",
                 Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
                 Code::Internal => "INTERNAL",
+                Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
                 other => panic!("{other:?}"),
             };
             let row = guide.lines().find(|line| line.starts_with(&format!("| `{status}` |")));

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use proto::spiffe::TrustDomain;
@@ -23,6 +23,11 @@ const MAX_SELECTORS: usize = 16;
 /// Requests for tokens of one job that its source has at a time, so that a job cannot flood the issuer:
 /// more wait for their turn.
 const MAX_TOKEN_REQUESTS: usize = 4;
+/// Requests for tokens that a job may make at once: a build that starts many steps together; each costs the verifier a
+/// signature and a record.
+pub(crate) const TOKEN_BURST: u32 = 64;
+/// And from then on: tokens live for minutes, and clients keep them.
+pub(crate) const TOKENS_PER_S: u32 = 1;
 /// Bytes of a reason that goes to the job.
 const MAX_REASON_BYTES: usize = 512;
 
@@ -93,6 +98,8 @@ pub(crate) struct Job {
     state: watch::Sender<State>,
     /// Turns at the job's source of tokens.
     pub(crate) token_turns: Semaphore,
+    /// Requests for tokens that are left, and since when.
+    tokens: Mutex<(f64, Instant)>,
 }
 
 /// What a stream watches: always the newest, older ones are skipped.
@@ -162,6 +169,7 @@ impl Registry {
             selectors,
             state,
             token_turns: Semaphore::new(MAX_TOKEN_REQUESTS),
+            tokens: Mutex::new((f64::from(TOKEN_BURST), Instant::now())),
         });
         let mut jobs = self.jobs();
         if jobs.contains_key(&id) {
@@ -257,6 +265,18 @@ impl Job {
     fn closeness(&self, observation: &Observation) -> Option<Closeness> {
         let selecting = self.selectors.iter().filter(|selector| selector.selects(observation));
         selecting.map(Selector::closeness).max()
+    }
+
+    /// Counts a request for tokens, unless there were too many.
+    pub(crate) fn may_ask_for_tokens(&self) -> bool {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let (left, since) = *tokens;
+        let now = Instant::now();
+        let back = now.duration_since(since).as_secs_f64() * f64::from(TOKENS_PER_S);
+        let left = (left + back).min(f64::from(TOKEN_BURST));
+        let may = left >= 1.0;
+        *tokens = (if may { left - 1.0 } else { left }, now);
+        may
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<State> {

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    admission::{Admissions, Full},
+    admission::{Full, Place, Places},
     connection::{self, Answers, Guarded},
     limits::Limits,
     pb::spiffe_workload_api_server::SpiffeWorkloadApiServer,
@@ -113,7 +113,9 @@ impl PeerSocket {
         let Self { socket, path, limits } = self;
         let io = |error| SocketError::Io(path.clone(), "cannot be watched", error);
         let listener = socket.listener().and_then(UnixListener::from_std).map_err(io)?;
-        let admissions = Admissions::new(limits.connections, limits.connections_per_uid);
+        let Limits { connections, connections_per_uid, ref kept_for, kept_connections, .. } =
+            limits;
+        let places = Places::new(connections, connections_per_uid, kept_for, kept_connections);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
@@ -123,7 +125,7 @@ impl PeerSocket {
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        let Some((place, peer)) = receive(&stream, &admissions) else { continue };
+                        let Some((place, peer)) = receive(&stream, &places) else { continue };
                         let (guarded, limits) = (guarded.clone(), limits.clone());
                         let stopping = is_stopping.subscribe();
                         connections.spawn(async move {
@@ -162,16 +164,17 @@ impl fmt::Debug for PeerSocket {
 }
 
 /// Looks at who connected; `None` closes the connection at once.
-fn receive(
-    stream: &UnixStream,
-    admissions: &Admissions,
-) -> Option<(crate::admission::Place, Arc<Peer>)> {
+fn receive(stream: &UnixStream, places: &Places) -> Option<(Place, Arc<Peer>)> {
     let uid = stream.peer_cred().ok()?.uid();
-    let place = match admissions.take(uid) {
+    let place = match places.take(uid) {
         Ok(place) => place,
         Err(full) => {
-            let bound = if full == Full::User { "the user's" } else { "all" };
-            tracing::debug!(uid, "closed a connection: {bound} connections are in use");
+            let why = match full {
+                Full::User => "the user's connections are in use",
+                Full::Kept => "what is left is kept for other users",
+                Full::Total => "all connections are in use",
+            };
+            tracing::debug!(uid, "closed a connection: {why}");
             return None;
         }
     };

@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use prost_types::{Struct, Value as ProtoValue, value::Kind};
-use proto::spiffe::SpiffeId;
+use proto::{
+    limits::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES},
+    permit::audiences_are_bounded,
+    spiffe::SpiffeId,
+};
 use serde_json::Value;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, async_trait};
@@ -19,7 +23,7 @@ use crate::{
     },
     peer::Peer,
     refusal::{Refusal, RefusalCode},
-    registry::{Job, Live, Registry, State},
+    registry::{Job, Live, Registry, State, TOKEN_BURST, TOKENS_PER_S},
     stream::JobStream,
     validation::{JwtToValidate, JwtValidator},
 };
@@ -58,7 +62,7 @@ impl SpiffeWorkloadApi for Service {
     ) -> Result<Response<JwtsvidResponse>, Status> {
         let peer = peer(&request)?;
         let JwtsvidRequest { audience: audiences, spiffe_id } = request.into_inner();
-        self.check_audiences(&audiences)?;
+        Self::check_audiences(&audiences)?;
         let spiffe_id =
             match spiffe_id.as_str() {
                 "" => None,
@@ -84,7 +88,7 @@ impl SpiffeWorkloadApi for Service {
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
         let peer = peer(&request)?;
         let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
-        self.check_audiences(std::slice::from_ref(&audience))?;
+        Self::check_audiences(std::slice::from_ref(&audience))?;
         if svid.is_empty() {
             return Err(Refusal::new(RefusalCode::TokenInvalid, "there is no token").into());
         }
@@ -122,13 +126,13 @@ impl Service {
         Ok(Response::new(JobStream::begin(registry, peer, stopping, build)?))
     }
 
-    fn check_audiences(&self, audiences: &[String]) -> Result<(), Refusal> {
-        let Limits { audiences: count, audience_bytes: bytes, .. } = self.limits;
-        let is_good = |audience: &String| !audience.is_empty() && audience.len() <= bytes;
-        if (1..=count).contains(&audiences.len()) && audiences.iter().all(is_good) {
+    fn check_audiences(audiences: &[String]) -> Result<(), Refusal> {
+        if !audiences.is_empty() && audiences_are_bounded(audiences) {
             return Ok(());
         }
-        let what = format!("a request has 1 to {count} audiences of 1 to {bytes} bytes");
+        let what = format!(
+            "a request has 1 to {MAX_AUDIENCES} audiences of 1 to {MAX_AUDIENCE_BYTES} bytes"
+        );
         Err(Refusal::new(RefusalCode::AudienceInvalid, what))
     }
 
@@ -149,6 +153,13 @@ impl Service {
         {
             let what = format!("{id} is not an identity of job {}", job.id);
             return Err(Refusal::new(RefusalCode::IdentityNotGranted, what));
+        }
+        if !job.may_ask_for_tokens() {
+            let what = format!(
+                "job {} asked for tokens too often: {TOKEN_BURST} at once, and {TOKENS_PER_S} a second; try again",
+                job.id
+            );
+            return Err(Refusal::new(RefusalCode::JwtTooMany, what));
         }
         let request = JwtRequest { job: job.id.clone(), audiences, spiffe_id };
         let mut state = job.watch();

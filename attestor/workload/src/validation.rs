@@ -15,7 +15,7 @@ pub struct JwtToValidate<'a> {
     pub job: &'a JobId,
     /// Not validated: 1 to [`crate::Limits::token_bytes`] bytes from the job.
     pub untrusted_token: &'a str,
-    /// Must be among the token's audiences; 1 to [`crate::Limits::audience_bytes`] bytes.
+    /// Must be among the token's audiences; 1 to [`proto::limits::MAX_AUDIENCE_BYTES`] bytes.
     pub audience: &'a str,
     /// What the job may verify with.
     pub bundles: &'a Bundles,

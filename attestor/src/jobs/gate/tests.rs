@@ -74,7 +74,7 @@ async fn who_may_ask_is_settled_before_anything_is_done() {
     let waiting = pb::StartRequest { permit_id: "of somebody".to_owned(), ..request() };
     assert_eq!(code(&gate, waiting, &caller).await, "PERMIT_UNKNOWN");
     // None of these reached the daemon.
-    assert!(counter.0.is_empty());
+    assert!(counter.0.are_none());
 }
 
 #[tokio::test]
@@ -108,19 +108,56 @@ async fn a_worker_that_is_full_late_or_stopping_says_so() {
 }
 
 #[tokio::test]
-async fn the_desk_takes_so_many_jobs_and_an_abandoned_one_can_be_told() {
-    let (desk, (mut asks, _node)) = desk();
-    let within = Duration::ZERO;
-    for _ in 0..64 {
-        let late = desk.ask(pb::JobRequest::default(), within).await;
-        if matches!(late, Err(DeskError::Busy)) {
-            let first = asks.recv().await.expect("one that waits");
-            assert!(first.is_abandoned(), "nobody waits for it");
-            return;
-        }
-        assert!(matches!(late, Err(DeskError::Late(_))), "{late:?}");
+async fn a_user_leaves_the_others_their_share_and_may_have_all_where_it_is_alone() {
+    let (shared, _counter) = gate(|settings| {
+        settings.users = vec![LISTED, OTHER];
+        settings.max_jobs = 8;
+    });
+    let mut taken: Vec<_> = std::iter::from_fn(|| shared.place(LISTED).ok()).collect();
+    assert_eq!(taken.len(), 6);
+    let (first, root) = (process(LISTED, &[7, 6, 1]), process(0, &[9, 8, 1]));
+    for refused in [&first, &root] {
+        assert_eq!(code(&shared, request(), refused).await, "GATE_USER_BUSY");
     }
-    panic!("the desk is not bounded");
+    taken.extend((0..2).map(|_| shared.place(OTHER).expect("kept")));
+    for refused in [&first, &root, &process(OTHER, &[7, 6, 1])] {
+        assert_eq!(code(&shared, request(), refused).await, "GATE_BUSY");
+    }
+    drop(taken);
+    shared.place(LISTED).expect("given back");
+    let (alone, _counter) = gate(|settings| settings.max_jobs = 8);
+    let all: Vec<_> = std::iter::from_fn(|| alone.place(LISTED).ok()).collect();
+    assert_eq!(all.len(), 8);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_gives_its_place_back_at_once() {
+    let (gate, _counter) = gate(|_| ());
+    let (events, stream) = mpsc::channel(EVENTS);
+    drop(stream);
+    let caller = process(LISTED, &[7, 6, 1]);
+    gate.start(request(), &caller, &events).await.expect("nobody to refuse");
+    assert_eq!(gate.slots.available_permits(), 2);
+}
+
+#[tokio::test]
+async fn one_users_refusals_keep_nothing_from_being_done_about_anothers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let note = folder.path().join("note");
+    let (gate, _counter) = gate(|settings| {
+        let script = format!("echo $ASSAY_UID >>{}", note.display());
+        settings.on_refused = ["/bin/sh", "-c", &script].map(str::to_owned).into();
+    });
+    let refused = pb::JobRefused { code: "GATE_LATE".to_owned(), ..Default::default() };
+    gate.acting.lock().expect("whole").insert(LISTED);
+    gate.acts_on(&refused, &process(LISTED, &[7, 6, 1])).await;
+    gate.acts_on(&refused, &process(OTHER, &[7, 6, 1])).await;
+    let read = || std::fs::read_to_string(&note).unwrap_or_default();
+    assert_eq!(read(), format!("{OTHER}\n"));
+    gate.acting.lock().expect("whole").clear();
+    gate.acts_on(&refused, &process(LISTED, &[7, 6, 1])).await;
+    assert_eq!(read(), format!("{OTHER}\n{LISTED}\n"));
+    assert!(gate.acting.lock().expect("whole").is_empty());
 }
 
 #[test]

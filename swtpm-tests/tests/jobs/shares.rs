@@ -1,0 +1,109 @@
+//! No user takes the last place from another, and no flood the daemon's own descriptors.
+
+use std::time::Instant;
+
+use super::*;
+
+/// The user `daemon`.
+const OTHER: u32 = 1;
+
+/// As another user; root alone may become one.
+fn as_user(mut command: Command, uid: u32) -> Command {
+    command.uid(uid).gid(uid);
+    command
+}
+
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    assert!(is_root || std::env::var_os("CI").is_none(), "CI runs these tests as root");
+    is_root
+}
+
+async fn assert_served(site: &JobSite, uid: u32) {
+    let start = Instant::now();
+    let honest = as_user(site.attestor(&exec(&["echo", "the job ran"])), uid);
+    let output = finish(honest).await.unwrap();
+    assert_eq!(text(&output).0, "the job ran\n", "{}", text(&output).1);
+    // Far below `start_within_s`: nobody's time had to run out.
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn permits_that_one_user_hoards_leave_another_ones_jobs_their_share() {
+    if !is_root() {
+        return;
+    }
+    let site = JobSite::start_with(JobSiteOptions {
+        jobs: "verifier_silence_s = 2\nmax_jobs = 4\n".to_owned(),
+        users: vec![NOBODY.to_string(), OTHER.to_string()],
+        ..JobSiteOptions::default()
+    });
+    let site = site.await.unwrap();
+    let hoard = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(hoard.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let defer = async |number: usize| {
+        let file = hoard.path().join(number.to_string()).display().to_string();
+        let permit = site.attestor(&["permit", "--job", "generic", "--defer", &file]);
+        finish(as_user(permit, NOBODY)).await.unwrap()
+    };
+    for number in 0..3 {
+        let output = defer(number).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output).1);
+    }
+    // Half of four is shared out: one place each is kept.
+    assert_refused(&defer(3).await, "GATE_USER_BUSY");
+    let more = as_user(site.attestor(&exec(&["echo", "the job ran"])), NOBODY);
+    assert_refused(&finish(more).await.unwrap(), "GATE_USER_BUSY");
+    // One job after the other of the other user.
+    for _ in 0..2 {
+        assert_served(&site, OTHER).await;
+    }
+}
+
+/// Processor time of a process so far, in ticks.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_leaves_a_daemon_with_few_descriptors_its_own() {
+    if !is_root() {
+        return;
+    }
+    let site = JobSite::start_with(JobSiteOptions {
+        users: vec![NOBODY.to_string(), OTHER.to_string()],
+        descriptors: Some(160),
+        ..JobSiteOptions::default()
+    });
+    let site = site.await.unwrap();
+    assert!(site.log().contains("LimitNOFILE"), "{}", site.log());
+    // Many users, listed or not, on both sockets.
+    let sockets = ["output/job.sock", "output/workload.sock"].map(|name| site.path(name));
+    let flood = format!(
+        "import os,socket,time\nheld=[]\nfor uid in [1000,1001,1002,{NOBODY}]:\n os.seteuid(0); os.seteuid(uid)\n for path in {sockets:?}:\n  \
+         for _ in range(200):\n   s=socket.socket(socket.AF_UNIX); s.setblocking(False)\n   try:\n    s.connect(path); held.append(s)\n   \
+         except OSError:\n    pass\nprint(len(held),flush=True)\ntime.sleep(120)\n"
+    );
+    let mut command = Command::new("python3");
+    command.args(["-c", &flood]).stdout(Stdio::piped());
+    let mut flooding = command.spawn().unwrap();
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(flooding.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    let before = ticks(site.daemon_id());
+    let start = Instant::now();
+    assert_served(&site, OTHER).await;
+    // A renewal, asked for by a tool that changes: the verifier denies it, so it was heard.
+    site.tools.write("cc1", b"compiler proper 12.2.1").unwrap();
+    site.wait_for("denied").await.unwrap();
+    let spent = Duration::from_millis((ticks(site.daemon_id()) - before) * 10);
+    assert!(spent < start.elapsed() * 3 / 4, "{spent:?} of {:?}", start.elapsed());
+    flooding.kill().unwrap();
+    flooding.wait().unwrap();
+    site.tools.write("cc1", b"compiler proper 12.2.0").unwrap();
+    site.wait_for("admitted").await.unwrap();
+    assert_served(&site, NOBODY).await;
+    assert!(!site.log().contains("cannot accept a connection"), "{}", site.log());
+}
