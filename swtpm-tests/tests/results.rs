@@ -489,7 +489,7 @@ async fn serve_stamps(
                     break request[at..].to_vec();
                 }
             };
-            let reply = signer.authority().answer(&body).unwrap();
+            let reply = signer.authority().answer_at(&body, now).unwrap();
             let head =
                 "HTTP/1.1 200 OK\r\ncontent-type: application/timestamp-reply\r\n".to_owned();
             let (head, reply) = spoil(head, reply);

@@ -1,5 +1,6 @@
 //! What the gate refuses by itself, each with its code; a verifier is not there to be asked.
 
+use proto::binding::VerifierId;
 use workload::ProcessKey;
 
 use super::*;
