@@ -175,6 +175,25 @@ pub fn end_message(verifier: &VerifierId, request: &pb::EndRequest) -> Vec<u8> {
     ])
 }
 
+/// What the job's key signs to have a signature of its own stamped.
+///
+/// # Format
+/// As [`redeem_message`]: `assay/v1/timestamp`, verifier id, SHA-256 of the secret, permit id, the request in DER, SHA-256 of what
+/// was signed, the signature.
+#[must_use]
+pub fn timestamp_message(verifier: &VerifierId, request: &pb::TimestampRequest) -> Vec<u8> {
+    let secret = HashAlg::Sha256.hash(&[&request.secret]);
+    framed(&[
+        b"assay/v1/timestamp",
+        verifier.as_bytes(),
+        secret.as_bytes(),
+        request.permit_id.as_bytes(),
+        &request.request,
+        &request.content_sha256,
+        &request.content_signature,
+    ])
+}
+
 fn framed(fields: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     for field in fields {
@@ -258,6 +277,16 @@ mod tests {
         seen.push(end_message(&verifier, &end));
         seen.push(end_message(&verifier, &pb::EndRequest { secret: vec![1], ..end.clone() }));
         seen.push(end_message(&verifier, &pb::EndRequest { reason: "a".to_owned(), ..end }));
+        let stamp = pb::TimestampRequest { permit_id: "p".to_owned(), ..Default::default() };
+        for request in [
+            stamp.clone(),
+            pb::TimestampRequest { secret: vec![1], ..stamp.clone() },
+            pb::TimestampRequest { request: vec![1], ..stamp.clone() },
+            pb::TimestampRequest { content_sha256: vec![1], ..stamp.clone() },
+            pb::TimestampRequest { content_signature: vec![1], ..stamp },
+        ] {
+            seen.push(timestamp_message(&verifier, &request));
+        }
         let count = seen.len();
         seen.sort();
         seen.dedup();

@@ -233,6 +233,7 @@ reasons! {
     PermitExpired "PERMIT_EXPIRED" Job "The permit was not redeemed in time." "Ask for a permit when the job starts, not before.";
     PermitRequestReplayed "PERMIT_REQUEST_REPLAYED" Job "A request about the permit was seen before." "Try again; if it persists, somebody replays requests.";
     PermitSignatureInvalid "PERMIT_SIGNATURE_INVALID" Job "The key under the permit's quote did not sign this request." "Redeem a permit where it was asked for: its key never leaves that worker.";
+    PermitTimestampForeign "PERMIT_TIMESTAMP_FOREIGN" Job "What is to be stamped is no signature of the permit's own key." "Sign and stamp in the same job, with the key that the Workload API gives it.";
     PermitUnknown "PERMIT_UNKNOWN" Job "No permit has this secret or identifier." "Ask for another permit.";
 
     PlatformAlgorithmNotAllowed "PLATFORM_ALGORITHM_NOT_ALLOWED" Platform "The job's token is signed with an algorithm that its issuer is not configured for." "Name the algorithm in the platform's configuration, if the issuer really uses it.";

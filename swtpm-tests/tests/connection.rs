@@ -367,25 +367,27 @@ async fn the_worker_gives_up_a_silent_verifier_and_one_that_reads_nothing() {
     assert!(matches!(error, ClientError::Silent(within) if within == call), "{error:?}");
 }
 
-/// Time stamps cost a signature each, and ask for no proof: they take the places of attestations, of which there are some.
+/// Time stamps take the places of attestations, of which there are some, before anything is looked at.
 #[tokio::test(flavor = "multi_thread")]
 async fn time_stamps_pass_the_gate_of_attestations() {
     let cluster = limited(&[("streams_per_peer", 1)]).await;
     let mut jobs = JobsClient::new(channel(&cluster).await);
     let mut stamp = async || {
-        let request = pb::TimestampRequest { request: vec![0; 70] };
+        let request = pb::TimestampRequest { request: vec![0; 70], ..Default::default() };
         ends(jobs.timestamp(request)).await
     };
-    // Nonsense, answered in the protocol's own words.
-    assert!(!stamp().await.expect("an answer").into_inner().response.is_empty());
+    // Nobody's: there is no permit of that secret.
+    let unknown = |status: &Status| status.code() == Code::NotFound;
+    let status = stamp().await.expect_err("refused");
+    assert_status(&status, Code::NotFound, ReasonCode::PermitUnknown);
     let (hold, queue) = mpsc::channel::<pb::AttestRequest>(1);
     let mut attestation = AttestationClient::new(channel(&cluster).await);
     let held = tokio::spawn(async move { attestation.attest(ReceiverStream::new(queue)).await });
     let busy = async {
         loop {
             match stamp().await {
-                Ok(_) => tokio::task::yield_now().await,
-                Err(status) => break status,
+                Err(status) if !unknown(&status) => break status,
+                Ok(_) | Err(_) => tokio::task::yield_now().await,
             }
         }
     };
@@ -393,5 +395,5 @@ async fn time_stamps_pass_the_gate_of_attestations() {
     assert_status(&busy, Code::ResourceExhausted, ReasonCode::ServiceBusy);
     drop(hold);
     let _ = ends(held).await;
-    ends(async { while stamp().await.is_err() {} }).await;
+    ends(async { while stamp().await.is_err_and(|status| !unknown(&status)) {} }).await;
 }

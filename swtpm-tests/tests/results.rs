@@ -22,7 +22,7 @@ const RESULTS: &str = "spiffe://test.example/verifier/results";
 const ARTIFACT_BYTES: usize = 200_000;
 
 /// A clock that is ahead of everybody's.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Ahead(i64);
 
 impl Clock for Ahead {
@@ -465,7 +465,7 @@ async fn statements_verify_by_themselves_and_what_is_only_shown_is_marked() {
 
 /// Answers every request over HTTP as an authority does; what `spoil` changes is of a broken one.
 async fn serve_stamps(
-    signer: ResultsSigner,
+    (signer, clock): (ResultsSigner, Ahead),
     spoil: fn(String, Vec<u8>) -> (String, Vec<u8>),
 ) -> u16 {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -489,7 +489,7 @@ async fn serve_stamps(
                     break request[at..].to_vec();
                 }
             };
-            let reply = signer.authority().answer(&body).unwrap();
+            let reply = signer.authority().answer_at(&body, clock.now_unix_s()).unwrap();
             let head =
                 "HTTP/1.1 200 OK\r\ncontent-type: application/timestamp-reply\r\n".to_owned();
             let (head, reply) = spoil(head, reply);
@@ -510,7 +510,8 @@ async fn an_authority_of_the_site_stamps_too_if_it_answers_what_was_asked() {
         let domain: verifier::ca::TrustDomain = "test.example".parse().unwrap();
         let ca = CaDir::new(signed.site.cluster.folder().join("state"), domain.clone());
         let issuer = ca.issuer(CaRole::Results).unwrap();
-        ResultsSigner::new(issuer, domain, std::sync::Arc::new(Ahead(seconds))).unwrap()
+        let clock = Ahead(seconds);
+        (ResultsSigner::new(issuer, domain, std::sync::Arc::new(clock)).unwrap(), clock)
     };
     let signer = || signer_ahead(0);
     let sign = async |port: u16| {

@@ -5,6 +5,7 @@
 //! quote over Purpose::Permit ─▶ Admission ─▶ permit(): NewPermit in the decision's transaction
 //! secret + signature ─▶ redeem() ─▶ certificates of the job      (once)
 //! number + signature ─▶ proceed() ─▶ goes on, or has ended and why
+//! what its key signed ─▶ stamp() ─▶ that it did while the permit stood
 //! ```
 //! Certificates are prepared first, then the store lets the permit be used and records their intents in one transaction,
 //! then they are signed: what ended or was used before gets nothing.
@@ -22,9 +23,12 @@ use proto::{
     digest::{Digest, HashAlg},
     limits::MAX_TEXT_BYTES,
     pb,
-    permit::{audiences_are_bounded, continue_message, end_message, redeem_message},
+    permit::{
+        audiences_are_bounded, continue_message, end_message, redeem_message, timestamp_message,
+    },
     reason::ReasonCode,
 };
+use results::{Sha256Digest, bundle::MessageSignature, timestamp};
 
 use serde::{Deserialize, Serialize};
 
@@ -228,6 +232,39 @@ impl Verifier {
         }
     }
 
+    /// Stamps a signature of a job, while its permit stands.
+    ///
+    /// The clock is read first: a permit that is found to stand after that stood at the stamped instant.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub async fn stamp(&self, request: pb::TimestampRequest) -> Result<Vec<u8>, JobError> {
+        let now_unix_s = self.now()?;
+        if request.request.len() > timestamp::MAX_REQUEST_BYTES {
+            return Err(JobError::refused(
+                ReasonCode::EvidenceLimitExceeded,
+                format!("a request has at most {} bytes", timestamp::MAX_REQUEST_BYTES),
+            ));
+        }
+        let permit = self.known(&request.permit_id, &request.secret).await?;
+        let message = timestamp_message(&self.settings().verifier_id, &request);
+        signed(&permit, &message, &request.signature)?;
+        own(&permit, &request)?;
+        let proven_since = self.proven_since(now_unix_s);
+        match self.store().permit_stands(&permit.new.id, proven_since, now_unix_s).await? {
+            PermitAnswer::Good(_) => {}
+            refused => return Err(refusal(refused)),
+        }
+        let answer = self.results().0.authority().answer_at(&request.request, now_unix_s);
+        answer.map_err(|error| JobError::Failed(AttestError::Result(error.into())))
+    }
+
+    /// A node that has not proved itself since then has no jobs.
+    fn proven_since(&self, now_unix_s: i64) -> i64 {
+        let lifetime = self.settings().certificate_lifetime.saturating_add(RENEWAL_GRACE);
+        now_unix_s.saturating_sub(seconds(lifetime))
+    }
+
     fn tell_of_an_end(&self) {
         self.ended_permits().notify_one();
     }
@@ -260,11 +297,10 @@ impl Verifier {
             false => Vec::new(),
         };
         let certificates = prepared.iter().map(|one| intent(one, &permit, now_unix_s)).collect();
-        let lifetime = self.settings().certificate_lifetime.saturating_add(RENEWAL_GRACE);
         let request = PermitUse {
             id: permit.new.id.clone(),
             sequence,
-            proven_since: now_unix_s.saturating_sub(seconds(lifetime)),
+            proven_since: self.proven_since(now_unix_s),
             certificates,
         };
         let by = By::new(format!("node/{}", permit.new.node), now_unix_s);
@@ -412,6 +448,26 @@ fn signed(permit: &Permit, message: &[u8], signature: &[u8]) -> Result<(), JobEr
             )
         },
     )
+}
+
+/// Whether what is to be stamped is a signature of the permit's key: a permit says nothing about what others sign.
+fn own(permit: &Permit, request: &pb::TimestampRequest) -> Result<(), JobError> {
+    let foreign = |why: &str| Err(JobError::refused(ReasonCode::PermitTimestampForeign, why));
+    let Ok(digest) = <[u8; 32]>::try_from(request.content_sha256.as_slice()) else {
+        return foreign("the digest of what was signed has other than 32 bytes");
+    };
+    let untrusted_digest = Sha256Digest::from_bytes(digest);
+    let signature = request.content_signature.clone();
+    if !(MessageSignature { untrusted_digest, signature }.is_of(&permit.new.job_key)) {
+        return foreign("the key under the permit's quote did not make the signature");
+    }
+    match timestamp::Request::parse(&request.request) {
+        Ok(asked) if asked.imprint != Sha256Digest::of(&request.content_signature) => {
+            foreign("the request for a time stamp is about other bytes than the signature")
+        }
+        // One that is none is answered as RFC 3161 has it.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 fn bounded(audiences: &[String]) -> Result<(), JobError> {

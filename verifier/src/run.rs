@@ -608,13 +608,9 @@ async fn prepare(parts: &Arc<Parts>) -> Result<Router, ServeError> {
     let attestation = AttestationServer::new(attestation)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let jobs = JobsServer::new(JobService::new(
-        Arc::clone(&parts.verifier),
-        Arc::clone(&parts.results),
-        gate,
-    ))
-    .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES)
-    .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let jobs = JobsServer::new(JobService::new(Arc::clone(&parts.verifier), gate))
+        .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let admin = AdminServer::from_arc(Arc::clone(&parts.admin))
         .max_decoding_message_size(MAX_ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_ADMIN_MESSAGE_BYTES);

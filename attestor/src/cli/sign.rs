@@ -163,7 +163,7 @@ async fn sign_file(
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(|error| SignError::failed(error.to_string()))?;
     let request = Request::new(Sha256Digest::of(&signature.signature), &nonce)?;
-    let stamp = authority.ask(request.to_der()?).await?;
+    let stamp = authority.ask(request.to_der()?, &signature).await?;
     // Whoever verifies holds it against the authorities that they trust; here it only has to be of use.
     let at = Response::parse(&stamp)?.untrusted_answer(&request, now()?)?;
     if !identity.leaf.is_valid_at(at) {

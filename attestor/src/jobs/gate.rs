@@ -73,10 +73,20 @@ struct Entry {
     processes: Processes,
     /// The process that holds the permit by its call, and may say that its job is over.
     holder: Option<ProcessKey>,
-    /// Told how the job ended when somebody stops it.
+    line: Arc<Line>,
+    /// Events of the tool log when the permit was given.
+    tool_events: u64,
+    /// How the job ended, or is to end since somebody stops it.
     stop: watch::Sender<Option<End>>,
     /// A permit that was not redeemed yet.
     deferred: Option<Deferred>,
+}
+
+impl Entry {
+    /// Whether it runs, and this process is one of its own.
+    fn runs(&self, process: &Observation) -> bool {
+        self.deferred.is_none() && self.processes.have(process, self.uid)
+    }
 }
 
 #[derive(Debug)]
@@ -199,8 +209,7 @@ impl Gate {
             return Err(Refusal::new("GATE_PROCESSES_UNKNOWN", why));
         }
         let jobs = self.jobs();
-        let its = |job: &&Entry| job.deferred.is_none() && job.processes.have(caller, job.uid);
-        match jobs.values().find(its) {
+        match jobs.values().find(|job| job.runs(caller)) {
             Some(_) => Err(Refusal::new(
                 "GATE_CALLER_IS_A_JOB",
                 "a process of a job that runs cannot start another one",
@@ -313,9 +322,16 @@ impl Gate {
         };
         let first = processes.first().filter(|_| !request.hold);
         let holder = caller.ancestry.first().copied().filter(|_| request.hold);
-        let (stop, stopped) = watch::channel(None);
-        let (uid, deferred) = (caller.uid, None);
-        let entry = Entry { uid, processes, holder, stop: stop.clone(), deferred };
+        let (stop, _) = watch::channel(None);
+        let entry = Entry {
+            uid: caller.uid,
+            processes,
+            holder,
+            line: Arc::clone(&line),
+            tool_events,
+            stop: stop.clone(),
+            deferred: None,
+        };
         self.jobs().insert(line.permit_id().to_owned(), entry);
         let started = pb::JobStarted {
             permit_id: line.permit_id().to_owned(),
@@ -330,8 +346,9 @@ impl Gate {
             tools,
         };
         let settings = Arc::clone(&self.settings);
-        let life = Life { line, handle, node, tool_events, first, settings, identity };
-        Ok(Begun { started, life, stop, stopped, slot })
+        let life =
+            Life { line, handle, node, tool_events, first, settings, identity, stop: stop.clone() };
+        Ok(Begun { started, life, stop, slot })
     }
 
     /// Has the Workload API serve what a redemption gave.
@@ -355,9 +372,9 @@ impl Gate {
     /// Runs a job to its end in a task of its own.
     fn run(&self, begun: Begun) -> tokio::task::JoinHandle<End> {
         let (gate, id) = (self.clone(), begun.started.permit_id.clone());
-        let Begun { life, stopped, slot, .. } = begun;
+        let Begun { life, slot, .. } = begun;
         tokio::spawn(async move {
-            let end = life.run(stopped).await;
+            let end = life.run().await;
             gate.jobs().remove(&id);
             drop(slot);
             end
@@ -369,8 +386,9 @@ impl Gate {
         let id = deferred.line.permit_id().to_owned();
         let (stop, _) = watch::channel(None);
         let (uid, processes) = (caller.uid, Processes::User(caller.uid));
+        let (line, tool_events) = (Arc::clone(&deferred.line), deferred.tool_events);
         let (holder, deferred) = (None, Some(deferred));
-        let entry = Entry { uid, processes, holder, stop, deferred };
+        let entry = Entry { uid, processes, holder, line, tool_events, stop, deferred };
         self.jobs().insert(id.clone(), entry);
         let gate = self.clone();
         tokio::spawn(async move {
@@ -483,7 +501,6 @@ struct Begun {
     started: pb::JobStarted,
     life: Life,
     stop: watch::Sender<Option<End>>,
-    stopped: watch::Receiver<Option<End>>,
     slot: Slot,
 }
 
@@ -560,7 +577,7 @@ impl pb::job_gate_server::JobGate for Gate {
 
     async fn timestamp(
         &self,
-        request: Request<pb::TimestampRequest>,
+        request: Request<pb::StampRequest>,
     ) -> Result<Response<pb::TimestampReply>, Status> {
         let caller = caller(&request)?;
         let reply = self.stamp(request.into_inner(), &caller).await;

@@ -131,13 +131,16 @@ pub(super) struct Life {
     pub(super) settings: Arc<JobSettings>,
     /// What the redemption gave.
     pub(super) identity: pb::JobIdentity,
+    /// Tells that the job is to end, and by this life that it has.
+    pub(super) stop: watch::Sender<Option<End>>,
 }
 
 impl Life {
     /// Until the job is over, or its permit ends; tells the Workload API and the verifier, and runs what is to run then.
-    pub(super) async fn run(mut self, stop: watch::Receiver<Option<End>>) -> End {
-        let end = self.lasts(stop).await;
-        let Self { line, handle, settings, .. } = self;
+    pub(super) async fn run(mut self) -> End {
+        let end = self.lasts().await;
+        let Self { line, handle, settings, stop, .. } = self;
+        stop.send_replace(Some(end.clone()));
         handle.end(&end.why);
         if end.is_over() {
             tracing::info!(permit = line.permit_id(), "the job is over");
@@ -170,10 +173,10 @@ impl Life {
         end
     }
 
-    async fn lasts(&mut self, stop: watch::Receiver<Option<End>>) -> End {
+    async fn lasts(&mut self) -> End {
         let start = Instant::now();
         let mut watch = Watch {
-            stop,
+            stop: self.stop.subscribe(),
             node: self.node.clone(),
             tool_events: self.tool_events,
             first: self.first,

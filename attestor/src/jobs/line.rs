@@ -4,7 +4,7 @@ use proto::{
     binding::VerifierId,
     limits::MAX_MESSAGE_BYTES,
     pb::{self, jobs_client::JobsClient},
-    permit::{continue_message, end_message, redeem_message},
+    permit::{continue_message, end_message, redeem_message, timestamp_message},
 };
 use tokio::sync::{Mutex, watch};
 use tonic::{Code, Status, transport::Channel};
@@ -151,6 +151,24 @@ impl Line {
         };
         request.signature = self.key.sign(&continue_message(&self.verifier_id, &request))?;
         Ok(client.r#continue(request).await?.into_inner())
+    }
+
+    /// Has a signature of the job's key stamped. Not numbered: it waits for no other request, and none waits for it.
+    ///
+    /// # Errors
+    /// [`LineError`].
+    pub async fn stamp(&self, asked: pb::StampRequest) -> Result<Vec<u8>, LineError> {
+        let pb::StampRequest { request, content_sha256, content_signature } = asked;
+        let mut request = pb::TimestampRequest {
+            request,
+            permit_id: self.permit_id.clone(),
+            secret: self.secret.to_vec(),
+            content_sha256,
+            content_signature,
+            signature: Vec::new(),
+        };
+        request.signature = self.key.sign(&timestamp_message(&self.verifier_id, &request))?;
+        Ok(self.link.client().await?.timestamp(request).await?.into_inner().response)
     }
 
     /// Tells the verifier that the permit is not used any more.

@@ -10,7 +10,7 @@ use results::{
 
 use super::{
     ResultsError,
-    leaf::{Issuing, Renewed},
+    leaf::{Issuing, Renewed, instant},
 };
 use crate::{ca::TimestampSubject, credential::random_bytes};
 
@@ -29,12 +29,12 @@ impl TimestampAuthority {
         Self { issuing, authority: Renewed::new() }
     }
 
-    /// Answers a request, whatever it is: DER of a `TimeStampResp`, which may be a rejection.
+    /// Answers a request, whatever it is, with this time, unix seconds: DER of a `TimeStampResp`, which may be a rejection.
     ///
     /// # Errors
     /// [`ResultsError`]: there is no answer.
-    pub fn answer(&self, request_der: &[u8]) -> Result<Vec<u8>, ResultsError> {
-        let now = self.issuing.now()?;
+    pub fn answer_at(&self, request_der: &[u8], now_unix_s: i64) -> Result<Vec<u8>, ResultsError> {
+        let now = instant(now_unix_s)?;
         let answer = self.authority(now)?.answer(request_der, &serial()?, now);
         if let Some(failure) = answer.failure {
             tracing::info!(?failure, "refused a time stamp");

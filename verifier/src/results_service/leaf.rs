@@ -42,9 +42,7 @@ impl Issuing {
     }
 
     pub(super) fn now(&self) -> Result<UnixTime, ResultsError> {
-        let now = self.clock.now_unix_s();
-        let time = u64::try_from(now).ok().and_then(|now| UnixTime::from_unix_s(now).ok());
-        time.ok_or(ResultsError::Clock(now))
+        instant(self.clock.now_unix_s())
     }
 
     /// A new key, and a certificate for it of the subject that `name` makes of it.
@@ -67,6 +65,12 @@ impl Issuing {
             not_after_unix_s: issued.not_after_unix_s(),
         })
     }
+}
+
+/// What a clock shows, as certificates and time stamps have it.
+pub(super) fn instant(unix_s: i64) -> Result<UnixTime, ResultsError> {
+    let time = u64::try_from(unix_s).ok().and_then(|now| UnixTime::from_unix_s(now).ok());
+    time.ok_or(ResultsError::Clock(unix_s))
 }
 
 impl Leaf {

@@ -6,27 +6,20 @@ use proto::{pb, reason::ReasonCode};
 use tonic::{Code, Request, Response};
 
 use super::{answer::Answer, gate::Gate, status};
-use crate::{
-    attestation::Verifier, jobs::JobError, metrics, results_service::ResultsSigner, server::Peer,
-};
+use crate::{attestation::Verifier, jobs::JobError, metrics, server::Peer};
 
 /// Implements `assay.attest.v1.Jobs`.
 #[derive(Debug)]
 pub struct JobService {
     verifier: Arc<Verifier>,
-    results: Arc<ResultsSigner>,
     gate: Arc<Gate>,
 }
 
 impl JobService {
     /// The service of a verifier, behind the gate that attestations pass too.
     #[must_use]
-    pub const fn new(
-        verifier: Arc<Verifier>,
-        results: Arc<ResultsSigner>,
-        gate: Arc<Gate>,
-    ) -> Self {
-        Self { verifier, results, gate }
+    pub const fn new(verifier: Arc<Verifier>, gate: Arc<Gate>) -> Self {
+        Self { verifier, gate }
     }
 }
 
@@ -42,7 +35,9 @@ fn told<T>(what: &str, peer: Option<IpAddr>, outcome: Result<T, JobError>) -> An
             let grpc = match code {
                 ReasonCode::EvidenceLimitExceeded => Code::InvalidArgument,
                 ReasonCode::PermitUnknown => Code::NotFound,
-                ReasonCode::PermitSignatureInvalid => Code::PermissionDenied,
+                ReasonCode::PermitSignatureInvalid | ReasonCode::PermitTimestampForeign => {
+                    Code::PermissionDenied
+                }
                 _ => Code::FailedPrecondition,
             };
             status::with_reason(grpc, code, why)
@@ -71,14 +66,14 @@ impl pb::jobs_server::Jobs for JobService {
         let ended = self.verifier.end_job(request.into_inner()).await;
         told("end", peer, ended.map(|()| pb::Ended {}))
     }
+
     async fn timestamp(
         &self,
         request: Request<pb::TimestampRequest>,
     ) -> Answer<pb::TimestampReply> {
         let peer = address(&request);
         let _place = self.gate.enter(peer).inspect_err(|_| metrics::refused_busy())?;
-        let answer = self.results.authority().answer(&request.into_inner().request);
-        let response = answer.map_err(|error| status::results(&error))?;
-        Ok(Response::new(pb::TimestampReply { response }))
+        let stamped = self.verifier.stamp(request.into_inner()).await;
+        told("stamp for", peer, stamped.map(|response| pb::TimestampReply { response }))
     }
 }

@@ -4,9 +4,7 @@ use proto::{evidence::EvidenceError, reason::ReasonCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{
-    attestation::AttestError, ca::CaError, results_service::ResultsError, store::StoreError,
-};
+use crate::{attestation::AttestError, ca::CaError, store::StoreError};
 
 /// `domain` of every `google.rpc.ErrorInfo` that the verifier sends.
 pub const ERROR_DOMAIN: &str = "assay";
@@ -64,12 +62,6 @@ pub fn attest(error: &AttestError) -> Status {
         }
         _ => incident(Code::Unavailable, ReasonCode::ServiceUnavailable, error),
     }
-}
-
-/// Nothing could be signed.
-#[must_use]
-pub fn results(error: &ResultsError) -> Status {
-    incident(Code::Unavailable, ReasonCode::ServiceUnavailable, error)
 }
 
 /// Logs the whole chain of an error under an identifier and tells the caller only that.

@@ -214,6 +214,25 @@ async fn node_now(conn: &mut SqliteConnection, permit: &NewPermit) -> Result<Nod
     })
 }
 
+/// Why a permit that was redeemed, or is about to be, does not stand at this time.
+async fn against(
+    conn: &mut SqliteConnection,
+    permit: &NewPermit,
+    proven_since: i64,
+    at: i64,
+) -> Result<Option<String>, StoreError> {
+    if at > permit.ends_at {
+        return Ok(Some("its time is up".to_owned()));
+    }
+    Ok(match node_now(conn, permit).await? {
+        NodeNow::Not(why) => Some(why),
+        NodeNow::Proven(at) if at < proven_since => {
+            Some(format!("node {} has not renewed its proof", permit.node))
+        }
+        NodeNow::Proven(_) => None,
+    })
+}
+
 async fn end(tx: &mut Tx, permit: &Permit, reason: &str, by: &By) -> Result<(), StoreError> {
     sqlx::query("UPDATE permits SET state = 'ended', ended_at = $2, end_reason = $3 WHERE id = $1")
         .bind(&permit.new.id)
@@ -304,14 +323,7 @@ impl Store {
                     }
                     (PermitState::Issued, true) | (PermitState::Redeemed, false) => {}
                 }
-                let why = match node_now(&mut tx.conn, &permit.new).await? {
-                    _ if by.at > permit.new.ends_at => Some("its time is up".to_owned()),
-                    NodeNow::Not(why) => Some(why),
-                    NodeNow::Proven(at) if at < proven_since => {
-                        Some(format!("node {} has not renewed its proof", permit.new.node))
-                    }
-                    NodeNow::Proven(_) => None,
-                };
+                let why = against(&mut tx.conn, &permit.new, proven_since, by.at).await?;
                 if let Some(why) = why {
                     end(tx, &permit, &why, &by).await?;
                     return Ok(PermitAnswer::Ended(why));
@@ -341,6 +353,41 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// Whether a permit stands at this time: redeemed, not ended, its node what it proved to be. Nothing is recorded: a permit
+    /// that does not stand ends with the next request that may end it.
+    ///
+    /// Whatever was committed before the caller read its clock is seen, so that a permit that stands here stood then.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn permit_stands(
+        &self,
+        id: &str,
+        proven_since: i64,
+        at: i64,
+    ) -> Result<PermitAnswer, StoreError> {
+        let mut conn = self.reader().await?;
+        let found = find(&mut conn, "id", id).await?;
+        let found =
+            found.ok_or_else(|| StoreError::NotFound { what: "permit", key: id.to_owned() });
+        let permit = found?;
+        match permit.state {
+            PermitState::Issued => return Ok(PermitAnswer::NotRedeemed),
+            PermitState::Ended => {
+                return Ok(PermitAnswer::Ended(permit.end_reason.unwrap_or_default()));
+            }
+            PermitState::Redeemed => {}
+        }
+        // A clock that went back shows a time at which it did not stand yet.
+        if permit.redeemed_at.is_none_or(|redeemed| redeemed > at) {
+            return Ok(PermitAnswer::NotRedeemed);
+        }
+        Ok(match against(&mut conn, &permit.new, proven_since, at).await? {
+            Some(why) => PermitAnswer::Ended(why),
+            None => PermitAnswer::Good(Box::new(permit)),
+        })
     }
 
     /// Ends a permit; one that ended before stays as it was. Returns whether it ended now.

@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use proto::pb::{self, job_gate_client::JobGateClient};
-use results::timestamp::MAX_RESPONSE_BYTES;
+use results::{bundle::MessageSignature, timestamp::MAX_RESPONSE_BYTES};
 use tokio::{net::TcpStream, time::timeout};
 use tonic::transport::{Channel, Uri};
 
@@ -80,10 +80,18 @@ impl Authority {
     }
 
     /// DER of a `TimeStampResp`, believed by nobody.
-    pub(super) async fn ask(&mut self, request: Vec<u8>) -> Result<Vec<u8>, SignError> {
+    pub(super) async fn ask(
+        &mut self,
+        request: Vec<u8>,
+        signed: &MessageSignature,
+    ) -> Result<Vec<u8>, SignError> {
         match self {
             Self::Verifier(gate) => {
-                let sent = pb::TimestampRequest { request };
+                let sent = pb::StampRequest {
+                    request,
+                    content_sha256: signed.untrusted_digest.as_bytes().to_vec(),
+                    content_signature: signed.signature.clone(),
+                };
                 let reply = timeout(ANSWER_WITHIN, gate.timestamp(sent)).await;
                 let late = |_| SignError::failed("the worker's daemon did not answer in time");
                 let reply = reply.map_err(late)?;

@@ -1,5 +1,6 @@
 //! What the gate refuses by itself, each with its code; a verifier is not there to be asked.
 
+use proto::binding::VerifierId;
 use workload::ProcessKey;
 
 use super::*;
@@ -51,10 +52,17 @@ async fn code(gate: &Gate, request: pb::StartRequest, caller: &Observation) -> S
     refused.code
 }
 
-fn running(gate: &Gate, uid: u32, processes: Processes) {
+/// A job of this gate that runs, with a key of its own.
+pub(super) fn entry(gate: &Gate, uid: u32, processes: Processes) -> Entry {
+    let key = JobKeyPair::generate().expect("a key");
+    let line = Line::new(gate.link.clone(), key, VerifierId::new([0; 32]), "p".into(), vec![1]);
     let (stop, _) = watch::channel(None);
-    let entry = Entry { uid, processes, holder: None, stop, deferred: None };
-    gate.jobs().insert(format!("permit of {uid}"), entry);
+    let (line, tool_events) = (Arc::new(line), 0);
+    Entry { uid, processes, holder: None, line, tool_events, stop, deferred: None }
+}
+
+fn running(gate: &Gate, uid: u32, processes: Processes) {
+    gate.jobs().insert(format!("permit of {uid}"), entry(gate, uid, processes));
 }
 
 #[tokio::test]

@@ -55,6 +55,12 @@ impl MessageSignature {
         let signature = signer::sign(signer, &artifact)?;
         Ok(Self { untrusted_digest: artifact, signature })
     }
+
+    /// Whether this key on P-256 made it, over the digest that it claims.
+    #[must_use]
+    pub fn is_of(&self, spki_der: &[u8]) -> bool {
+        signer::verifies(spki_der, &self.untrusted_digest, &self.signature)
+    }
 }
 
 impl Content {
