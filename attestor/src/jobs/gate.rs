@@ -15,25 +15,27 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::timeout,
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 use workload::{
-    Full, JobHandle, JobIdentity, MAX_ANCESTORS, Observation, Peer, Place, Places, ProcessKey,
-    Registry, Selector,
+    Full, JobHandle, JobIdentity, MAX_ANCESTORS, Observation, Place, Places, ProcessKey, Registry,
+    Selector,
 };
 
 use super::{
-    Desk, DeskError, JobKeyPair, JobSettings, Line, LineError, Link,
+    Desk, JobKeyPair, JobSettings, Line, LineError, Link,
     action::act,
     life::{End, FAREWELL, Life, by_the_node, credentials},
 };
 
 mod processes;
+mod refusal;
+mod rpc;
 mod stamp;
 #[cfg(test)]
 mod tests;
 
 use processes::Processes;
+use refusal::Refusal;
 
 /// Events that wait for a job: started, ended.
 const EVENTS: usize = 2;
@@ -114,42 +116,6 @@ struct Acting<'a>(&'a Mutex<HashSet<u32>>, u32);
 impl Drop for Acting<'_> {
     fn drop(&mut self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
-    }
-}
-
-/// Why a job does not start.
-#[derive(Clone, Debug, Default)]
-struct Refusal(pb::JobRefused);
-
-impl Refusal {
-    fn new(code: &str, why: impl Into<String>) -> Self {
-        Self(pb::JobRefused { code: code.to_owned(), why: why.into(), ..Default::default() })
-    }
-}
-
-impl From<DeskError> for Refusal {
-    fn from(error: DeskError) -> Self {
-        let why = error.to_string();
-        match error {
-            DeskError::Denied(result) => Self(pb::JobRefused {
-                code: result.findings.first().map(|first| first.code.clone()).unwrap_or_default(),
-                why,
-                findings: result.findings,
-                decision_id: result.decision_id,
-            }),
-            DeskError::Late(_) => Self::new("GATE_LATE", why),
-            DeskError::Stopping => Self::new("GATE_STOPPING", why),
-            DeskError::Failed(_) => Self::new("GATE_NO_VERDICT", why),
-        }
-    }
-}
-
-impl From<LineError> for Refusal {
-    fn from(error: LineError) -> Self {
-        match error {
-            LineError::Refused { code, why } => Self::new(&code, why),
-            other => Self::new("GATE_NO_VERDICT", crate::chain(&other)),
-        }
     }
 }
 
@@ -507,80 +473,4 @@ struct Begun {
 /// Whether the caller is still there.
 async fn send(events: &mpsc::Sender<Result<pb::JobEvent, Status>>, event: Event) -> bool {
     events.send(Ok(pb::JobEvent { event: Some(event) })).await.is_ok()
-}
-
-/// Who calls; everything is refused where the kernel does not say.
-fn caller<T>(request: &Request<T>) -> Result<Observation, Status> {
-    let peer = request.extensions().get::<Arc<Peer>>();
-    let peer = peer.ok_or_else(|| Status::internal("the caller is not known"))?;
-    peer.observe().map_err(|error| Status::permission_denied(error.to_string()))
-}
-
-#[tonic::async_trait]
-impl pb::job_gate_server::JobGate for Gate {
-    type StartStream = ReceiverStream<Result<pb::JobEvent, Status>>;
-
-    async fn start(
-        &self,
-        request: Request<pb::StartRequest>,
-    ) -> Result<Response<Self::StartStream>, Status> {
-        let caller = caller(&request)?;
-        let (events, stream) = mpsc::channel(EVENTS);
-        let (gate, request) = (self.clone(), request.into_inner());
-        tokio::spawn(async move {
-            if let Err(Refusal(refused)) = gate.start(request, &caller, &events).await {
-                tracing::warn!(
-                    uid = caller.uid,
-                    code = refused.code,
-                    decision = refused.decision_id,
-                    "no job starts: {}",
-                    refused.why
-                );
-                send(&events, Event::Refused(refused.clone())).await;
-                // The call is over; what is done about it may take its time.
-                drop(events);
-                gate.acts_on(&refused, &caller).await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
-    }
-
-    async fn stop(
-        &self,
-        request: Request<pb::StopRequest>,
-    ) -> Result<Response<pb::Stopped>, Status> {
-        let caller = caller(&request)?;
-        let pb::StopRequest { permit_id, reason } = request.into_inner();
-        let mut jobs = self.jobs();
-        let entry = jobs.get(&permit_id);
-        let entry = entry.filter(|entry| caller.uid == 0 || entry.uid == caller.uid);
-        let ended = match entry {
-            // Nobody can redeem it any more.
-            Some(entry) if entry.deferred.is_some() => jobs.remove(&permit_id).is_some(),
-            Some(entry) if entry.stop.borrow().is_none() => {
-                let why = if reason.is_empty() { "stopped".to_owned() } else { reason };
-                // A job that gives its own permit back may go on without it: what the site has for such an end is done.
-                let holds =
-                    entry.holder.is_some() && entry.holder == caller.ancestry.first().copied();
-                let is_its_own = matches!(entry.processes, Processes::Below(_))
-                    && entry.processes.have(&caller, entry.uid);
-                entry.stop.send_replace(Some(match is_its_own && !holds {
-                    true => End::new("GATE_ENDED_BY_ITS_JOB", why),
-                    false => End::over(&why),
-                }));
-                true
-            }
-            Some(_) | None => false,
-        };
-        Ok(Response::new(pb::Stopped { ended }))
-    }
-
-    async fn timestamp(
-        &self,
-        request: Request<pb::StampRequest>,
-    ) -> Result<Response<pb::TimestampReply>, Status> {
-        let caller = caller(&request)?;
-        let reply = self.stamp(request.into_inner(), &caller).await;
-        reply.map(Response::new).map_err(Status::from)
-    }
 }

@@ -3,7 +3,7 @@
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use attestor::{
-    jobs::{Ask, JobSettings, JobSockets, Link, NodeState, Permitted, desk},
+    jobs::{JobSettings, JobSockets, Link, NodeState, Permitted, desk},
     trust::{Learned, Trust},
 };
 use hyper_util::rt::TokioIo;
@@ -127,7 +127,7 @@ impl Worker {
             gate.start(pb::StartRequest { claims, processes, hold: true, ..Default::default() })
                 .await
         });
-        let ask: Ask = asks.recv().await.unwrap();
+        let ask = asks.next().await;
         let result = site.ask(&ask.job).await;
         let permitted = Permitted {
             permit: result.permit.unwrap(),
