@@ -150,6 +150,10 @@ impl Gate {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn used(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether this caller may ask at all: a user of the list, and no process of a job that runs.
     fn admits(&self, caller: &Observation) -> Result<(), Refusal> {
         if caller.uid != 0 && !self.settings.users.contains(&caller.uid) {
@@ -217,7 +221,7 @@ impl Gate {
 
     /// Takes a permit that waits, if it is this user's.
     fn take(&self, permit_id: &str, caller: &Observation) -> Result<Deferred, Refusal> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used();
         if used.iter().any(|id| id == permit_id) {
             let why = "a job has been started by this permit already";
             return Err(Refusal::new("PERMIT_ALREADY_REDEEMED", why));
@@ -229,10 +233,7 @@ impl Gate {
             return Err(Refusal::new("PERMIT_UNKNOWN", why));
         };
         jobs.remove(permit_id);
-        if used.len() == REMEMBERED {
-            used.pop_front();
-        }
-        used.push_back(permit_id.to_owned());
+        remember(&mut used, permit_id);
         Ok(deferred)
     }
 
@@ -252,6 +253,8 @@ impl Gate {
         };
         // What the worker itself knows by now, the verifier may not.
         stands()?;
+        // One that was not deferred is used as well: its number stands in logs and environments.
+        remember(&mut self.used(), line.permit_id());
         let identity = line.redeem(request.audiences.clone()).await?;
         if let Err(refusal) = stands() {
             let _ = timeout(FAREWELL, line.end(&refusal.0.why)).await;
@@ -399,6 +402,17 @@ struct Begun {
     stop: watch::Sender<Option<End>>,
     stopped: watch::Receiver<Option<End>>,
     slot: OwnedSemaphorePermit,
+}
+
+/// Notes a permit as used, once.
+fn remember(used: &mut VecDeque<String>, permit_id: &str) {
+    if used.iter().any(|id| id == permit_id) {
+        return;
+    }
+    if used.len() == REMEMBERED {
+        used.pop_front();
+    }
+    used.push_back(permit_id.to_owned());
 }
 
 /// Whether the caller is still there.
