@@ -380,11 +380,20 @@ async fn time_stamps_pass_the_gate_of_attestations() {
     let unknown = |status: &Status| status.code() == Code::NotFound;
     let status = stamp().await.expect_err("refused");
     assert_status(&status, Code::NotFound, ReasonCode::PermitUnknown);
-    let (hold, queue) = mpsc::channel::<pb::AttestRequest>(1);
-    let mut attestation = AttestationClient::new(channel(&cluster).await);
-    let held = tokio::spawn(async move { attestation.attest(ReceiverStream::new(queue)).await });
+    let attestation = AttestationClient::new(channel(&cluster).await);
+    let attest = || {
+        let (hold, queue) = mpsc::channel::<pb::AttestRequest>(1);
+        let mut attestation = attestation.clone();
+        let attest = async move { attestation.attest(ReceiverStream::new(queue)).await };
+        (hold, tokio::spawn(attest))
+    };
+    let (mut hold, mut held) = attest();
     let busy = async {
         loop {
+            // A stamp had the place when it came.
+            if held.is_finished() {
+                (hold, held) = attest();
+            }
             match stamp().await {
                 Err(status) if !unknown(&status) => break status,
                 Ok(_) | Err(_) => tokio::task::yield_now().await,

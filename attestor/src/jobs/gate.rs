@@ -160,6 +160,10 @@ impl Gate {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn used(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether this caller may ask at all: a user of the list, and no process of a job that runs.
     fn admits(&self, caller: &Observation) -> Result<(), Refusal> {
         if caller.uid != 0 && !self.settings.users.contains(&caller.uid) {
@@ -244,7 +248,7 @@ impl Gate {
 
     /// Takes a permit that waits, if it is this user's.
     fn take(&self, permit_id: &str, caller: &Observation) -> Result<Deferred, Refusal> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used();
         if used.iter().any(|id| id == permit_id) {
             let why = "a job has been started by this permit already";
             return Err(Refusal::new("PERMIT_ALREADY_REDEEMED", why));
@@ -276,6 +280,8 @@ impl Gate {
         };
         // What the worker itself knows by now, the verifier may not.
         stands()?;
+        // One that was not deferred is used as well: its number stands in logs and environments.
+        remember(&mut self.used(), line.permit_id());
         let identity = line.redeem(request.audiences.clone()).await?;
         let served = stands().and_then(|()| self.serve(&line, &identity, &processes, caller));
         let handle = match served {
@@ -417,10 +423,6 @@ impl Gate {
             send(events, Event::Deferred(told)).await;
             return Ok(());
         }
-        if request.permit_id.is_empty() {
-            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-            remember(&mut used, permit.line.permit_id());
-        }
         let begun = self.begin(permit, &request, caller).await?;
         let (started, stop) = (begun.started.clone(), begun.stop.clone());
         let mut running = self.run(begun);
@@ -454,20 +456,23 @@ impl Gate {
 
 use pb::job_event::Event;
 
-/// Remembers a permit as used: it starts no other job.
-fn remember(used: &mut VecDeque<String>, permit_id: &str) {
-    if used.len() == REMEMBERED {
-        used.pop_front();
-    }
-    used.push_back(permit_id.to_owned());
-}
-
 /// A job whose identities are served.
 struct Begun {
     started: pb::JobStarted,
     life: Life,
     stop: watch::Sender<Option<End>>,
     slot: Slot,
+}
+
+/// Notes a permit as used, once.
+fn remember(used: &mut VecDeque<String>, permit_id: &str) {
+    if used.iter().any(|id| id == permit_id) {
+        return;
+    }
+    if used.len() == REMEMBERED {
+        used.pop_front();
+    }
+    used.push_back(permit_id.to_owned());
 }
 
 /// Whether the caller is still there.

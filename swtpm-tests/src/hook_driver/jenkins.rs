@@ -1,7 +1,7 @@
-//! A Jenkins agent's unit: systemd runs ExecStartPre, and ExecStart only if that passed.
+//! A Jenkins agent's unit: systemd runs ExecStartPre, and ExecStart only if that passed. And a build's step `sh` on any agent.
 //!
 //! # Source
-//! systemd.service(5); Jenkins, "Launching inbound agents".
+//! systemd.service(5); Jenkins, "Launching inbound agents", "Using environment variables" of pipelines, and the step `sh`.
 
 use std::path::Path;
 
@@ -43,3 +43,31 @@ pub async fn run(site: &JobSite, script: &str, wait_s: u64) -> Result<Ran, AnyEr
     }
     Ok(agent.ran(End::Passed))
 }
+
+/// A pipeline's step `sh` on an agent that runs under no permit: `-xe`, with the variables of the build.
+///
+/// # Errors
+/// It cannot be started.
+pub async fn step(site: &JobSite, script: &str) -> Result<Ran, AnyError> {
+    let mut agent = Agent::new(site)?;
+    let file = agent.program("script.sh", script)?;
+    let mut command = agent.command(Path::new("/bin/sh"));
+    command.arg("-xe").arg(file).envs(BUILD);
+    let output = agent.run(command).await?;
+    let end = match output.status.code() {
+        Some(0) => End::Passed,
+        // Any failure of a step fails its build.
+        Some(3) => End::Refused,
+        code => End::Failed(code.unwrap_or(-1)),
+    };
+    Ok(agent.ran(end))
+}
+
+/// What Jenkins gives a build of a pipeline that has checked its sources out.
+pub const BUILD: [(&str, &str); 5] = [
+    ("BUILD_NUMBER", "42"),
+    ("BUILD_TAG", "jenkins-acme-app-42"),
+    ("GIT_COMMIT", "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
+    ("GIT_URL", "https://git.example.org/acme/app.git"),
+    ("JOB_NAME", "acme/app"),
+];

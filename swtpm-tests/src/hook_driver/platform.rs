@@ -22,6 +22,7 @@ pub const COMMIT: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 pub struct Platform {
     folder: TempDir,
     system: HookSystem,
+    issuer: String,
     key: Es256Key,
 }
 
@@ -31,17 +32,29 @@ impl Platform {
     /// # Errors
     /// The file system.
     pub fn new(system: HookSystem) -> Result<Self, AnyError> {
+        Self::of(system, ISSUER)
+    }
+
+    /// GitHub's, of another issuer.
+    ///
+    /// # Errors
+    /// The file system.
+    pub fn at(issuer: &str) -> Result<Self, AnyError> {
+        Self::of(HookSystem::GitHub, issuer)
+    }
+
+    fn of(system: HookSystem, issuer: &str) -> Result<Self, AnyError> {
         let (folder, key) = (tempfile::tempdir()?, Es256Key::generate()?);
         let set = JwkSet::new(vec![key.jwk(KeyUse::Signature)?])?.to_json();
         let keys = folder.path().join("keys.json");
         std::fs::write(&keys, set)?;
         let text = format!(
-            "[[platform]]\nsystem = \"{system}\"\nissuer = \"{ISSUER}\"\naudience = \"{AUDIENCE}\"\njwks_file = \
+            "[[platform]]\nsystem = \"{system}\"\nissuer = \"{issuer}\"\naudience = \"{AUDIENCE}\"\njwks_file = \
              \"{}\"\nalgorithms = [\"ES256\"]\n",
             keys.display()
         );
         std::fs::write(folder.path().join("platforms.toml"), text)?;
-        Ok(Self { folder, system, key })
+        Ok(Self { folder, system, issuer: issuer.to_owned(), key })
     }
 
     /// Lines of the verifier's `[jobs]` that believe it.
@@ -80,7 +93,7 @@ impl Platform {
             other => return Err(format!("{other} signs no tokens").into()),
         };
         for (name, value) in [
-            ("iss", json!(ISSUER)),
+            ("iss", json!(self.issuer)),
             ("aud", json!(AUDIENCE)),
             ("jti", json!(id)),
             ("iat", json!(now)),

@@ -4,11 +4,26 @@ use std::path::Path;
 
 use attestor::hooks::HookSystem;
 use swtpm_tests::{
-    hook_driver::{End, Ran, buildkite, github, gitlab, platform::Platform},
-    job_site::JobSite,
+    hook_driver::{
+        Agent, End, Ran, buildkite, github, gitlab, jenkins,
+        platform::{AUDIENCE, Platform},
+        tekton,
+    },
+    job_site::{JobSite, JobSiteOptions, finish},
 };
 
-use super::{assert_refused, site_with};
+use super::{assert_refused, options, start};
+
+/// A site that believes this platform; `audience` is whose tokens the hooks ask for.
+async fn site_with(
+    system: HookSystem,
+    platform: &Platform,
+    audience: Option<&str>,
+) -> Option<JobSite> {
+    let options = options(system);
+    let verifier_jobs = format!("{}{}", options.verifier_jobs, platform.verifier_jobs());
+    start(JobSiteOptions { verifier_jobs, audience: audience.map(str::to_owned), ..options }).await
+}
 
 /// Each row: a token, and what becomes of its job, in this order on one site.
 async fn with_tokens(
@@ -17,7 +32,7 @@ async fn with_tokens(
     run: impl AsyncFn(&JobSite, Option<&str>) -> Ran,
 ) {
     let (platform, other) = (Platform::new(system).unwrap(), Platform::new(system).unwrap());
-    let Some(site) = site_with(system, &platform).await else { return };
+    let Some(site) = site_with(system, &platform, Some(AUDIENCE)).await else { return };
     let good = platform.token("app", "1").unwrap();
     let ran = run(&site, Some(&good)).await;
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
@@ -64,6 +79,88 @@ async fn buildkite_jobs_are_those_that_their_token_says() {
             let nothing = async |_: &Path| Ok(());
             buildkite::run_with(site, "echo here is the job", token, nothing).await.unwrap()
         }
+    })
+    .await;
+}
+
+/// A rule of the site: no job whose repository no platform signed.
+const SIGNED_ONLY: &str = "schema = \"assay.policy/v1\"\nname = \"signed\"\nversion = 1\npools = [\"linux\"]\n[[rule]]\nname = \
+                           \"repository\"\nat = \"job\"\nmessage = \"Signed jobs only.\"\nexpr = 'job.sources[\"repository\"] == \
+                           \"platform_token\"'\n";
+
+/// What a job's author runs in place of the hook's command, with a token in the environment.
+async fn presents(site: &JobSite, system: &str, token: &str, variables: &[(&str, &str)]) -> Ran {
+    let agent = Agent::new(site).unwrap();
+    let mut command = agent.command(&agent.root("usr/bin/attestor"));
+    command.args(["exec", "--job", system, "--token-env", "TOKEN", "--refused-code", "3"]);
+    command.arg("--socket").arg(site.path("output/job.sock"));
+    command.args(["--", "echo", "here is the job"]);
+    command.env("TOKEN", token).envs(variables.iter().copied());
+    let output = finish(command).await.unwrap();
+    let end = match output.status.code() {
+        Some(0) => End::Passed,
+        Some(3) => End::Refused,
+        code => End::Failed(code.unwrap_or(-1)),
+    };
+    let log = [output.stdout, output.stderr].concat();
+    Ran { end, log: String::from_utf8_lossy(&log).into_owned() }
+}
+
+/// Of a system that signs nothing: tokens of a platform that the site believes, and of none that it knows.
+async fn without_a_platform(
+    system: HookSystem,
+    unsigned: &str,
+    variables: &[(&str, &str)],
+    run: impl AsyncFn(&JobSite) -> Ran,
+) {
+    let (platform, other) =
+        (Platform::new(HookSystem::GitHub).unwrap(), Platform::at("https://other.test.example"));
+    let Some(site) = site_with(system, &platform, None).await else { return };
+    let ran = run(&site).await;
+    assert_eq!(ran.end, End::Passed, "no token, and nobody asks for one: {}", ran.log);
+    // A job of GitHub's gave its token away.
+    let stolen = platform.token("app", "1").unwrap();
+    let name = system.as_str();
+    let ran = presents(&site, name, &stolen, variables).await;
+    assert_refused(&ran, "PLATFORM_CLAIM_MISMATCH");
+    let unknown = other.unwrap().token("app", "2").unwrap();
+    let ran = presents(&site, name, &unknown, variables).await;
+    assert_refused(&ran, "PLATFORM_ISSUER_UNKNOWN");
+    // Nor as that job of GitHub's, with all that its environment has.
+    let commit = "5a".repeat(20);
+    let of_github = [
+        ("GITHUB_JOB", "build"),
+        ("GITHUB_REPOSITORY", "acme/app"),
+        ("GITHUB_RUN_ID", "42"),
+        ("GITHUB_RUN_ATTEMPT", "1"),
+        ("GITHUB_SHA", commit.as_str()),
+        ("GITHUB_WORKFLOW_REF", "acme/app/.github/workflows/ci.yml@refs/heads/main"),
+    ];
+    let ran = presents(&site, "github", &stolen, &of_github).await;
+    assert_refused(&ran, "GATE_SYSTEM_NOT_ALLOWED");
+    // Where the site wants a signature, this system has nothing to show.
+    site.cluster.put_in_force(SIGNED_ONLY).await.unwrap();
+    assert_refused(&run(&site).await, unsigned);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jenkins_jobs_have_no_platform_and_use_nobody_elses() {
+    // The agent says of no repository.
+    without_a_platform(HookSystem::Jenkins, "POLICY_RULE_ERROR", &jenkins::BUILD, async |site| {
+        jenkins::run(site, "echo here is the job", 60).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tekton_jobs_have_no_platform_and_use_nobody_elses() {
+    let variables = [
+        ("ASSAY_TEKTON_PIPELINE_RUN_UID", "pipeline-run-1"),
+        ("ASSAY_TEKTON_TASK_RUN_UID", "task-run-1"),
+        ("ASSAY_TEKTON_REPOSITORY", "acme/app"),
+    ];
+    without_a_platform(HookSystem::Tekton, "POLICY_RULE_FALSE", &variables, async |site| {
+        tekton::run(site, "echo here is the job").await.unwrap()
     })
     .await;
 }
