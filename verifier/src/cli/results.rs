@@ -56,8 +56,9 @@ pub(super) enum ResultsCommand {
     ///   buildDefinition.resolvedDependencies        the tools that were measured, each with its digest
     ///   runDetails.builder.builderDependencies      the statement about the node (assay-vsa)
     ///   runDetails.byproducts                       the statement about the job (assay-dispatch)
-    /// The digests of the two are SHA-256 of the verified statements, the payloads of the bundles' envelopes, not of the
-    /// files. Append to the lists that the builder has, do not replace them; docs/RESULTS.md has the command for jq.
+    ///
+    /// The digests of the two are SHA-256 of the verified statements, the payloads of the bundles' envelopes, not of the files.
+    /// Append to the lists that the builder has, do not replace them; docs/RESULTS.md has the command for jq.
     ///
     /// Example:
     ///   verifier results provenance --results results/ --trusted-root trusted_root.json \
