@@ -1,6 +1,9 @@
 //! Results end to end: a job on a real worker signs, and whoever has the trusted root verifies without asking anybody.
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "results/provenance.rs"]
+mod provenance;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},

@@ -3,9 +3,10 @@ mod support;
 
 use results::{
     Code,
-    admit::{AdmitPolicy, Link},
+    admit::{AdmitPolicy, Link, rests_on},
     statement::ClaimSource,
     statement::Verdict,
+    verify::Trust,
 };
 use support::{
     Chain, Key, NOW, at,
@@ -404,5 +405,38 @@ sha256 = ["DIGEST"]
     assert_eq!(toml::from_str::<AdmitPolicy>(&text).expect("a policy"), policy());
     for wrong in ["pool = []", "[tools.ld]\nmd5 = []", "max_vsa_age_s = 1"] {
         assert!(toml::from_str::<AdmitPolicy>(&format!("{wrong}\n{text}")).is_err(), "{wrong}");
+    }
+}
+
+/// What is asked of two statements without an artifact.
+#[test]
+fn a_dispatch_rests_on_one_statement_about_its_node_alone() {
+    let rests = |chain: &Chain| {
+        let root = chain.world.trusted_root();
+        let identities = [id(RESULTS_ID)];
+        let trust = Trust { root: &root, identities: &identities };
+        let [dispatch, vsa] = [chain.dispatch_bundle(), chain.vsa_bundle()];
+        let [dispatch, vsa] =
+            [&dispatch, &vsa].map(|bundle| bundle.prove_time(&root, at(NOW)).expect("a time"));
+        rests_on(
+            &dispatch.verify_statement(&trust).expect("a dispatch"),
+            &vsa.verify_statement(&trust).expect("a VSA"),
+        )
+    };
+    assert_eq!(rests(&Chain::new()), Ok(()));
+    let mut failed = Chain::new();
+    failed.vsa.result = Verdict::Failed;
+    failed.vsa.levels.clear();
+    let mut elsewhere = Chain::new();
+    elsewhere.vsa.node = id("spiffe://build.example/node/n2");
+    let mut requoted = Chain::new();
+    requoted.vsa.quote = digest("another quote");
+    for (chain, code) in [
+        (Chain { rests_on_vsa: false, ..Chain::new() }, Code::AdmitVsaMismatch),
+        (failed, Code::AdmitVsaNotPassed),
+        (elsewhere, Code::AdmitVsaNodeMismatch),
+        (requoted, Code::AdmitQuoteMismatch),
+    ] {
+        assert_eq!(rests(&chain).expect_err("refused").code(), code);
     }
 }

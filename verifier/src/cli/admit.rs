@@ -6,7 +6,6 @@ use clap::Args;
 use results::{
     Code, Refusal,
     admit::{AdmitPolicy, Examined, Link, Request, examine},
-    bundle::Bundle,
 };
 use serde_json::{Value, json};
 
@@ -14,14 +13,13 @@ use super::{
     Done, Failure, Global,
     files::read_text,
     output::{Output, printable_lines},
-    results::{digest_of, instant, read_bundle, read_trusted_root, refusal_json, refused},
+    results::{
+        StatementFiles, bundle_of, digest_of, instant, read_trusted_root, refusal_json, refused,
+    },
 };
 
 /// What a job's signature is named, beside the artifact.
 const SIGNATURE_SUFFIX: &str = ".sigstore.json";
-/// As `attestor exec --out` and `attestor permit --out` name them.
-const NODE_FILE: &str = "node.sigstore.json";
-const DISPATCH_FILE: &str = "dispatch.sigstore.json";
 
 const AFTER_HELP: &str = "\
 The chain, and what breaks it:
@@ -58,15 +56,8 @@ pub(super) struct AdmitArgs {
     /// The job's signature of it; ARTIFACT.sigstore.json by default, as `attestor sign` writes it.
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// The folder that `attestor exec --out` or `attestor permit --out` wrote, instead of --dispatch and --node.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["dispatch", "node"])]
-    results: Option<PathBuf>,
-    /// The verifier's statement about the job.
-    #[arg(long, value_name = "FILE", required_unless_present = "results")]
-    dispatch: Option<PathBuf>,
-    /// The verifier's statement about the node.
-    #[arg(long, value_name = "FILE", required_unless_present = "results")]
-    node: Option<PathBuf>,
+    #[command(flatten)]
+    statements: StatementFiles,
     /// Whom to trust, as `verifier results trusted-root` writes it.
     #[arg(long, value_name = "FILE")]
     trusted_root: PathBuf,
@@ -93,12 +84,8 @@ impl AdmitArgs {
                 name.into()
             }
         };
-        let of_folder = |given: &Option<PathBuf>, name: &str| {
-            let found = given.clone().or_else(|| self.results.as_ref().map(|at| at.join(name)));
-            found.ok_or_else(|| Failure::usage("--results FOLDER, or --dispatch and --node FILE"))
-        };
-        let dispatch = of_folder(&self.dispatch, DISPATCH_FILE)?;
-        Ok([signature, dispatch, of_folder(&self.node, NODE_FILE)?])
+        let [dispatch, node] = self.statements.paths()?;
+        Ok([signature, dispatch, node])
     }
 }
 
@@ -109,17 +96,11 @@ pub(super) fn run(global: &Global, args: &AdmitArgs) -> Done {
     let [signature, dispatch, node] = args.files()?;
     let artifact = digest_of(&args.artifact)?;
     let [job, dispatch, vsa] =
-        [("artifact", &signature), ("dispatch", &dispatch), ("vsa", &node)].map(bundle);
+        [("artifact", &signature), ("dispatch", &dispatch), ("vsa", &node)].map(bundle_of);
     let (job, dispatch, vsa) = (job?, dispatch?, vsa?);
     let request = Request { artifact: &artifact, job: &job, dispatch: &dispatch, vsa: &vsa };
     let examined = examine(request, &policy, &root, instant()?).map_err(|why| refused(&why))?;
     say(output, examined, args.explain)
-}
-
-/// A bundle that does not parse breaks its link, and is not looked at further.
-fn bundle((whole, path): (&str, &PathBuf)) -> Result<Bundle, Failure> {
-    read_bundle(path)?
-        .map_err(|refusal| refused(&refusal.within(&path.display().to_string()).within(whole)))
 }
 
 fn read_policy(path: &Path) -> Result<AdmitPolicy, Failure> {

@@ -1,6 +1,8 @@
 //! `verifier results`: signed results and signatures, looked at without a network.
 
+mod provenance;
 mod show;
+mod statements;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +15,11 @@ use results::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-pub(super) use self::verify::VerifyArgs;
+pub(super) use self::{
+    provenance::ProvenanceArgs,
+    statements::{StatementFiles, bundle_of},
+    verify::VerifyArgs,
+};
 use super::{Done, Failure, Global, files::read_bytes, now};
 use crate::{
     ca::{
@@ -42,6 +48,23 @@ pub(super) enum ResultsCommand {
     ///     --trusted-root trusted_root.json --identity spiffe://builds.example.org/pool/release
     #[command(verbatim_doc_comment, after_help = VERIFY_EXIT)]
     Verify(VerifyArgs),
+    /// Print what a builder adds to its SLSA provenance v1 about the worker, from verified statements.
+    ///
+    /// Both statements are verified as by `results verify`, and the dispatch must rest on that statement about the node.
+    /// What is printed is JSON in the shape of the predicate https://slsa.dev/provenance/v1, to be merged into a builder's:
+    ///   buildDefinition.internalParameters.assay    node, pool, permit and quote of the job
+    ///   buildDefinition.resolvedDependencies        the tools that were measured, each with its digest
+    ///   runDetails.builder.builderDependencies      the statement about the node (assay-vsa)
+    ///   runDetails.byproducts                       the statement about the job (assay-dispatch)
+    ///
+    /// The digests of the two are SHA-256 of the verified statements, the payloads of the bundles' envelopes, not of the files.
+    /// Append to the lists that the builder has, do not replace them; docs/RESULTS.md has the command for jq.
+    ///
+    /// Example:
+    ///   verifier results provenance --results results/ --trusted-root trusted_root.json \
+    ///     --identity spiffe://builds.example.org/verifier/results --out assay.json
+    #[command(verbatim_doc_comment, after_help = PROVENANCE_EXIT)]
+    Provenance(ProvenanceArgs),
     /// Show what a bundle claims. Nothing of it is verified.
     ///
     /// Example:
@@ -87,6 +110,13 @@ Exit codes:
   2  wrong usage
   3  a bundle is refused; the code says why (docs/RESULTS.md has all)";
 
+const PROVENANCE_EXIT: &str = "\
+Exit codes:
+  0  both statements are good, and the parts are printed
+  1  something cannot be read or written
+  2  wrong usage
+  3  a statement is refused, or the dispatch rests on another; the code says why (docs/RESULTS.md has all)";
+
 /// What has a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum SchemaKind {
@@ -112,6 +142,7 @@ pub(super) fn run(global: &Global, command: ResultsCommand) -> Done {
     let output = global.output();
     match command {
         ResultsCommand::Verify(args) => verify::run(output, &args),
+        ResultsCommand::Provenance(args) => provenance::run(output, &args),
         ResultsCommand::Show { file } => show::run(output, &file),
         ResultsCommand::Schema { kind } => output.text(kind.published()),
         ResultsCommand::TrustedRoot { out } => {

@@ -60,6 +60,13 @@ fn job(out: &mut Found, artifact: &VerifiedArtifact, dispatch: &Dispatch) {
     }
 }
 
+/// The first that dispatch and VSA say against each other.
+pub(super) fn rests_on(dispatch: &Dispatch, vsa: &VerifiedStatement<Vsa>) -> Result<(), Refusal> {
+    let mut found = Vec::new();
+    node(&mut found, dispatch, vsa);
+    found.into_iter().next().map_or(Ok(()), |(_, refusal)| Err(refusal))
+}
+
 /// Dispatch and VSA: the one rests on the other, and both are about one node and one quote.
 fn node(out: &mut Found, dispatch: &Dispatch, vsa: &VerifiedStatement<Vsa>) {
     let mut refuse = |at, code, expected: String, found: String| {

@@ -63,6 +63,19 @@ pub fn admit(
     examine(request, policy, root, now)?.admitted()
 }
 
+/// Whether a job's dispatch rests on this statement about its node: by its digest, `PASSED`, the same
+/// node, the same quote. The policy and the times are for [`admit`].
+///
+/// # Errors
+/// `ADMIT_VSA_MISMATCH`, `ADMIT_VSA_NOT_PASSED`, `ADMIT_VSA_NODE_MISMATCH`, `ADMIT_QUOTE_MISMATCH`:
+/// the first of them.
+pub fn rests_on(
+    dispatch: &VerifiedStatement<Dispatch>,
+    vsa: &VerifiedStatement<Vsa>,
+) -> Result<(), Refusal> {
+    chain::rests_on(dispatch.statement(), vsa)
+}
+
 impl Admitted {
     /// The artifact and the job's signature.
     #[must_use]
