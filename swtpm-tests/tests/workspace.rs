@@ -255,7 +255,7 @@ fn documented_cases_of_hooks_have_their_tests() {
         }
         for named in row.split('`').skip(1).step_by(2) {
             let wanted = match named.starts_with(char::is_uppercase) {
-                true => format!("\"{named}\""),
+                true => named.to_owned(),
                 false => format!("async fn {named}("),
             };
             assert!(sources.contains(&wanted), "{named}: {row}");
