@@ -55,7 +55,10 @@ async fn jenkins_steps_have_permits_of_their_own_where_the_agent_has_none() {
     let failed = jenkins::step(&site, &under("exit 7")).await.unwrap();
     assert_eq!(failed.end, End::Failed(7), "{}", failed.log);
     // Under an agent that has one, a build is a part of that job, and starts none.
-    let nested = format!("export BUILD_NUMBER=42 BUILD_TAG=b\n{} || true", under("echo nested"));
+    let nested = format!(
+        "export BUILD_NUMBER=42 BUILD_TAG=b JOB_NAME=app\n{} || true",
+        under("echo nested")
+    );
     let ran = jenkins::run(&site, &nested, 60).await.unwrap();
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
     assert!(ran.log.contains("GATE_CALLER_IS_A_JOB"), "{}", ran.log);
