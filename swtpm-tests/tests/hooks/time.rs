@@ -23,12 +23,12 @@ const TOO_LATE_S: i64 = 11;
 const ENDLESS: &str = "echo the job begins; sleep 300 >/dev/null 2>&1 & echo $! >$HOME/left; sleep 300; echo here is the job";
 
 /// `run` gets the site, what the job does, and how many seconds the verifier's clock skips between grant and redemption.
-async fn both_ends(system: HookSystem, run: impl AsyncFn(&JobSite, &str, Option<i64>) -> Ran) {
-    let verifier_jobs = PERMITS.to_owned();
-    let Some(site) = start(JobSiteOptions { verifier_jobs, ..options(system) }).await else {
-        return;
-    };
-    let ended = run(&site, ENDLESS, None).await;
+async fn both_ends(
+    system: HookSystem,
+    site: &JobSite,
+    run: impl AsyncFn(&JobSite, &str, Option<i64>) -> Ran,
+) {
+    let ended = run(site, ENDLESS, None).await;
     assert_eq!(ended.end, End::Refused, "{}", ended.log);
     assert!(ended.log.contains("the job begins"), "{}", ended.log);
     assert!(!ended.log.contains("here is the job"), "{}", ended.log);
@@ -44,14 +44,14 @@ async fn both_ends(system: HookSystem, run: impl AsyncFn(&JobSite, &str, Option<
     }
     let left = std::fs::read_to_string(site.path("home/left")).unwrap();
     assert!(!runs(left.trim()), "a process outlived its permit");
-    all_permits_ended(&site).await;
+    all_permits_ended(site).await;
     let permits = site.cluster.store().permits("w1", 10).await.unwrap();
     let [permit] = permits.as_slice() else { panic!("one permit was given: {permits:?}") };
     assert_eq!(permit.state, PermitState::Ended);
     assert_eq!(permit.end_reason.as_deref(), Some("its time is up"));
     let ended = permit.new.id.clone();
 
-    let refused = run(&site, "echo here is the job", Some(TOO_LATE_S)).await;
+    let refused = run(site, "echo here is the job", Some(TOO_LATE_S)).await;
     assert_refused(&refused, "PERMIT_EXPIRED");
     let permits = site.cluster.store().permits("w1", 10).await.unwrap();
     let late = permits.iter().find(|permit| permit.new.id != ended).unwrap();
@@ -76,30 +76,40 @@ async fn on_its_way(site: &JobSite, late: Option<i64>, job: impl Future<Output =
     }
 }
 
-/// All at once: a minute is long enough.
+/// All jobs at once: a minute is long enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn permits_end_in_time_before_a_job_begins_and_while_it_runs() {
-    let github = both_ends(HookSystem::GitHub, async |site, step, late| {
+    let mut sites = Vec::new();
+    for system in HookSystem::ALL {
+        let verifier_jobs = PERMITS.to_owned();
+        let site = start(JobSiteOptions { verifier_jobs, ..options(system) }).await;
+        let Some(site) = site else { return };
+        sites.push((system, site));
+    }
+    let of = |wanted| &sites.iter().find(|(system, _)| *system == wanted).unwrap().1;
+    let github = both_ends(HookSystem::GitHub, of(HookSystem::GitHub), async |site, step, late| {
         on_its_way(site, late, async { github::run(site, step).await.unwrap() }).await
     });
-    let gitlab = both_ends(HookSystem::GitLab, async |site, step, late| {
+    let gitlab = both_ends(HookSystem::GitLab, of(HookSystem::GitLab), async |site, step, late| {
         let between = async |_: &str| {
             site.clock.skip(late.unwrap_or(0));
             Ok(())
         };
         gitlab::run(site, step, between).await.unwrap()
     });
-    let buildkite = both_ends(HookSystem::Buildkite, async |site, step, late| {
-        let between = async |_: &Path| {
-            site.clock.skip(late.unwrap_or(0));
-            Ok(())
-        };
-        buildkite::run(site, step, between).await.unwrap()
-    });
-    let jenkins = both_ends(HookSystem::Jenkins, async |site, step, late| {
-        on_its_way(site, late, async { jenkins::run(site, step, 60).await.unwrap() }).await
-    });
-    let tekton = both_ends(HookSystem::Tekton, async |site, step, late| {
+    let buildkite =
+        both_ends(HookSystem::Buildkite, of(HookSystem::Buildkite), async |site, step, late| {
+            let between = async |_: &Path| {
+                site.clock.skip(late.unwrap_or(0));
+                Ok(())
+            };
+            buildkite::run(site, step, between).await.unwrap()
+        });
+    let jenkins =
+        both_ends(HookSystem::Jenkins, of(HookSystem::Jenkins), async |site, step, late| {
+            on_its_way(site, late, async { jenkins::run(site, step, 60).await.unwrap() }).await
+        });
+    let tekton = both_ends(HookSystem::Tekton, of(HookSystem::Tekton), async |site, step, late| {
         on_its_way(site, late, async { tekton::run(site, step).await.unwrap() }).await
     });
     tokio::join!(github, gitlab, buildkite, jenkins, tekton);
