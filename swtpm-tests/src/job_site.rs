@@ -1,16 +1,20 @@
 //! A site whose worker runs jobs: a verifier in this process, and the real `attestor` on a software TPM.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use attestor::{hooks::HookSystem, tpm::EkPreference};
 
 use crate::{
+    clock::SkewedClock,
     cluster::{AnyError, Cluster, Tools, booted, ek_of},
     proxy::Proxy,
+    road::Road,
     swtpm::{Swtpm, SwtpmOptions},
 };
 
@@ -30,6 +34,10 @@ pub struct JobSite {
     pub tpm: Swtpm,
     /// The verifier.
     pub cluster: Cluster,
+    /// Its clock.
+    pub clock: Arc<SkewedClock>,
+    /// The daemon's way to it.
+    pub road: Road,
     folder: tempfile::TempDir,
 }
 
@@ -89,7 +97,8 @@ impl JobSite {
     /// Whatever a part says.
     pub async fn start_with(options: JobSiteOptions) -> Result<Self, AnyError> {
         let tpm = booted(Swtpm::start(SwtpmOptions::default())?)?;
-        let mut cluster = Cluster::start().await?;
+        let clock = Arc::<SkewedClock>::default();
+        let mut cluster = Cluster::start_at(Arc::<SkewedClock>::clone(&clock)).await?;
         cluster.configure("jobs", &options.verifier_jobs).await?;
         cluster.trust(tpm.manufacturer()).await?;
         let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await?;
@@ -105,9 +114,10 @@ impl JobSite {
         worker.denied(&["POLICY_NO_REFERENCE_VALUES"]).await;
         cluster.golden_from("w1", |text| text).await?;
         worker.stop().await;
-        let proxy = Proxy::before(&tpm)?;
-        let daemon = start_daemon(folder.path(), &cluster, &proxy, &tools, &options)?;
-        let site = Self { daemon, tools, proxy, tpm, cluster, folder };
+        let (proxy, road) = (Proxy::before(&tpm)?, Road::to(cluster.running().address).await?);
+        let daemon =
+            start_daemon(folder.path(), road.address(), &cluster, &proxy, &tools, &options)?;
+        let site = Self { daemon, tools, proxy, tpm, cluster, clock, road, folder };
         site.wait_for("admitted").await?;
         Ok(site)
     }
@@ -253,6 +263,7 @@ fn install_hooks(
 
 fn start_daemon(
     folder: &Path,
+    verifier: SocketAddr,
     cluster: &Cluster,
     proxy: &Proxy,
     tools: &Tools,
@@ -266,7 +277,7 @@ fn start_daemon(
         "[verifier]\nurl = \"https://127.0.0.1:{port}\"\nca_file = \"{ca}\"\n\n[tpm]\ntcti = \"{tcti}\"\n\n[tools]\nlist \
          = \"{list}\"\n\n[logs]\nuefi = \"none\"\nima = \"none\"\nsystemd = \"none\"\n\n[daemon]\nstate_dir = \
          \"{state}\"\noutput_dir = \"{output}\"\n\n[jobs]\nusers = {users:?}\nsocket_dir = \"{output}\"\n{more}",
-        port = cluster.running().address.port(),
+        port = verifier.port(),
         ca = cluster.folder().join("state/bundle.pem").display(),
         tcti = proxy.tcti(),
         list = at("tools.toml"),

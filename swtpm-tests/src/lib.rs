@@ -9,6 +9,7 @@
 
 pub mod attacker;
 pub mod case;
+pub mod clock;
 pub mod cluster;
 pub mod documented;
 pub mod efi;
@@ -22,5 +23,6 @@ pub mod practice;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod road;
 pub mod soft_worker;
 pub mod swtpm;

@@ -9,6 +9,8 @@ mod github_jobs;
 mod gitlab_jobs;
 #[path = "hooks/jenkins.rs"]
 mod jenkins_jobs;
+#[path = "hooks/matrix.rs"]
+mod matrix;
 #[path = "hooks/replays.rs"]
 mod replays;
 #[path = "hooks/tekton.rs"]

@@ -235,30 +235,3 @@ fn without_line(span: &str) -> &str {
         None => span,
     }
 }
-
-/// What docs/CI.md says of each system's hook, case by case, is shown by tests that are there and look for the codes it names.
-#[test]
-fn documented_cases_of_hooks_have_their_tests() {
-    let folder = fs::read_dir(root().join("swtpm-tests/tests/hooks")).unwrap();
-    let sources: String =
-        folder.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
-    let text = fs::read_to_string(root().join("docs/CI.md")).unwrap();
-    let (_, section) = text.split_once("## What tests show\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
-    assert!(rows.len() > 5, "the table is there");
-    for row in rows {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        assert_eq!(cells.len(), 7, "{row}");
-        for cell in &cells {
-            assert!(!cell.is_empty(), "{row}");
-        }
-        for named in row.split('`').skip(1).step_by(2) {
-            let wanted = match named.starts_with(char::is_uppercase) {
-                true => named.to_owned(),
-                false => format!("async fn {named}("),
-            };
-            assert!(sources.contains(&wanted), "{named}: {row}");
-        }
-    }
-}

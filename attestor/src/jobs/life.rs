@@ -152,7 +152,7 @@ impl Life {
                 "permit ended"
             );
         }
-        // Telling the verifier what it knows changes nothing; what it does not know of cannot be ended.
+        // Also what the verifier may have ended itself: of a permit whose time is up by this worker's clock it has not heard.
         if end.code != "PERMIT_UNKNOWN" {
             match timeout(FAREWELL, line.end(&end.why)).await {
                 Ok(Ok(())) => {}

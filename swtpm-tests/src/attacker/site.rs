@@ -1,13 +1,6 @@
 //! The site under attack: one verifier, an enrolled machine, a second one that waits for approval.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::SystemTime,
-};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use appraisal::{
     ak::RestrictedAk,
@@ -29,7 +22,7 @@ use proto::{
 };
 use tonic::transport::Channel;
 use verifier::{
-    clock::{Clock, SystemClock},
+    clock::Clock,
     store::{DocumentId, EndorsementKind, NewNode, NodeChange, NodeStatus},
 };
 
@@ -41,29 +34,13 @@ use super::{
     tpm::{self, Key, SoftKey},
 };
 use crate::{
+    clock::SkewedClock,
     cluster::{AnyError, Cluster, Tools},
     firmware::Firmware,
     manufacturer::{DAY, EkProfile},
     raw::Bank,
     swtpm::{Swtpm, SwtpmOptions},
 };
-
-/// The system's clock, put off by some seconds.
-#[derive(Debug, Default)]
-pub struct SkewedClock(AtomicI64);
-
-impl SkewedClock {
-    /// Moves on, or back.
-    pub fn skip(&self, seconds: i64) {
-        self.0.fetch_add(seconds, Ordering::SeqCst);
-    }
-}
-
-impl Clock for SkewedClock {
-    fn now_unix_s(&self) -> i64 {
-        SystemClock.now_unix_s() + self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// A site.
 pub struct Site {

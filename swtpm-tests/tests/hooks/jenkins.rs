@@ -56,7 +56,7 @@ async fn jenkins_steps_have_permits_of_their_own_where_the_agent_has_none() {
     assert_eq!(failed.end, End::Failed(7), "{}", failed.log);
     // Under an agent that has one, a build is a part of that job, and starts none.
     let nested = format!(
-        "export BUILD_NUMBER=42 BUILD_TAG=b JOB_NAME=acme/app\n{} || true",
+        "export BUILD_NUMBER=42 BUILD_TAG=b JOB_NAME=app\n{} || true",
         under("echo nested")
     );
     let ran = jenkins::run(&site, &nested, 60).await.unwrap();

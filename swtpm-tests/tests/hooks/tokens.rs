@@ -123,6 +123,7 @@ async fn without_a_platform(
     let name = system.as_str();
     let ran = presents(&site, name, &stolen, variables).await;
     assert_refused(&ran, "PLATFORM_CLAIM_MISMATCH");
+    assert!(ran.log.contains(&format!("observed: system {name}\n")), "{}", ran.log);
     let unknown = other.unwrap().token("app", "2").unwrap();
     let ran = presents(&site, name, &unknown, variables).await;
     assert_refused(&ran, "PLATFORM_ISSUER_UNKNOWN");

@@ -1,0 +1,88 @@
+//! The way from a worker to its verifier, which a test can close for a while.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::JoinHandle,
+};
+
+use crate::cluster::AnyError;
+
+/// A relay of TCP connections, which looks into none.
+#[derive(Debug)]
+pub struct Road {
+    address: SocketAddr,
+    toll: Arc<Toll>,
+    relay: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Toll {
+    /// Connections until the one that waits, which is one of them; 0 if none shall.
+    until: AtomicUsize,
+    came: Notify,
+    may_go: Notify,
+}
+
+impl Drop for Road {
+    fn drop(&mut self) {
+        self.relay.abort();
+    }
+}
+
+impl Road {
+    /// A road to this address.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn to(verifier: SocketAddr) -> Result<Self, AnyError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (address, toll) = (listener.local_addr()?, Arc::<Toll>::default());
+        let of_the_relay = Arc::clone(&toll);
+        let relay = tokio::spawn(async move {
+            while let Ok((worker, _)) = listener.accept().await {
+                let toll = Arc::clone(&of_the_relay);
+                tokio::spawn(async move {
+                    let pass = |left: usize| left.checked_sub(1);
+                    let left = toll.until.fetch_update(Ordering::SeqCst, Ordering::SeqCst, pass);
+                    if left == Ok(1) {
+                        toll.came.notify_one();
+                        toll.may_go.notified().await;
+                    }
+                    relay_one(worker, verifier).await;
+                });
+            }
+        });
+        Ok(Self { address, toll, relay })
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for the `count`th connection from now on, and lets it go on when `meanwhile` is over: that has to be soon, for the
+    /// worker gives a connection up after seconds.
+    pub async fn hold(&self, count: usize, meanwhile: impl AsyncFnOnce()) {
+        self.toll.until.store(count, Ordering::SeqCst);
+        self.toll.came.notified().await;
+        meanwhile().await;
+        self.toll.may_go.notify_one();
+    }
+}
+
+/// Until both ends hung up; a verifier that is gone hangs up at once.
+async fn relay_one(mut worker: TcpStream, verifier: SocketAddr) {
+    if let Ok(mut verifier) = TcpStream::connect(verifier).await {
+        let _ = tokio::io::copy_bidirectional(&mut worker, &mut verifier).await;
+    }
+}
