@@ -116,11 +116,21 @@ impl TryFrom<pb::JobRequest> for JobRequest {
     }
 }
 
+/// Audiences that nothing may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("at most {MAX_AUDIENCES} audiences, of 1 to {MAX_AUDIENCE_BYTES} bytes each")]
+pub struct AudiencesUnbounded;
+
 /// Whether these audiences may be asked for: a few, none empty, none too long.
-#[must_use]
-pub fn audiences_are_bounded(audiences: &[String]) -> bool {
-    audiences.len() <= MAX_AUDIENCES
-        && audiences.iter().all(|audience| (1..=MAX_AUDIENCE_BYTES).contains(&audience.len()))
+///
+/// # Errors
+/// [`AudiencesUnbounded`].
+pub fn bounded_audiences(audiences: &[String]) -> Result<(), AudiencesUnbounded> {
+    let is_good = |audience: &String| (1..=MAX_AUDIENCE_BYTES).contains(&audience.len());
+    match audiences.len() <= MAX_AUDIENCES && audiences.iter().all(is_good) {
+        true => Ok(()),
+        false => Err(AudiencesUnbounded),
+    }
 }
 
 /// What the job's key signs to redeem a permit.

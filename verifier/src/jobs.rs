@@ -23,9 +23,7 @@ use proto::{
     digest::{Digest, HashAlg},
     limits::MAX_TEXT_BYTES,
     pb,
-    permit::{
-        audiences_are_bounded, continue_message, end_message, redeem_message, timestamp_message,
-    },
+    permit::{bounded_audiences, continue_message, end_message, redeem_message, timestamp_message},
     reason::ReasonCode,
 };
 use results::{Sha256Digest, bundle::MessageSignature, timestamp};
@@ -471,13 +469,8 @@ fn own(permit: &Permit, request: &pb::TimestampRequest) -> Result<(), JobError> 
 }
 
 fn bounded(audiences: &[String]) -> Result<(), JobError> {
-    match audiences_are_bounded(audiences) {
-        true => Ok(()),
-        false => Err(JobError::refused(
-            ReasonCode::EvidenceLimitExceeded,
-            "at most 8 audiences, of 1 to 255 bytes each",
-        )),
-    }
+    bounded_audiences(audiences)
+        .map_err(|error| JobError::refused(ReasonCode::EvidenceLimitExceeded, error.to_string()))
 }
 
 fn unknown(what: &str) -> JobError {

@@ -142,7 +142,7 @@ enum Command {
     /// Sign what a job built, in that job: with its key, as its pool, at a time that the verifier stamps.
     ///
     /// Writes a Sigstore bundle beside each file, which `verifier results verify`, `verifier admit` and programs of others
-    /// verify offline. The job's certificate ends within the hour, so there is no signature without a time stamp.
+    /// verify offline. The job's certificate ends within ten minutes, so there is no signature without a time stamp.
     ///
     /// Examples:
     ///   attestor sign app.tar.gz

@@ -9,7 +9,7 @@ use std::{
 use proto::{
     job::{JobClaims, Source},
     pb,
-    permit::audiences_are_bounded,
+    permit::bounded_audiences,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
@@ -398,10 +398,8 @@ impl Gate {
         events: &mpsc::Sender<Result<pb::JobEvent, Status>>,
     ) -> Result<(), Refusal> {
         self.admits(caller)?;
-        if !audiences_are_bounded(&request.audiences) {
-            let why = "at most 8 audiences, of 1 to 255 bytes each";
-            return Err(Refusal::new("EVIDENCE_LIMIT_EXCEEDED", why));
-        }
+        bounded_audiences(&request.audiences)
+            .map_err(|error| Refusal::new("EVIDENCE_LIMIT_EXCEEDED", error.to_string()))?;
         let permit = match request.permit_id.as_str() {
             "" => tokio::select! {
                 biased;

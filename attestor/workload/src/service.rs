@@ -3,11 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use prost_types::{Struct, Value as ProtoValue, value::Kind};
-use proto::{
-    limits::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES},
-    permit::audiences_are_bounded,
-    spiffe::SpiffeId,
-};
+use proto::{permit::bounded_audiences, spiffe::SpiffeId};
 use serde_json::Value;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, async_trait};
@@ -127,13 +123,11 @@ impl Service {
     }
 
     fn check_audiences(audiences: &[String]) -> Result<(), Refusal> {
-        if !audiences.is_empty() && audiences_are_bounded(audiences) {
-            return Ok(());
+        let invalid = |what: String| Refusal::new(RefusalCode::AudienceInvalid, what);
+        if audiences.is_empty() {
+            return Err(invalid("a request names its audience".to_owned()));
         }
-        let what = format!(
-            "a request has 1 to {MAX_AUDIENCES} audiences of 1 to {MAX_AUDIENCE_BYTES} bytes"
-        );
-        Err(Refusal::new(RefusalCode::AudienceInvalid, what))
+        bounded_audiences(audiences).map_err(|error| invalid(error.to_string()))
     }
 
     /// Asks the job's issuer, and hands over only what is for this job, which is still there.
