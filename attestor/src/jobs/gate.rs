@@ -58,7 +58,7 @@ pub struct Gate {
     slots: Arc<Semaphore>,
     /// Whose they are.
     places: Places,
-    jobs: Arc<Mutex<HashMap<String, Entry>>>,
+    jobs: Arc<Mutex<Jobs>>,
     /// Identifiers of permits that were redeemed, the latest last.
     used: Arc<Mutex<VecDeque<String>>>,
     /// Users about whose refusals something is being done: one action of each at a time, so that whoever asks and asks starts
@@ -68,9 +68,17 @@ pub struct Gate {
     stamps: Arc<stamp::Stamps>,
 }
 
-/// A job that runs, or a permit that waits for one.
+/// By the identifiers of their permits.
+#[derive(Debug, Default)]
+struct Jobs {
+    running: HashMap<String, Running>,
+    /// Permits that were not redeemed yet.
+    waiting: HashMap<String, Deferred>,
+}
+
+/// A job that runs.
 #[derive(Debug)]
-struct Entry {
+struct Running {
     uid: u32,
     processes: Processes,
     /// The process that holds the permit by its call, and may say that its job is over.
@@ -80,19 +88,19 @@ struct Entry {
     tool_events: u64,
     /// How the job ended, or is to end since somebody stops it.
     stop: watch::Sender<Option<End>>,
-    /// A permit that was not redeemed yet.
-    deferred: Option<Deferred>,
 }
 
-impl Entry {
-    /// Whether it runs, and this process is one of its own.
-    fn runs(&self, process: &Observation) -> bool {
-        self.deferred.is_none() && self.processes.have(process, self.uid)
+impl Running {
+    /// Whether this process is one of its own.
+    fn has(&self, process: &Observation) -> bool {
+        self.processes.have(process, self.uid)
     }
 }
 
+/// A permit, before its job.
 #[derive(Debug)]
 struct Deferred {
+    uid: u32,
     line: Arc<Line>,
     tool_events: u64,
     tools: u32,
@@ -149,14 +157,14 @@ impl Gate {
 
     /// Resolves when every job has ended, with all that is done about it, or `within` is over. None starts any more.
     pub(super) async fn ended(&self, within: Duration) {
-        self.jobs().retain(|_, entry| entry.deferred.is_none());
+        self.jobs().waiting.clear();
         let all = u32::try_from(self.settings.max_jobs).unwrap_or(u32::MAX);
         if timeout(within, self.slots.acquire_many(all)).await.is_err() {
             tracing::warn!("jobs, or what is done about their end, did not come to an end in time");
         }
     }
 
-    fn jobs(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,7 +187,7 @@ impl Gate {
             return Err(Refusal::new("GATE_PROCESSES_UNKNOWN", why));
         }
         let jobs = self.jobs();
-        match jobs.values().find(|job| job.runs(caller)) {
+        match jobs.running.values().find(|job| job.has(caller)) {
             Some(_) => Err(Refusal::new(
                 "GATE_CALLER_IS_A_JOB",
                 "a process of a job that runs cannot start another one",
@@ -236,6 +244,7 @@ impl Gate {
         let pb::Permit { id, secret, claims, redeem_within_s } = permitted.permit;
         let line = Arc::new(Line::new(self.link.clone(), key, permitted.verifier_id, id, secret));
         Ok(Deferred {
+            uid,
             line,
             tool_events: permitted.tool_events,
             tools: permitted.tools,
@@ -254,14 +263,14 @@ impl Gate {
             return Err(Refusal::new("PERMIT_ALREADY_REDEEMED", why));
         }
         let mut jobs = self.jobs();
-        let entry = jobs.get_mut(permit_id).filter(|entry| entry.uid == caller.uid);
-        let Some(deferred) = entry.and_then(|entry| entry.deferred.take()) else {
+        let is_theirs = jobs.waiting.get(permit_id).is_some_and(|permit| permit.uid == caller.uid);
+        let permit = is_theirs.then(|| jobs.waiting.remove(permit_id)).flatten();
+        let permit = permit.ok_or_else(|| {
             let why = "no permit of this user waits by this identifier";
-            return Err(Refusal::new("PERMIT_UNKNOWN", why));
-        };
-        jobs.remove(permit_id);
+            Refusal::new("PERMIT_UNKNOWN", why)
+        })?;
         remember(&mut used, permit_id);
-        Ok(deferred)
+        Ok(permit)
     }
 
     /// Redeems a permit and gives the job's processes its identities.
@@ -295,16 +304,15 @@ impl Gate {
         let first = processes.first().filter(|_| !request.hold);
         let holder = caller.ancestry.first().copied().filter(|_| request.hold);
         let (stop, _) = watch::channel(None);
-        let entry = Entry {
+        let job = Running {
             uid: caller.uid,
             processes,
             holder,
             line: Arc::clone(&line),
             tool_events,
             stop: stop.clone(),
-            deferred: None,
         };
-        self.jobs().insert(line.permit_id().to_owned(), entry);
+        self.jobs().running.insert(line.permit_id().to_owned(), job);
         let started = pb::JobStarted {
             permit_id: line.permit_id().to_owned(),
             decision_id,
@@ -347,28 +355,20 @@ impl Gate {
         let Begun { life, slot, .. } = begun;
         tokio::spawn(async move {
             let end = life.run().await;
-            gate.jobs().remove(&id);
+            gate.jobs().running.remove(&id);
             drop(slot);
             end
         })
     }
 
     /// Keeps a permit for a later call, until its time is up.
-    fn keep(&self, deferred: Deferred, within: Duration, caller: &Observation) {
-        let id = deferred.line.permit_id().to_owned();
-        let (stop, _) = watch::channel(None);
-        let (uid, processes) = (caller.uid, Processes::User(caller.uid));
-        let (line, tool_events) = (Arc::clone(&deferred.line), deferred.tool_events);
-        let (holder, deferred) = (None, Some(deferred));
-        let entry = Entry { uid, processes, holder, line, tool_events, stop, deferred };
-        self.jobs().insert(id.clone(), entry);
+    fn keep(&self, permit: Deferred) {
+        let (id, within) = (permit.line.permit_id().to_owned(), permit.redeem_within);
+        self.jobs().waiting.insert(id.clone(), permit);
         let gate = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(within.saturating_add(KEPT_LONGER)).await;
-            let mut jobs = gate.jobs();
-            if jobs.get(&id).is_some_and(|entry| entry.deferred.is_some()) {
-                jobs.remove(&id);
-            }
+            gate.jobs().waiting.remove(&id);
         });
     }
 
@@ -410,14 +410,13 @@ impl Gate {
             waiting => self.take(waiting, caller)?,
         };
         if request.defer {
-            let within = permit.redeem_within;
             let told = pb::JobDeferred {
                 permit_id: permit.line.permit_id().to_owned(),
                 decision_id: permit.decision_id.clone(),
-                redeem_within_s: within.as_secs(),
+                redeem_within_s: permit.redeem_within.as_secs(),
                 claims: permit.claims.clone(),
             };
-            self.keep(permit, within, caller);
+            self.keep(permit);
             send(events, Event::Deferred(told)).await;
             return Ok(());
         }
@@ -429,8 +428,16 @@ impl Gate {
             return Ok(());
         }
         // Held by the call: whichever ends first ends the other. A caller who went away before it heard that it may start
-        // has no job either.
+        // has no job either. An end that comes before the job's is told at once, for whoever runs it to end it, not after the
+        // verifier was told and the site's action ran.
+        let mut ends = stop.subscribe();
+        let early = async {
+            let end = ends.wait_for(|end| end.as_ref().is_some_and(|end| !end.is_over())).await;
+            end.ok().and_then(|end| end.clone())
+        };
         let end = tokio::select! {
+            biased;
+            end = early => end,
             end = &mut running => end.ok(),
             () = events.closed() => {
                 // One that ends its job says so before it goes.

@@ -47,7 +47,8 @@ impl End {
         Self::new(JOB_OVER, why)
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether the job ended before its permit.
+    pub(super) fn is_over(&self) -> bool {
         self.code == JOB_OVER
     }
 }
@@ -140,8 +141,8 @@ impl Life {
     pub(super) async fn run(mut self) -> End {
         let end = self.lasts().await;
         let Self { line, handle, settings, stop, .. } = self;
-        stop.send_replace(Some(end.clone()));
         handle.end(&end.why);
+        stop.send_replace(Some(end.clone()));
         if end.is_over() {
             tracing::info!(permit = line.permit_id(), "the job is over");
         } else {
@@ -152,24 +153,18 @@ impl Life {
                 "permit ended"
             );
         }
-        // Also what the verifier may have ended itself: of a permit whose time is up by this worker's clock it has not heard.
-        if end.code != "PERMIT_UNKNOWN" {
-            match timeout(FAREWELL, line.end(&end.why)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!("the verifier was not told: {}", crate::chain(&error));
-                }
-                Err(_) => tracing::warn!("the verifier was not told: it does not answer"),
+        let act = async {
+            if !end.is_over() {
+                let about = [
+                    ("ASSAY_PERMIT_ID", line.permit_id()),
+                    ("ASSAY_END_CODE", end.code.as_str()),
+                    ("ASSAY_END_WHY", end.why.as_str()),
+                ];
+                act(&settings.on_end, &about).await;
             }
-        }
-        if !end.is_over() {
-            let about = [
-                ("ASSAY_PERMIT_ID", line.permit_id()),
-                ("ASSAY_END_CODE", end.code.as_str()),
-                ("ASSAY_END_WHY", end.why.as_str()),
-            ];
-            act(&settings.on_end, &about).await;
-        }
+        };
+        // What the site does waits for no verifier.
+        tokio::join!(act, tell(&line, &end));
         end
     }
 
@@ -231,6 +226,19 @@ impl Life {
             }
             check = Instant::now() + check_every;
         }
+    }
+}
+
+/// Tells the verifier of an end, also of one that it may have made itself: of a permit whose time is up by this worker's clock
+/// it has not heard.
+async fn tell(line: &Line, end: &End) {
+    if end.code == "PERMIT_UNKNOWN" {
+        return;
+    }
+    match timeout(FAREWELL, line.end(&end.why)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("the verifier was not told: {}", crate::chain(&error)),
+        Err(_) => tracing::warn!("the verifier was not told: it does not answer"),
     }
 }
 

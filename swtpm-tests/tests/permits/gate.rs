@@ -1,6 +1,10 @@
 //! The gate of a worker, over its real sockets, where what comes from the verifier cannot be used, or comes too late.
 
-use std::{os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use attestor::{
     jobs::{JobSettings, JobSockets, Link, NodeState, Permitted, desk},
@@ -34,6 +38,17 @@ enum Habit {
     RedeemsLate { begun: Arc<Notify>, go_on: Arc<Notify> },
     /// Certificates are to be renewed at once, and then there are none.
     RenewsNothing,
+    /// An end is never answered; told when the worker gave up to wait.
+    HearsNoEnd(Arc<AtomicBool>),
+}
+
+/// Notes that whoever waited does not any more.
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Passes everything on to the verifier; its answers as its habit wants them.
@@ -60,6 +75,7 @@ impl jobs_server::Jobs for Between {
                 go_on.notified().await;
             }
             Habit::RenewsNothing => identity.x509.iter_mut().for_each(|svid| svid.lifetime_s = 0),
+            Habit::HearsNoEnd(_) => {}
         }
         Ok(Response::new(identity))
     }
@@ -68,14 +84,19 @@ impl jobs_server::Jobs for Between {
         &self,
         request: Request<pb::ContinueRequest>,
     ) -> Result<Response<pb::JobIdentity>, Status> {
-        let request = request.into_inner();
-        assert!(request.rotate, "the certificates' time was up");
-        let mut identity = self.verifier.proceed(request).await.map_err(internal)?;
-        identity.x509.clear();
+        let mut identity = self.verifier.proceed(request.into_inner()).await.map_err(internal)?;
+        if let Habit::RenewsNothing = self.habit {
+            assert!(!identity.x509.is_empty(), "the certificates' time was up");
+            identity.x509.clear();
+        }
         Ok(Response::new(identity))
     }
 
     async fn end(&self, request: Request<pb::EndRequest>) -> Result<Response<pb::Ended>, Status> {
+        if let Habit::HearsNoEnd(given_up) = &self.habit {
+            let _waiting = GivenUp(Arc::clone(given_up));
+            return std::future::pending().await;
+        }
         self.verifier.end_job(request.into_inner()).await.map_err(internal)?;
         Ok(Response::new(pb::Ended {}))
     }
@@ -93,7 +114,7 @@ struct Worker {
     site: Site,
     node: watch::Sender<NodeState>,
     events: Streaming<pb::JobEvent>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Worker {
@@ -112,7 +133,7 @@ impl Worker {
             max_jobs: 1,
             start_within: Duration::from_secs(30),
             silence: Duration::from_secs(30),
-            on_end: Vec::new(),
+            on_end: vec!["touch".to_owned(), folder.path().join("acted").display().to_string()],
             on_refused: Vec::new(),
         };
         let (desk, (mut asks, node)) = desk();
@@ -139,7 +160,7 @@ impl Worker {
         };
         ask.answer(Ok(permitted));
         let events = start.await.unwrap().unwrap().into_inner();
-        Self { site, node, events, _folder: folder }
+        Self { site, node, events, folder }
     }
 
     async fn next(&mut self) -> Option<Event> {
@@ -203,4 +224,21 @@ async fn a_job_ends_where_its_certificates_cannot_be_renewed() {
     assert_eq!(ended.code, "GATE_IDENTITY_UNUSABLE");
     let reason = worker.ended_permit().await.end_reason.unwrap_or_default();
     assert!(reason.contains("new certificates cannot be used"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_told_and_acted_upon_while_the_verifier_does_not_answer() {
+    let given_up = Arc::new(AtomicBool::new(false));
+    let mut worker = Worker::asked(Habit::HearsNoEnd(Arc::clone(&given_up))).await;
+    let started = worker.next().await;
+    assert!(matches!(started, Some(Event::Started(_))), "{started:?}");
+    worker.node.send_modify(|node| node.tool_events += 1);
+    let ended = worker.next().await;
+    let Some(Event::Ended(ended)) = ended else { panic!("{ended:?}") };
+    assert_eq!(ended.code, "GATE_TOOL_CHANGED");
+    while !worker.folder.path().join("acted").exists() {
+        assert!(!given_up.load(Ordering::SeqCst), "the action waited for the verifier");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!given_up.load(Ordering::SeqCst), "the job's end waited for the verifier");
 }

@@ -53,19 +53,20 @@ impl pb::job_gate_server::JobGate for Gate {
         let caller = caller(&request)?;
         let pb::StopRequest { permit_id, reason } = request.into_inner();
         let mut jobs = self.jobs();
-        let entry = jobs.get(&permit_id);
-        let entry = entry.filter(|entry| caller.uid == 0 || entry.uid == caller.uid);
-        let ended = match entry {
-            // Nobody can redeem it any more.
-            Some(entry) if entry.deferred.is_some() => jobs.remove(&permit_id).is_some(),
-            Some(entry) if entry.stop.borrow().is_none() => {
+        let may = |uid: u32| caller.uid == 0 || uid == caller.uid;
+        // Nobody can redeem it any more.
+        if jobs.waiting.get(&permit_id).is_some_and(|permit| may(permit.uid)) {
+            jobs.waiting.remove(&permit_id);
+            return Ok(Response::new(pb::Stopped { ended: true }));
+        }
+        let ended = match jobs.running.get(&permit_id).filter(|job| may(job.uid)) {
+            Some(job) if job.stop.borrow().is_none() => {
                 let why = if reason.is_empty() { "stopped".to_owned() } else { reason };
                 // A job that gives its own permit back may go on without it: what the site has for such an end is done.
-                let holds =
-                    entry.holder.is_some() && entry.holder == caller.ancestry.first().copied();
-                let is_its_own = matches!(entry.processes, Processes::Below(_))
-                    && entry.processes.have(&caller, entry.uid);
-                entry.stop.send_replace(Some(match is_its_own && !holds {
+                let holds = job.holder.is_some() && job.holder == caller.ancestry.first().copied();
+                let is_its_own = matches!(job.processes, Processes::Below(_))
+                    && job.processes.have(&caller, job.uid);
+                job.stop.send_replace(Some(match is_its_own && !holds {
                     true => End::new("GATE_ENDED_BY_ITS_JOB", why),
                     false => End::over(&why),
                 }));

@@ -119,7 +119,7 @@ impl Gate {
     /// The jobs that run and have this process; one, but where a user's or a control group's processes are several jobs'.
     fn its_jobs(&self, caller: &Observation) -> Vec<Stamping> {
         let jobs = self.jobs();
-        let its = jobs.values().filter(|job| job.runs(caller));
+        let its = jobs.running.values().filter(|job| job.has(caller));
         its.map(|job| Stamping {
             line: Arc::clone(&job.line),
             tool_events: job.tool_events,
@@ -199,7 +199,7 @@ mod tests {
     use workload::{ProcessKey, Registry};
 
     use super::{
-        super::{super::desk, Entry, JobSettings, Link, Processes, tests::entry},
+        super::{super::desk, JobSettings, Link, Processes, Running, tests::job},
         *,
     };
     use crate::trust::{Learned, Trust};
@@ -232,12 +232,12 @@ mod tests {
     }
 
     /// A job of a user, below this process.
-    fn below(gate: &Gate, uid: u32, pid: u32) -> Entry {
-        entry(gate, uid, Processes::Below(ProcessKey { pid, start_time: 1 }))
+    fn below(gate: &Gate, uid: u32, pid: u32) -> Running {
+        job(gate, uid, Processes::Below(ProcessKey { pid, start_time: 1 }))
     }
 
     /// A request for a time stamp over what a job signed.
-    fn asks(job: &Entry) -> pb::StampRequest {
+    fn asks(job: &Running) -> pb::StampRequest {
         pb::StampRequest {
             request: vec![0; 70],
             content_sha256: Sha256Digest::of(CONTENT).as_bytes().to_vec(),
@@ -260,14 +260,14 @@ mod tests {
         let caller = process(OTHER, 7);
         let nobody = "GATE_CALLER_IS_NO_JOB";
         assert_eq!(code(&gate, good.clone(), &caller).await, nobody);
-        gate.jobs().insert("permit".to_owned(), job);
+        gate.jobs().running.insert("permit".to_owned(), job);
         // This reaches the verifier, which is not there.
         assert_eq!(code(&gate, good.clone(), &caller).await, "GATE_NO_TIMESTAMP");
         // Another process of that user, a user who may start jobs, root.
         for stranger in [process(OTHER, 10), process(LISTED, 10), process(0, 10)] {
             assert_eq!(code(&gate, good.clone(), &stranger).await, nobody);
         }
-        gate.jobs().insert("another".to_owned(), another);
+        gate.jobs().running.insert("another".to_owned(), another);
         let of_another = "PERMIT_TIMESTAMP_FOREIGN";
         assert_eq!(code(&gate, foreign.clone(), &caller).await, of_another);
         assert_eq!(code(&gate, foreign.clone(), &process(LISTED, 8)).await, "GATE_NO_TIMESTAMP");
@@ -278,7 +278,7 @@ mod tests {
         ] {
             assert_eq!(code(&gate, spoiled, &caller).await, of_another);
         }
-        gate.jobs().clear();
+        gate.jobs().running.clear();
         assert_eq!(code(&gate, good, &caller).await, nobody);
     }
 
@@ -287,12 +287,12 @@ mod tests {
         let gate = gate();
         let (job, caller) = (below(&gate, LISTED, 7), process(LISTED, 7));
         let (good, stop) = (asks(&job), job.stop.clone());
-        gate.jobs().insert("permit".to_owned(), job);
+        gate.jobs().running.insert("permit".to_owned(), job);
         let mut changed = below(&gate, LISTED, 8);
         // No event of the tool log is known here.
         changed.tool_events = 1;
         let of_changed = asks(&changed);
-        gate.jobs().insert("another".to_owned(), changed);
+        gate.jobs().running.insert("another".to_owned(), changed);
         assert_eq!(code(&gate, of_changed, &process(LISTED, 8)).await, "GATE_TOOL_CHANGED");
         assert_eq!(code(&gate, good.clone(), &caller).await, "GATE_NO_TIMESTAMP");
         stop.send_replace(Some(End::over("stopped")));
@@ -304,8 +304,8 @@ mod tests {
         let gate = gate();
         let (job, another) = (below(&gate, LISTED, 8), below(&gate, 0, 9));
         let (good, of_root) = (asks(&job), asks(&another));
-        gate.jobs().insert("permit".to_owned(), job);
-        gate.jobs().insert("another".to_owned(), another);
+        gate.jobs().running.insert("permit".to_owned(), job);
+        gate.jobs().running.insert("another".to_owned(), another);
         let caller = process(LISTED, 8);
         let sized = |bytes| pb::StampRequest { request: vec![0; bytes], ..good.clone() };
         assert_eq!(code(&gate, sized(MAX_REQUEST_BYTES), &caller).await, "GATE_NO_TIMESTAMP");

@@ -53,16 +53,16 @@ async fn code(gate: &Gate, request: pb::StartRequest, caller: &Observation) -> S
 }
 
 /// A job of this gate that runs, with a key of its own.
-pub(super) fn entry(gate: &Gate, uid: u32, processes: Processes) -> Entry {
+pub(super) fn job(gate: &Gate, uid: u32, processes: Processes) -> Running {
     let key = JobKeyPair::generate().expect("a key");
     let line = Line::new(gate.link.clone(), key, VerifierId::new([0; 32]), "p".into(), vec![1]);
     let (stop, _) = watch::channel(None);
     let (line, tool_events) = (Arc::new(line), 0);
-    Entry { uid, processes, holder: None, line, tool_events, stop, deferred: None }
+    Running { uid, processes, holder: None, line, tool_events, stop }
 }
 
 fn running(gate: &Gate, uid: u32, processes: Processes) {
-    gate.jobs().insert(format!("permit of {uid}"), entry(gate, uid, processes));
+    gate.jobs().running.insert(format!("permit of {uid}"), job(gate, uid, processes));
 }
 
 #[tokio::test]
