@@ -405,7 +405,22 @@ async fn signatures_are_stamped_while_their_permit_stands_and_not_after() {
     site.redeem(&another, &other).await.unwrap();
     refused(site.stamp(&another, &other, &key, as_it_is).await, foreign);
     site.stamp(&another, &other, &other, as_it_is).await.unwrap();
-    // Its time is up, its node has not renewed, its node is revoked: nobody said so of the permit yet.
+    // Nobody said anything of the permit yet: a clock that went back before its redemption, its node that has not renewed, was
+    // denied since, is revoked, its time that is up.
+    site.clock.set(NOW - 1);
+    let why =
+        refused(site.stamp(&another, &other, &other, as_it_is).await, ReasonCode::PermitUnknown);
+    assert!(why.contains("not redeemed"), "{why}");
+    site.clock.set(NOW + 3660);
+    site.stamp(&another, &other, &other, as_it_is).await.unwrap();
+    site.clock.set(NOW + 3661);
+    let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
+    assert!(why.contains("has not renewed its proof"), "{why}");
+    site.worker.tpm.measure(&tool("cc", b"another compiler").unwrap());
+    let denied = site.worker.attest(site.cluster.verifier()).await.unwrap();
+    assert!(codes(&denied).contains(&"POLICY_TOOL_NOT_ALLOWED"), "{denied:?}");
+    let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
+    assert!(why.contains("was denied"), "{why}");
     let (revoke, by) = (NodeChange::Revoke { reason: "a test".to_owned() }, site.cluster.by());
     site.cluster.store().change_node("w1", None, revoke, by).await.unwrap();
     let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
