@@ -46,6 +46,25 @@ pub struct Ran {
     pub log: String,
 }
 
+impl Ran {
+    /// What `attestor exec --refused-code 3` did, called as a system calls any command.
+    #[must_use]
+    pub fn of(output: &Output) -> Self {
+        let log = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+        Self { end: End::of(output), log: log.concat() }
+    }
+}
+
+impl End {
+    fn of(output: &Output) -> Self {
+        match output.status.code() {
+            Some(0) => Self::Passed,
+            Some(3) => Self::Refused,
+            code => Self::Failed(code.unwrap_or(-1)),
+        }
+    }
+}
+
 /// A worker with a system's agent, whose jobs run as `nobody`.
 #[derive(Debug)]
 pub struct Agent<'a> {

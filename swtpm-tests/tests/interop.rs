@@ -13,7 +13,8 @@ async fn fetches_rotates_and_sees_the_end(client: &[&str]) {
     let verifier_jobs = "check_every = \"1s\"\nmax_duration = \"60s\"\n".to_owned();
     let options = JobSiteOptions { verifier_jobs, ..JobSiteOptions::default() };
     let site = JobSite::start_with(options).await.unwrap();
-    let exec = [&["exec", "--job", "generic", "--"], client].concat();
+    // A client that waits for ever fails its job.
+    let exec = [&["exec", "--job", "generic", "--", "timeout", "120"], client].concat();
     let output = site.run(&exec).await.unwrap();
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     let err = String::from_utf8_lossy(&output.stderr).into_owned();

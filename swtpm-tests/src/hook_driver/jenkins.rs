@@ -54,13 +54,8 @@ pub async fn step(site: &JobSite, script: &str) -> Result<Ran, AnyError> {
     let mut command = agent.command(Path::new("/bin/sh"));
     command.arg("-xe").arg(file).envs(BUILD);
     let output = agent.run(command).await?;
-    let end = match output.status.code() {
-        Some(0) => End::Passed,
-        // Any failure of a step fails its build.
-        Some(3) => End::Refused,
-        code => End::Failed(code.unwrap_or(-1)),
-    };
-    Ok(agent.ran(end))
+    // Any failure of a step fails its build.
+    Ok(agent.ran(End::of(&output)))
 }
 
 /// What Jenkins gives a build of a pipeline that has checked its sources out.

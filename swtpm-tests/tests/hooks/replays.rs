@@ -28,14 +28,7 @@ async fn exec_again(site: &JobSite) -> Ran {
     let script = format!("exec {} -- echo here is the job", again(site, "exec"));
     let mut command = agent.command("/bin/sh".as_ref());
     command.args(["-c", &script]);
-    let output = finish(command).await.unwrap();
-    let end = match output.status.code() {
-        Some(0) => End::Passed,
-        Some(3) => End::Refused,
-        code => End::Failed(code.unwrap_or(-1)),
-    };
-    let log = [output.stdout, output.stderr].concat();
-    Ran { end, log: String::from_utf8_lossy(&log).into_owned() }
+    Ran::of(&finish(command).await.unwrap())
 }
 
 /// A job that waits for a word of the test's.

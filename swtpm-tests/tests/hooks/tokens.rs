@@ -96,14 +96,7 @@ async fn presents(site: &JobSite, system: &str, token: &str, variables: &[(&str,
     command.arg("--socket").arg(site.path("output/job.sock"));
     command.args(["--", "echo", "here is the job"]);
     command.env("TOKEN", token).envs(variables.iter().copied());
-    let output = finish(command).await.unwrap();
-    let end = match output.status.code() {
-        Some(0) => End::Passed,
-        Some(3) => End::Refused,
-        code => End::Failed(code.unwrap_or(-1)),
-    };
-    let log = [output.stdout, output.stderr].concat();
-    Ran { end, log: String::from_utf8_lossy(&log).into_owned() }
+    Ran::of(&finish(command).await.unwrap())
 }
 
 /// Of a system that signs nothing: tokens of a platform that the site believes, and of none that it knows.

@@ -24,13 +24,14 @@ struct Step {
 }
 
 /// Cheap ones first; clippy and rustdoc share their dependencies' metadata, so they stand together.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step { name: "setup", run: |_| setup::install_missing().and_then(|()| components()) },
     Step { name: "fmt", run: |_| execute(&mut cargo(["fmt", "--all", "--check"])) },
     Step { name: "clippy", run: |_| clippy() },
     Step { name: "docs", run: |_| docs() },
     Step { name: "deny", run: |_| deny() },
     Step { name: "tests", run: tests },
+    Step { name: "demo", run: |_| crate::demo(&[]) },
     Step { name: "interop", run: interop_tests },
     Step { name: "generated", run: |_| generated::check() },
     Step { name: "fuzz", run: |_| fuzz::smoke() },

@@ -1,14 +1,12 @@
 //! docs/RESULTS.md says what the code does.
 mod support;
 
-use std::collections::BTreeMap;
-
 use results::{
     Code, Sha256Digest,
     admit::AdmitPolicy,
     statement::{Dispatch, Predicate, Vsa},
 };
-use support::chain::Chain;
+use support::chain::{Chain, without_lists};
 
 const DOCUMENT: &str = include_str!("../../../docs/RESULTS.md");
 
@@ -80,15 +78,7 @@ fn the_trees_are_printed_so() {
     chain.dispatch.job = shown.job;
     chain.dispatch.git_commit = shown.git_commit;
     chain.dispatch.tools = shown.tools;
-    chain.policy = AdmitPolicy {
-        systems: None,
-        repositories: None,
-        workflows: None,
-        platform_claims: Vec::new(),
-        levels: Vec::new(),
-        tools: BTreeMap::new(),
-        ..chain.policy
-    };
+    chain.policy = without_lists(chain.policy);
     let admitted = format!("admitted\n\n{}", chain.admit().expect("it is admitted"));
     assert_eq!(shape(block("admitted", "text")), shape(&admitted));
     let examined = chain.examine_artifact(b"another one").expect("a policy");

@@ -55,6 +55,19 @@ pub(crate) fn vsa() -> Vsa {
     }
 }
 
+/// Without the lists that limit what is admitted.
+pub(crate) fn without_lists(policy: AdmitPolicy) -> AdmitPolicy {
+    AdmitPolicy {
+        systems: None,
+        repositories: None,
+        workflows: None,
+        platform_claims: Vec::new(),
+        levels: Vec::new(),
+        tools: BTreeMap::new(),
+        ..policy
+    }
+}
+
 /// A dispatch of the job with that key, resting on that VSA.
 pub(crate) fn dispatch(job_key: Sha256Digest, vsa: Sha256Digest) -> Dispatch {
     let token = |value: &str| Claim { source: ClaimSource::PlatformToken, value: value.to_owned() };
