@@ -3,6 +3,10 @@
 
 #[path = "permits/gate.rs"]
 mod gate;
+#[path = "permits/pages.rs"]
+mod pages;
+#[path = "permits/stamps.rs"]
+mod stamps;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,28 +16,12 @@ use proto::{
     digest::{HashAlg, PcrIndex},
     evidence::EvidenceError,
     pb,
-    permit::{JobRequest, continue_message, end_message, redeem_message, timestamp_message},
+    permit::{JobRequest, continue_message, end_message, redeem_message},
     reason::ReasonCode,
-};
-use results::{
-    Sha256Digest,
-    timestamp::{self, Response},
 };
 use swtpm_tests::{
     cluster::Cluster,
     soft_worker::{SoftWorker, tool},
-};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
-        time_provider::TimeProvider,
-    },
 };
 use verifier::{
     attestation::AttestError,
@@ -42,11 +30,7 @@ use verifier::{
     store::{ALLOW_LISTED, CertificateStatus, NodeChange},
 };
 
-use x509_cert::{Certificate, crl::CertificateList, der::Decode as _};
-
 const NOW: i64 = 1_900_000_000;
-/// What jobs sign.
-const CONTENT: &[u8] = b"artifact";
 const CLAIMS: &[u8] = b"{\"job\":\"build\",\"run_id\":\"42\",\"system\":\"generic\"}";
 
 /// A verifier on a clock of the test's, and a worker that it admits.
@@ -126,29 +110,6 @@ impl Site {
         };
         request.signature = key.sign(&continue_message(&self.verifier_id(), &request)).unwrap();
         self.cluster.verifier().proceed(request).await
-    }
-
-    /// Has what `signer` signs stamped by a permit of `key`; `change` spoils the request before it is signed.
-    async fn stamp(
-        &self,
-        permit: &pb::Permit,
-        key: &JobKeyPair,
-        signer: &JobKeyPair,
-        change: impl FnOnce(&mut pb::TimestampRequest),
-    ) -> Result<Vec<u8>, JobError> {
-        let signature = signer.sign(CONTENT).unwrap();
-        let asked = timestamp::Request::new(Sha256Digest::of(&signature), &[7; 16]).unwrap();
-        let mut request = pb::TimestampRequest {
-            request: asked.to_der().unwrap(),
-            permit_id: permit.id.clone(),
-            secret: permit.secret.clone(),
-            content_sha256: Sha256Digest::of(CONTENT).as_bytes().to_vec(),
-            content_signature: signature,
-            signature: Vec::new(),
-        };
-        change(&mut request);
-        request.signature = key.sign(&timestamp_message(&self.verifier_id(), &request)).unwrap();
-        self.cluster.verifier().stamp(request).await
     }
 
     async fn end(
@@ -361,173 +322,4 @@ async fn a_permit_ends_in_time_and_with_its_node() {
     site.cluster.store().change_node("w1", None, revoke, by).await.unwrap();
     let why = refused(site.proceed(&permit, &revoked, 1).await, ReasonCode::PermitEnded);
     assert!(why.contains("is revoked"), "{why}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn signatures_are_stamped_while_their_permit_stands_and_not_after() {
-    let mut site = Site::start().await;
-    let [key, other, thief] = [0; 3].map(|_| JobKeyPair::generate().unwrap());
-    let permit = site.permit(&key).await;
-    let as_it_is = |_: &mut pb::TimestampRequest| {};
-    // Not before a job began by it.
-    let why = refused(site.stamp(&permit, &key, &key, as_it_is).await, ReasonCode::PermitUnknown);
-    assert!(why.contains("not redeemed"), "{why}");
-    site.redeem(&permit, &key).await.unwrap();
-    let stamped = site.stamp(&permit, &key, &key, as_it_is).await.unwrap();
-    Response::parse(&stamped).unwrap();
-    // Signatures of others, over other content, requests about other bytes.
-    let foreign = ReasonCode::PermitTimestampForeign;
-    refused(site.stamp(&permit, &key, &thief, as_it_is).await, foreign);
-    let digest = |request: &mut pb::TimestampRequest| request.content_sha256 = vec![0; 32];
-    refused(site.stamp(&permit, &key, &key, digest).await, foreign);
-    let short = |request: &mut pb::TimestampRequest| request.content_sha256.truncate(31);
-    refused(site.stamp(&permit, &key, &key, short).await, foreign);
-    let theirs = |request: &mut pb::TimestampRequest| {
-        let theirs = timestamp::Request::new(Sha256Digest::of(b"theirs"), &[7; 16]).unwrap();
-        request.request = theirs.to_der().unwrap();
-    };
-    refused(site.stamp(&permit, &key, &key, theirs).await, foreign);
-    let long = |request: &mut pb::TimestampRequest| request.request = vec![0; 1025];
-    let limit = ReasonCode::EvidenceLimitExceeded;
-    refused(site.stamp(&permit, &key, &key, long).await, limit);
-    // Nobody but who has secret and key commands the permit.
-    let bare = pb::Permit { secret: Vec::new(), ..permit.clone() };
-    refused(site.stamp(&bare, &key, &key, as_it_is).await, ReasonCode::PermitUnknown);
-    let invalid = ReasonCode::PermitSignatureInvalid;
-    refused(site.stamp(&permit, &thief, &key, as_it_is).await, invalid);
-    // It ends, as for a changed tool, long before its certificate does.
-    site.end(&permit, &key, 1).await.unwrap();
-    let ended = ReasonCode::PermitEnded;
-    let why = refused(site.stamp(&permit, &key, &key, as_it_is).await, ended);
-    assert!(why.contains("over"), "{why}");
-    // Another job's permit does not help its key.
-    let another = site.permit(&other).await;
-    site.redeem(&another, &other).await.unwrap();
-    refused(site.stamp(&another, &other, &key, as_it_is).await, foreign);
-    site.stamp(&another, &other, &other, as_it_is).await.unwrap();
-    // Nobody said anything of the permit yet: a clock that went back before its redemption, its node that has not renewed, was
-    // denied since, is revoked, its time that is up.
-    site.clock.set(NOW - 1);
-    let why =
-        refused(site.stamp(&another, &other, &other, as_it_is).await, ReasonCode::PermitUnknown);
-    assert!(why.contains("not redeemed"), "{why}");
-    site.clock.set(NOW + 3660);
-    site.stamp(&another, &other, &other, as_it_is).await.unwrap();
-    site.clock.set(NOW + 3661);
-    let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
-    assert!(why.contains("has not renewed its proof"), "{why}");
-    site.worker.tpm.measure(&tool("cc", b"another compiler").unwrap());
-    let denied = site.worker.attest(site.cluster.verifier()).await.unwrap();
-    assert!(codes(&denied).contains(&"POLICY_TOOL_NOT_ALLOWED"), "{denied:?}");
-    let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
-    assert!(why.contains("was denied"), "{why}");
-    let (revoke, by) = (NodeChange::Revoke { reason: "a test".to_owned() }, site.cluster.by());
-    site.cluster.store().change_node("w1", None, revoke, by).await.unwrap();
-    let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
-    assert!(why.contains("is revoked"), "{why}");
-    site.clock.set(NOW + 30 * 24 * 3600);
-    let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
-    assert!(why.contains("its time is up"), "{why}");
-}
-
-#[derive(Debug)]
-struct AtTheTestsTime;
-
-impl TimeProvider for AtTheTestsTime {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(NOW).unwrap())))
-    }
-}
-
-/// What an HTTPS GET gives: status, content type, body. The server is trusted by the verifier's own bundle.
-async fn fetched(site: &Site, path: &str) -> (u16, String, Vec<u8>) {
-    let pem = std::fs::read(site.cluster.folder().join("state/bundle.pem")).unwrap();
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(&pem) {
-        roots.add(root.unwrap()).unwrap();
-    }
-    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_details(provider, Arc::new(AtTheTestsTime));
-    let config = config.with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(roots).with_no_client_auth();
-    let address = site.cluster.running().web_address.unwrap();
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-    let head = std::str::from_utf8(&answer[..end]).unwrap().to_lowercase();
-    let kind = head.lines().find_map(|line| line.strip_prefix("content-type: "));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, kind.unwrap_or_default().to_owned(), answer[end + 4..].to_vec())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn relying_parties_fetch_bundle_results_and_lists() {
-    let mut site = Site::start().await;
-    site.cluster.configure("service", "web_listen = \"127.0.0.1:0\"").await.unwrap();
-    let key = JobKeyPair::generate().unwrap();
-    let permit = site.permit(&key).await;
-    let identity = site.redeem(&permit, &key).await.unwrap();
-
-    let (status, kind, body) = fetched(&site, "/spiffe/bundle.json").await;
-    assert_eq!((status, kind.as_str()), (200, "application/json"));
-    let bundle: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    let uses: Vec<_> =
-        bundle["keys"].as_array().unwrap().iter().map(|key| key["use"].as_str().unwrap()).collect();
-    assert_eq!(uses, ["x509-svid", "jwt-svid"]);
-    assert!(bundle["spiffe_refresh_hint"].as_u64().unwrap() > 0);
-
-    assert_eq!(identity.statements.len(), 2);
-    for statement in &identity.statements {
-        let digest = hex::encode(HashAlg::Sha256.hash(&[&statement.bundle]).as_bytes());
-        let (status, kind, body) = fetched(&site, &format!("/results/sha256/{digest}")).await;
-        assert_eq!((status, body.as_slice()), (200, statement.bundle.as_slice()));
-        assert!(kind.starts_with("application/vnd.dev.sigstore.bundle"), "{kind}");
-    }
-    let (status, _, body) = fetched(&site, "/results/trusted_root.json").await;
-    assert_eq!(status, 200);
-    results::bundle::TrustedRoot::parse(&body).unwrap();
-    for file in ["bundle.pem", "crl.pem", "crl.der", "crl-jobs.der"] {
-        let (status, _, body) = fetched(&site, &format!("/{file}")).await;
-        let kept = std::fs::read(site.cluster.folder().join("state/public").join(file)).unwrap();
-        assert_eq!((status, body), (200, kept), "{file}");
-    }
-    let no_result = format!("/results/sha256/{}", "5a".repeat(32));
-    let paths = [
-        no_result.as_str(),
-        "/results/sha256/..%2f..%2fjwt.key",
-        "/jwt.key",
-        "/..%2fjwt.key",
-        "/ca/root.pem",
-        "/security-keys.toml",
-        "/",
-    ];
-    for path in paths {
-        assert_eq!(fetched(&site, path).await.0, 404, "{path}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn certificates_of_an_ended_permit_are_on_the_next_list() {
-    let mut site = Site::start().await;
-    let key = JobKeyPair::generate().unwrap();
-    let permit = site.permit(&key).await;
-    let identity = site.redeem(&permit, &key).await.unwrap();
-    let leaf = Certificate::from_der(&identity.x509[0].chain[0]).unwrap();
-    let serial = leaf.tbs_certificate().serial_number().clone();
-    site.end(&permit, &key, 1).await.unwrap();
-    let path = site.cluster.folder().join("state/public/crl-jobs.der");
-    for _ in 0..600 {
-        let list = CertificateList::from_der(&std::fs::read(&path).unwrap()).unwrap();
-        let revoked = list.tbs_cert_list.revoked_certificates.unwrap_or_default();
-        if revoked.iter().any(|entry| entry.serial_number == serial) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the list does not have it");
 }

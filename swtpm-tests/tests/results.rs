@@ -492,7 +492,8 @@ async fn serve_stamps(
                     break request[at..].to_vec();
                 }
             };
-            let reply = signer.authority().answer_at(&body, clock.now_unix_s()).unwrap();
+            let request = results::timestamp::Request::parse(&body).unwrap();
+            let reply = signer.authority().answer_at(Some(&request), clock.now_unix_s()).unwrap();
             let head =
                 "HTTP/1.1 200 OK\r\ncontent-type: application/timestamp-reply\r\n".to_owned();
             let (head, reply) = spoil(head, reply);

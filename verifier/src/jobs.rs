@@ -11,6 +11,7 @@
 //! then they are signed: what ended or was used before gets nothing.
 
 mod asking;
+mod stamping;
 pub mod statements;
 
 use std::time::Duration;
@@ -23,10 +24,9 @@ use proto::{
     digest::{Digest, HashAlg},
     limits::MAX_TEXT_BYTES,
     pb,
-    permit::{bounded_audiences, continue_message, end_message, redeem_message, timestamp_message},
+    permit::{bounded_audiences, continue_message, end_message, redeem_message},
     reason::ReasonCode,
 };
-use results::{Sha256Digest, bundle::MessageSignature, timestamp};
 
 use serde::{Deserialize, Serialize};
 
@@ -230,33 +230,6 @@ impl Verifier {
         }
     }
 
-    /// Stamps a signature of a job, while its permit stands.
-    ///
-    /// The clock is read first: a permit that is found to stand after that stood at the stamped instant.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    pub async fn stamp(&self, request: pb::TimestampRequest) -> Result<Vec<u8>, JobError> {
-        let now_unix_s = self.now()?;
-        if request.request.len() > timestamp::MAX_REQUEST_BYTES {
-            return Err(JobError::refused(
-                ReasonCode::EvidenceLimitExceeded,
-                format!("a request has at most {} bytes", timestamp::MAX_REQUEST_BYTES),
-            ));
-        }
-        let permit = self.known(&request.permit_id, &request.secret).await?;
-        let message = timestamp_message(&self.settings().verifier_id, &request);
-        signed(&permit, &message, &request.signature)?;
-        own(&permit, &request)?;
-        let proven_since = self.proven_since(now_unix_s);
-        match self.store().permit_stands(&permit.new.id, proven_since, now_unix_s).await? {
-            PermitAnswer::Good(_) => {}
-            refused => return Err(refusal(refused)),
-        }
-        let answer = self.results().0.authority().answer_at(&request.request, now_unix_s);
-        answer.map_err(|error| JobError::Failed(AttestError::Result(error.into())))
-    }
-
     /// A node that has not proved itself since then has no jobs.
     fn proven_since(&self, now_unix_s: i64) -> i64 {
         let lifetime = self.settings().certificate_lifetime.saturating_add(RENEWAL_GRACE);
@@ -446,26 +419,6 @@ fn signed(permit: &Permit, message: &[u8], signature: &[u8]) -> Result<(), JobEr
             )
         },
     )
-}
-
-/// Whether what is to be stamped is a signature of the permit's key: a permit says nothing about what others sign.
-fn own(permit: &Permit, request: &pb::TimestampRequest) -> Result<(), JobError> {
-    let foreign = |why: &str| Err(JobError::refused(ReasonCode::PermitTimestampForeign, why));
-    let Ok(digest) = <[u8; 32]>::try_from(request.content_sha256.as_slice()) else {
-        return foreign("the digest of what was signed has other than 32 bytes");
-    };
-    let untrusted_digest = Sha256Digest::from_bytes(digest);
-    let signature = request.content_signature.clone();
-    if !(MessageSignature { untrusted_digest, signature }.is_of(&permit.new.job_key)) {
-        return foreign("the key under the permit's quote did not make the signature");
-    }
-    match timestamp::Request::parse(&request.request) {
-        Ok(asked) if asked.imprint != Sha256Digest::of(&request.content_signature) => {
-            foreign("the request for a time stamp is about other bytes than the signature")
-        }
-        // One that is none is answered as RFC 3161 has it.
-        Ok(_) | Err(_) => Ok(()),
-    }
 }
 
 fn bounded(audiences: &[String]) -> Result<(), JobError> {

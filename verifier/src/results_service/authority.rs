@@ -5,7 +5,7 @@ use std::sync::Arc;
 use results::{
     Sha256Digest, UnixTime,
     signer::SoftwareKey,
-    timestamp::{Authority, DEFAULT_POLICY},
+    timestamp::{Answer, Authority, DEFAULT_POLICY, Request},
 };
 
 use super::{
@@ -29,13 +29,20 @@ impl TimestampAuthority {
         Self { issuing, authority: Renewed::new() }
     }
 
-    /// Answers a request, whatever it is, with this time, unix seconds: DER of a `TimeStampResp`, which may be a rejection.
+    /// Answers a request with this time, unix seconds, and what is none (`None`) with a rejection: DER of a `TimeStampResp`.
     ///
     /// # Errors
     /// [`ResultsError`]: there is no answer.
-    pub fn answer_at(&self, request_der: &[u8], now_unix_s: i64) -> Result<Vec<u8>, ResultsError> {
+    pub fn answer_at(
+        &self,
+        request: Option<&Request>,
+        now_unix_s: i64,
+    ) -> Result<Vec<u8>, ResultsError> {
         let now = instant(now_unix_s)?;
-        let answer = self.authority(now)?.answer(request_der, &serial()?, now);
+        let answer = match request {
+            Some(request) => self.authority(now)?.answer_to(request, &serial()?, now),
+            None => Answer::bad_request(),
+        };
         if let Some(failure) = answer.failure {
             tracing::info!(?failure, "refused a time stamp");
         }

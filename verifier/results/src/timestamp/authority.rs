@@ -57,6 +57,18 @@ pub struct Answer {
 /// Why an authority refuses.
 ///
 /// # Source
+impl Answer {
+    /// To what is no request.
+    #[must_use]
+    pub fn bad_request() -> Self {
+        Self::rejected(Failure::BadRequest)
+    }
+
+    fn rejected(failure: Failure) -> Self {
+        Self { der: rejection(failure), failure: Some(failure) }
+    }
+}
+
 /// RFC 3161, `PKIFailureInfo`: the numbers of its bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -104,12 +116,17 @@ impl<S: Signer> Authority<S> {
 
     /// Answers a request, whatever it is. `serial` must be fresh for every answer: 16 random bytes are.
     pub fn answer(&self, request_der: &[u8], serial: &[u8], now: UnixTime) -> Answer {
-        let outcome = Request::parse(request_der)
-            .map_err(|_| Failure::BadRequest)
-            .and_then(|request| self.grant(&request, serial, now));
-        match outcome {
+        match Request::parse(request_der) {
+            Ok(request) => self.answer_to(&request, serial, now),
+            Err(_) => Answer::bad_request(),
+        }
+    }
+
+    /// As [`Authority::answer`], to a request that was read and looked at before.
+    pub fn answer_to(&self, request: &Request, serial: &[u8], now: UnixTime) -> Answer {
+        match self.grant(request, serial, now) {
             Ok(der) => Answer { der, failure: None },
-            Err(failure) => Answer { der: rejection(failure), failure: Some(failure) },
+            Err(failure) => Answer::rejected(failure),
         }
     }
 
