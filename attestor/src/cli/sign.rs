@@ -18,7 +18,7 @@ use results::{
     bundle::{Bundle, Content, MessageSignature},
     certificate::Certificate,
     signer::{Signer as _, SoftwareKey},
-    timestamp::{Request, Response},
+    timestamp::{Request, Response, ask::AuthorityUrl},
 };
 use sha2::{Digest as _, Sha256};
 use tokio::{net::UnixStream, time::timeout};
@@ -34,7 +34,7 @@ use workload::{
 };
 use zeroize::Zeroizing;
 
-use self::authority::{Authority, AuthorityUrl};
+use self::authority::Authority;
 use super::commands::{Done, REFUSED, say};
 
 /// As for `exec` and `permit`.

@@ -52,6 +52,13 @@ impl Purpose {
         })
     }
 
+    const fn chain_algorithms(self) -> &'static [&'static dyn SignatureVerificationAlgorithm] {
+        match self {
+            Self::CodeSigning => CODE_SIGNING_CHAIN,
+            Self::TimeStamping => TIME_STAMPING_CHAIN,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::CodeSigning => "codeSigning",
@@ -153,6 +160,12 @@ impl Certificate {
         self.not_after
     }
 
+    /// Whether it may issue certificates.
+    #[must_use]
+    pub const fn is_ca(&self) -> bool {
+        self.is_ca
+    }
+
     /// Whether the instant lies in its validity, ends included.
     #[must_use]
     pub fn is_valid_at(&self, at: UnixTime) -> bool {
@@ -225,29 +238,19 @@ impl Certificate {
         self.is_p256 && signer::verifies(&self.spki_der, digest, signature)
     }
 
-    /// Whether its key signed `message` with that ECDSA algorithm.
-    pub(crate) fn verifies_ecdsa(
+    /// Whether its key signed `message` with one of these algorithms.
+    pub(crate) fn verifies(
         &self,
-        algorithm: ObjectIdentifier,
+        algorithms: &[&dyn SignatureVerificationAlgorithm],
         message: &[u8],
         signature: &[u8],
     ) -> bool {
-        use webpki::aws_lc_rs as algorithms;
-        let known: &[&dyn SignatureVerificationAlgorithm] = match algorithm {
-            rfc5912::ECDSA_WITH_SHA_256 => {
-                &[algorithms::ECDSA_P256_SHA256, algorithms::ECDSA_P384_SHA256]
-            }
-            rfc5912::ECDSA_WITH_SHA_384 => {
-                &[algorithms::ECDSA_P256_SHA384, algorithms::ECDSA_P384_SHA384]
-            }
-            rfc5912::ECDSA_WITH_SHA_512 => {
-                &[algorithms::ECDSA_P256_SHA512, algorithms::ECDSA_P384_SHA512]
-            }
-            _ => return false,
-        };
         let der = CertificateDer::from(self.der.as_slice());
         let Ok(certificate) = webpki::EndEntityCert::try_from(&der) else { return false };
-        known.iter().any(|known| certificate.verify_signature(*known, message, signature).is_ok())
+        let is_by = |algorithm: &&dyn SignatureVerificationAlgorithm| {
+            certificate.verify_signature(*algorithm, message, signature).is_ok()
+        };
+        algorithms.iter().any(is_by)
     }
 
     pub(crate) fn issuer_and_serial(&self) -> Result<(Name, Int), Refusal> {
@@ -263,12 +266,22 @@ pub(crate) struct ChainError {
     pub(crate) is_of_time: bool,
 }
 
-/// Algorithms of the certificates above a leaf.
-const CHAIN_ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+/// Signatures of the certificates above a leaf that signs code: this project's CAs, or a site's in their place.
+const CODE_SIGNING_CHAIN: &[&dyn SignatureVerificationAlgorithm] = &[
     webpki::aws_lc_rs::ECDSA_P256_SHA256,
     webpki::aws_lc_rs::ECDSA_P256_SHA384,
     webpki::aws_lc_rs::ECDSA_P384_SHA256,
     webpki::aws_lc_rs::ECDSA_P384_SHA384,
+];
+/// Above an authority that stamps: those that are for everybody mostly have RSA keys.
+const TIME_STAMPING_CHAIN: &[&dyn SignatureVerificationAlgorithm] = &[
+    webpki::aws_lc_rs::ECDSA_P256_SHA256,
+    webpki::aws_lc_rs::ECDSA_P256_SHA384,
+    webpki::aws_lc_rs::ECDSA_P384_SHA256,
+    webpki::aws_lc_rs::ECDSA_P384_SHA384,
+    webpki::aws_lc_rs::RSA_PKCS1_2048_8192_SHA256,
+    webpki::aws_lc_rs::RSA_PKCS1_2048_8192_SHA384,
+    webpki::aws_lc_rs::RSA_PKCS1_2048_8192_SHA512,
 ];
 
 /// Whether `leaf` leads to the anchor `root` at that time, over any of `between`.
@@ -300,9 +313,17 @@ pub(crate) fn verify_chain<'a>(
     let time =
         rustls_pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(at.unix_s()));
     let anchors = [anchor];
-    leaf.verify_for_usage(CHAIN_ALGORITHMS, &anchors, &between, time, purpose.usage(), None, None)
-        .map(|_| ())
-        .map_err(failed)
+    leaf.verify_for_usage(
+        purpose.chain_algorithms(),
+        &anchors,
+        &between,
+        time,
+        purpose.usage(),
+        None,
+        None,
+    )
+    .map(|_| ())
+    .map_err(failed)
 }
 
 /// The extensions of a certificate, none of them twice.

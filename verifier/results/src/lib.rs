@@ -21,7 +21,8 @@
 //! before its signature, its certificate and its time are.
 //!
 //! # What is not here
-//! No clock, no files, no network: callers pass the time and the bytes. Random numbers are drawn by the
+//! No clock, no files: callers pass the time and the bytes. No network but for `timestamp::ask`, which the
+//! feature `ask` adds. Random numbers are drawn by the
 //! signature library alone. No revocation: leaves live for minutes to hours, and
 //! a [`bundle::TrustedRoot`] whose authority ended says so by `validFor`. No transparency log.
 #![forbid(unsafe_code)]

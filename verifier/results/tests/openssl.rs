@@ -181,6 +181,82 @@ fn we_verify_time_stamps_of_openssl() {
     assert_eq!(refusal.expect_err("SHA-1").code(), Code::TimestampInvalid);
 }
 
+/// An authority as those for everybody are: RSA keys, with a certificate between, which the answer brings along.
+const RSA_AUTHORITY: &str = "
+ca='-addext basicConstraints=critical,CA:true -addext keyUsage=critical,keyCertSign,cRLSign'
+req='openssl req -newkey rsa:2048 -nodes -days 3650'
+$req -x509 -sha384 -subj /CN=root -keyout root.key -out tsa-root.pem $ca
+$req -sha512 -subj /CN=between -keyout between.key -CA tsa-root.pem -CAkey root.key -out between.pem $ca
+$req -sha256 -subj /CN=tsa -keyout tsa.key -CA between.pem -CAkey between.key -out tsa.pem \\
+  -addext basicConstraints=CA:false -addext keyUsage=critical,digitalSignature -addext extendedKeyUsage=critical,timeStamping
+echo 1000 > serial
+for name in tsa-root between; do openssl x509 -in $name.pem -outform DER -out $name.der; done
+";
+
+/// The answer with `rsaEncryption` of its signer replaced by another algorithm of PKCS #1.
+fn named_by_signature(answer: &[u8], last: u8) -> Vec<u8> {
+    let rsa_encryption = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+    // Those before it are of certificates.
+    let at = answer.windows(9).rposition(|nine| nine == rsa_encryption).expect("an RSA signature");
+    let mut renamed = answer.to_vec();
+    renamed[at + 8] = last;
+    renamed
+}
+
+#[test]
+fn we_verify_time_stamps_of_rsa_authorities() {
+    if !has_openssl() {
+        return;
+    }
+    let folder = Folder::new();
+    let (is_good, text) = folder.shell(RSA_AUTHORITY);
+    assert!(is_good, "{text}");
+    let root = folder.read("tsa-root.der");
+    let trusted = |chain: &[Vec<u8>]| {
+        [CertificateAuthority::new("x:tsa", ["", ""], chain, at(0), None).expect("it")]
+    };
+    let far = at(NOW + 19 * 365 * DAY);
+    let config = TSA_CONFIG.replace("DIGITS", "0").replace("CHAIN", "no").replace("ESS", "sha256");
+    for digest in ["sha256", "sha384", "sha512"] {
+        for (certs, chain) in [
+            // The authority brings what stands between, or the list has it.
+            ("between.pem", vec![root.clone()]),
+            ("tsa.pem", vec![folder.read("between.der"), root.clone()]),
+        ] {
+            let config = config.replace("DIGEST", digest).replace("./tsa-root.pem", certs);
+            folder.file("tsa.cnf", config);
+            folder.file("message", MESSAGE);
+            let (is_good, text) = folder.shell(
+                "openssl ts -query -data message -sha256 -cert -out request.tsq
+                 openssl ts -reply -config tsa.cnf -section tsa -queryfile request.tsq -out answer.tsr",
+            );
+            assert!(is_good, "{text}");
+            let request = Request::parse(&folder.read("request.tsq")).expect("a request");
+            let answer = folder.read("answer.tsr");
+            let response = Response::parse(&answer).expect("a response");
+            let time = response.verify_answer(&request, &trusted(&chain), far);
+            assert!(time.is_ok(), "{digest} {certs}: {time:?}");
+            let stranger = [World::new().tsa_authority()];
+            let refusal = response.verify_answer(&request, &stranger, far);
+            assert_eq!(refusal.expect_err("a stranger").code(), Code::TimestampUntrusted);
+            // The other name for the same signature, which OpenSSL does not write.
+            let named = [(b'\x0b', "sha256"), (b'\x0c', "sha384"), (b'\x0d', "sha512")];
+            for (last, hash) in named {
+                let renamed = named_by_signature(&answer, last);
+                let renamed = Response::parse(&renamed).expect("a response");
+                let time = renamed.verify_answer(&request, &trusted(&chain), far);
+                assert_eq!(time.is_ok(), hash == digest, "{digest} as {hash}: {time:?}");
+            }
+            // The signature is what ends an answer.
+            let mut changed = answer;
+            *changed.last_mut().expect("bytes") ^= 1;
+            let changed = Response::parse(&changed).expect("a response");
+            let refusal = changed.verify_answer(&request, &trusted(&chain), far);
+            assert_eq!(refusal.expect_err("changed").code(), Code::TimestampInvalid, "{digest}");
+        }
+    }
+}
+
 /// The commands of docs/RESULTS.md, on a good chain and on changed ones.
 #[test]
 fn the_documented_commands_verify_a_bundle() {

@@ -20,8 +20,6 @@ pub(super) const SHA_256: ObjectIdentifier = rfc5912::ID_SHA_256;
 pub(super) const SHA_384: ObjectIdentifier = rfc5912::ID_SHA_384;
 pub(super) const SHA_512: ObjectIdentifier = rfc5912::ID_SHA_512;
 pub(super) const ECDSA_SHA_256: ObjectIdentifier = rfc5912::ECDSA_WITH_SHA_256;
-pub(super) const ECDSA_SHA_384: ObjectIdentifier = rfc5912::ECDSA_WITH_SHA_384;
-pub(super) const ECDSA_SHA_512: ObjectIdentifier = rfc5912::ECDSA_WITH_SHA_512;
 
 /// An algorithm without parameters.
 pub(super) const fn algorithm(oid: ObjectIdentifier) -> AlgorithmIdentifierOwned {

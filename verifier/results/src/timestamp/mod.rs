@@ -8,6 +8,9 @@
 //! # Source
 //! RFC 3161; RFC 5816 (ESSCertIDv2); RFC 5652 (CMS); RFC 5035 (signing certificate attribute).
 
+mod algorithms;
+#[cfg(feature = "ask")]
+pub mod ask;
 mod asn1;
 mod authority;
 mod request;

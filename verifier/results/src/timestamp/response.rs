@@ -9,10 +9,11 @@ use der::{
 use x509_cert::attr::Attribute;
 
 use super::{
+    algorithms,
     asn1::{
         AT_CONTENT_TYPE, AT_MESSAGE_DIGEST, AT_SIGNING_CERTIFICATE, CT_SIGNED_DATA, CT_TST_INFO,
-        ECDSA_SHA_256, ECDSA_SHA_384, ECDSA_SHA_512, SHA_256, SHA_384, SHA_512, SignedData,
-        SignerInfo, SigningCertificateV2, TimeStampResp, TstInfo, is_digest,
+        SHA_256, SHA_384, SHA_512, SignedData, SignerInfo, SigningCertificateV2, TimeStampResp,
+        TstInfo, is_digest,
     },
     request::{Request, imprint},
 };
@@ -280,13 +281,10 @@ impl Response {
             ));
         }
         let message = attributes.to_der().map_err(|error| malformed(&error))?;
-        let (oid, parameters) =
-            (signer.signature_algorithm.oid, signer.signature_algorithm.parameters.as_ref());
-        let known = [ECDSA_SHA_256, ECDSA_SHA_384, ECDSA_SHA_512];
-        if !known.contains(&oid) || parameters.is_some() {
-            return Err(bad("ECDSA with SHA-2", "another algorithm"));
-        }
-        if certificate.verifies_ecdsa(oid, &message, signer.signature.as_bytes()) {
+        let Some(algorithms) = algorithms::of(signer) else {
+            return Err(bad("ECDSA or RSA PKCS #1 v1.5, with SHA-2", "another algorithm"));
+        };
+        if certificate.verifies(&algorithms, &message, signer.signature.as_bytes()) {
             return Ok(());
         }
         Err(bad("a signature by the authority's certificate", "one that is not"))

@@ -161,7 +161,8 @@ fn what_is_signed_must_be_right() {
             parts
         }),
         ("a signature with SHA-384 that has SHA-256", Code::TimestampInvalid, |mut parts, _| {
-            parts.signer.signature_algorithm = algorithm(ECDSA_SHA_384);
+            parts.signer.signature_algorithm =
+                algorithm(const_oid::db::rfc5912::ECDSA_WITH_SHA_384);
             parts
         }),
         ("seventeen attributes", Code::TimestampInvalid, |mut parts, _| {

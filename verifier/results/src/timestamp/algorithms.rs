@@ -1,0 +1,52 @@
+//! Signatures that a time stamp may have: ECDSA, and RSA with PKCS #1 v1.5, both with SHA-2.
+
+use const_oid::{ObjectIdentifier, db::rfc5912};
+use rustls_pki_types::SignatureVerificationAlgorithm;
+use webpki::aws_lc_rs as known;
+
+use super::asn1::{SHA_256, SHA_384, SHA_512, SignerInfo, is_digest};
+
+type Algorithms = Vec<&'static dyn SignatureVerificationAlgorithm>;
+
+/// The algorithms of a signer, one for each curve where it does not name one.
+///
+/// # Source
+/// RFC 5754, sections 3.2 and 3.3: RSA by the name of the key or of the signature, in CMS both are in use, its parameters NULL;
+/// ECDSA by the name of the signature, without parameters.
+pub(super) fn of(signer: &SignerInfo) -> Option<Algorithms> {
+    let algorithm = &signer.signature_algorithm;
+    let is_rsa = match algorithm.parameters.as_ref() {
+        None => false,
+        Some(parameters) if parameters.is_null() => true,
+        Some(_) => return None,
+    };
+    let hash = match algorithm.oid {
+        rfc5912::RSA_ENCRYPTION if is_rsa => [SHA_256, SHA_384, SHA_512]
+            .into_iter()
+            .find(|oid| is_digest(&signer.digest_algorithm, *oid))?,
+        rfc5912::SHA_256_WITH_RSA_ENCRYPTION if is_rsa => SHA_256,
+        rfc5912::SHA_384_WITH_RSA_ENCRYPTION if is_rsa => SHA_384,
+        rfc5912::SHA_512_WITH_RSA_ENCRYPTION if is_rsa => SHA_512,
+        rfc5912::ECDSA_WITH_SHA_256 if !is_rsa => SHA_256,
+        rfc5912::ECDSA_WITH_SHA_384 if !is_rsa => SHA_384,
+        rfc5912::ECDSA_WITH_SHA_512 if !is_rsa => SHA_512,
+        _ => return None,
+    };
+    Some(if is_rsa { rsa(hash) } else { ecdsa(hash) })
+}
+
+fn rsa(hash: ObjectIdentifier) -> Algorithms {
+    match hash {
+        SHA_256 => vec![known::RSA_PKCS1_2048_8192_SHA256],
+        SHA_384 => vec![known::RSA_PKCS1_2048_8192_SHA384],
+        _ => vec![known::RSA_PKCS1_2048_8192_SHA512],
+    }
+}
+
+fn ecdsa(hash: ObjectIdentifier) -> Algorithms {
+    match hash {
+        SHA_256 => vec![known::ECDSA_P256_SHA256, known::ECDSA_P384_SHA256],
+        SHA_384 => vec![known::ECDSA_P256_SHA384, known::ECDSA_P384_SHA384],
+        _ => vec![known::ECDSA_P256_SHA512, known::ECDSA_P384_SHA512],
+    }
+}
