@@ -22,8 +22,13 @@ use crate::ca::{
     files::{self, FileError},
 };
 
+mod check;
 mod reader;
+mod results;
+
+pub use check::check_config;
 use reader::{Document, Table};
+pub use results::{Results, TimestampAuthority};
 
 /// Where `verifier init` puts the configuration.
 pub const DEFAULT_CONFIG_PATH: &str = "/etc/assay/verifier.toml";
@@ -192,6 +197,8 @@ pub struct Config {
     pub max_denied_percent: u8,
     /// Permits of jobs.
     pub jobs: Jobs,
+    /// Attestation results.
+    pub results: Results,
     /// Retention of evidence.
     pub retention: Retention,
     /// Service limits.
@@ -298,14 +305,6 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Checks a file as `verifier check-config` does.
-///
-/// # Errors
-/// Every problem, by line; none means that the service starts with it.
-pub fn check_config(path: &Path) -> Result<Config, ConfigError> {
-    Config::load(path)
-}
-
 fn read(document: &mut Document<'_>) -> Option<Config> {
     let mut root = document.root();
     let trust_domain = root.required("trust_domain", "the name of your trust domain", |text| {
@@ -345,6 +344,7 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
         golden.integer("max_denied_percent", DEFAULT_MAX_DENIED_PERCENT, 0, 100);
     let max_denied_percent = max_denied_percent.and_then(|percent| u8::try_from(percent).ok());
     let jobs = jobs(root.table("jobs"));
+    let results = results::read(root.table("results"));
     let retention = retention(root.table("retention"));
     let limits = service_limits(root.table("limits"));
     let Service { listen, names, metrics_listen, web_listen } = service;
@@ -364,6 +364,7 @@ fn read(document: &mut Document<'_>) -> Option<Config> {
         allow_pending: allow_pending?,
         max_denied_percent: max_denied_percent?,
         jobs: jobs?,
+        results: results?,
         retention: retention?,
         limits: limits?,
     })

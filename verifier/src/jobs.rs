@@ -7,12 +7,13 @@
 //! number + signature ─▶ proceed() ─▶ goes on, or has ended and why
 //! what its key signed ─▶ stamp() ─▶ that it did while the permit stood
 //! ```
-//! Certificates are prepared first, then the store lets the permit be used and records their intents in one transaction,
-//! then they are signed: what ended or was used before gets nothing.
+//! Statements are stamped and certificates prepared first, then the store lets the permit be used and records their intents in
+//! one transaction, then they are signed: what ended or was used before gets nothing.
 
 mod asking;
 mod stamping;
-pub mod statements;
+mod statements;
+mod stating;
 
 use std::time::Duration;
 
@@ -31,11 +32,14 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 pub use self::asking::AskingJob;
+use self::stating::Stated;
 use crate::{
     attestation::{AttestError, Verifier},
     ca::{self, CaError, Issued, JOB_LIFETIME, JobScope, JobSubject, LintedTbs, Terms},
     credential::random_bytes,
-    store::{By, CertificateIntent, NewPermit, Permit, PermitAnswer, PermitUse, StoreError},
+    store::{
+        By, CertificateIntent, NewPermit, Permit, PermitAnswer, PermitState, PermitUse, StoreError,
+    },
 };
 
 /// Longest wait for a node's renewal beyond the life of its certificate: one that is late comes at once when it can.
@@ -170,7 +174,6 @@ impl Verifier {
     /// # Errors
     /// [`JobError`].
     pub async fn redeem(&self, request: pb::RedeemRequest) -> Result<pb::JobIdentity, JobError> {
-        let now_unix_s = self.now()?;
         bounded(&request.audiences)?;
         let secret = HashAlg::Sha256.hash(&[&request.secret]);
         let permit = self.store().permit_by_secret(&secret).await?;
@@ -178,7 +181,12 @@ impl Verifier {
         let verifier_id = &self.settings().verifier_id;
         let message = redeem_message(verifier_id, &request.secret, &request.audiences);
         signed(&permit, &message, &request.signature)?;
-        self.answer(permit, 0, true, &request.audiences, now_unix_s).await
+        // The store refuses what was redeemed before, and nobody is to stamp for that.
+        let stated = match permit.state {
+            PermitState::Issued => Some(self.state(&permit).await?),
+            _ => None,
+        };
+        self.answer(permit, 0, true, &request.audiences, stated).await
     }
 
     /// Whether a job may go on; new certificates where they are asked for.
@@ -186,7 +194,6 @@ impl Verifier {
     /// # Errors
     /// [`JobError`]: `PERMIT_ENDED` says that it may not.
     pub async fn proceed(&self, request: pb::ContinueRequest) -> Result<pb::JobIdentity, JobError> {
-        let now_unix_s = self.now()?;
         bounded(&request.audiences)?;
         let permit = self.known(&request.permit_id, &request.secret).await?;
         let message = continue_message(&self.settings().verifier_id, &request);
@@ -198,7 +205,7 @@ impl Verifier {
                 "requests about a permit are numbered from 1",
             ));
         }
-        self.answer(permit, sequence, rotate, &audiences, now_unix_s).await
+        self.answer(permit, sequence, rotate, &audiences, None).await
     }
 
     /// Ends a permit for the worker that has it.
@@ -260,8 +267,9 @@ impl Verifier {
         sequence: u64,
         with_certificates: bool,
         audiences: &[String],
-        now_unix_s: i64,
+        stated: Option<Stated>,
     ) -> Result<pb::JobIdentity, JobError> {
+        let now_unix_s = self.now()?;
         let issuers = self.issuers();
         let prepared = match with_certificates {
             true => self.prepare_job(&permit, now_unix_s)?,
@@ -300,9 +308,9 @@ impl Verifier {
                 lifetime_s: left(now_unix_s, not_after),
             });
         }
-        let statements = match sequence {
-            0 => self.state(&permit)?,
-            _ => Vec::new(),
+        let statements = match stated {
+            Some(stated) => stated.tell(self.results().1)?,
+            None => Vec::new(),
         };
         Ok(pb::JobIdentity {
             permit_id: permit.new.id.clone(),
@@ -314,29 +322,6 @@ impl Verifier {
             check_within_s: self.settings().jobs.check_every.as_secs(),
             ends_within_s: left(now_unix_s, permit.new.ends_at),
         })
-    }
-
-    /// Says what the node proved and what was dispatched there, signed and kept.
-    fn state(&self, permit: &Permit) -> Result<Vec<pb::ResultStatement>, JobError> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-            JobError::Failed(AttestError::Result(error))
-        };
-        let basis: Basis =
-            serde_json::from_slice(&permit.new.basis).map_err(|error| failed(error.into()))?;
-        let (signer, files) = self.results();
-        let trust_domain = &self.settings().trust_domain;
-        let vsa = statements::of_the_node(permit, &basis, trust_domain);
-        let vsa = vsa.map_err(|error| failed(error.into()))?;
-        let (node, vsa) = signer.sign_statement(&vsa).map_err(|error| failed(error.into()))?;
-        let dispatch = statements::of_the_dispatch(permit, &basis, vsa, trust_domain);
-        let dispatch = dispatch.map_err(|error| failed(error.into()))?;
-        let dispatch = signer.sign(&dispatch).map_err(|error| failed(error.into()))?;
-        let mut stated = Vec::with_capacity(2);
-        for (kind, bundle) in [("node", node), ("dispatch", dispatch)] {
-            files.keep(&bundle).map_err(|error| failed(error.into()))?;
-            stated.push(pb::ResultStatement { kind: kind.to_owned(), bundle });
-        }
-        Ok(stated)
     }
 
     /// JWT-SVIDs of both identities for these audiences; none where none is named.

@@ -44,6 +44,13 @@ pub fn permit_refused(code: ReasonCode) {
     metrics::counter!("assay_permit_requests_refused_total", "code" => code.as_str()).increment(1);
 }
 
+/// Counts a time stamp that another authority was asked for.
+pub fn external_stamp(stamped: bool, took: Duration) {
+    let outcome = if stamped { "stamped" } else { "error" };
+    metrics::histogram!("assay_external_timestamp_seconds", "outcome" => outcome)
+        .record(took.as_secs_f64());
+}
+
 /// Counts a denial that was answered and, by the bounds on records, not recorded.
 pub fn denial_unrecorded(proven: bool) {
     let caller = if proven { "proven" } else { "unproven" };

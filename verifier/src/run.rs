@@ -49,7 +49,7 @@ use crate::{
     metrics,
     platforms::{self, PlatformsError},
     results_files::ResultFiles,
-    results_service::{ResultsError, ResultsSigner},
+    results_service::{AuthorityError, ExternalAuthorities, ResultsError, ResultsSigner},
     server::{self, Peer},
     service::{
         access::Access, admin::AdminService, attest::AttestationService, gate::Gate,
@@ -87,6 +87,9 @@ pub enum ServeError {
     /// The CA's files, or the server certificate.
     #[error("the CA cannot be used; was `verifier init` run?")]
     Ca(#[from] CaError),
+    /// Time stamp authorities of others.
+    #[error("a time stamp authority of the configuration cannot be used")]
+    Authority(#[from] AuthorityError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({key} in the configuration)")]
     Listen {
@@ -270,6 +273,7 @@ impl Parts {
             ca.issuer(CaRole::Results)?,
             config.trust_domain.clone(),
             Arc::clone(&clock),
+            ExternalAuthorities::read(&config.results)?,
         )?;
         let results = Arc::new(results);
         let authority = AdminAuthority::load(&ca)?;
@@ -582,6 +586,9 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Ser
         tokio::spawn(upkeep::metrics_task(upkeep_handle, stopping)),
     ];
     tasks.extend(web);
+    let results = Arc::clone(&parts.results);
+    // Nobody waits for it: it ends by itself, soon.
+    drop(tokio::spawn(async move { results.try_external().await }));
     tracing::info!(
         %address, %metrics_address, ?web_address,
         trust_domain = %parts.config.trust_domain,

@@ -89,7 +89,10 @@ async fn spiffe_bundle(State(pages): State<Pages>) -> Response {
 }
 
 async fn trusted(State(pages): State<Pages>) -> Response {
-    let root = tokio::task::spawn_blocking(move || trusted_root(&pages.ca)).await;
+    let root = tokio::task::spawn_blocking(move || {
+        trusted_root(&pages.ca, pages.verifier.results().0.external())
+    })
+    .await;
     match root {
         Ok(Ok(root)) => answer("application/json", fresh(), root.to_json().into_bytes()),
         Ok(Err(error)) => {

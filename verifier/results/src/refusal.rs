@@ -107,6 +107,8 @@ codes! {
     AdmitRepositoryNotAccepted = "ADMIT_REPOSITORY_NOT_ACCEPTED",
     /// The system that ran the job is not accepted.
     AdmitSystemNotAccepted = "ADMIT_SYSTEM_NOT_ACCEPTED",
+    /// The artifact's time stamp is of an authority that the policy does not accept.
+    AdmitTimestampAuthorityNotAccepted = "ADMIT_TIMESTAMP_AUTHORITY_NOT_ACCEPTED",
     /// A tool was matched with a digest that the policy does not accept.
     AdmitToolDigestNotAccepted = "ADMIT_TOOL_DIGEST_NOT_ACCEPTED",
     /// The dispatch does not state a tool that the policy demands.

@@ -33,6 +33,13 @@ impl SpiffeId {
         &self.0
     }
 
+    /// SPIFFE ID of the trust domain, `spiffe://TD`.
+    #[must_use]
+    pub fn trust_domain_id(&self) -> &str {
+        let path: usize = self.segments().map(|segment| segment.len().saturating_add(1)).sum();
+        self.0.get(..self.0.len().saturating_sub(path)).unwrap_or_default()
+    }
+
     /// The segments of the path.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         let rest = self.0.strip_prefix("spiffe://").unwrap_or_default();

@@ -58,6 +58,7 @@ pub struct TimestampedBundle<'a> {
 pub struct VerifiedSignature {
     identity: SpiffeId,
     signed_at: UnixTime,
+    stamped_by: String,
     certificate: Certificate,
 }
 
@@ -193,7 +194,8 @@ impl TimestampedBundle<'_> {
             return Err(Refusal::new(Code::SignatureInvalid, "signature", expected, found));
         }
         let certificate = certificate.clone();
-        Ok(VerifiedSignature { identity, signed_at: self.time.at(), certificate })
+        let stamped_by = self.time.authority().to_owned();
+        Ok(VerifiedSignature { identity, signed_at: self.time.at(), stamped_by, certificate })
     }
 
     fn verify_chain(&self, root: &TrustedRoot) -> Result<(), Refusal> {
@@ -239,6 +241,12 @@ impl VerifiedSignature {
     #[must_use]
     pub const fn signed_at(&self) -> UnixTime {
         self.signed_at
+    }
+
+    /// URI of the authority that stamped it, as the list of trusted ones names it.
+    #[must_use]
+    pub fn stamped_by(&self) -> &str {
+        &self.stamped_by
     }
 
     /// The signer's certificate.

@@ -342,6 +342,44 @@ fn each_demand_of_the_policy_is_met_or_named() {
     let _admitted = chain.admit().expect("admitted");
 }
 
+#[test]
+fn only_the_authority_that_knows_of_permits_stamps_artifacts_unless_the_policy_says_otherwise() {
+    let others = "http://tsa.example/";
+    for (uri, named, is_accepted) in [
+        ("spiffe://build.example", None, true),
+        (others, None, false),
+        // Another trust domain's knows nothing of this one's permits.
+        ("spiffe://build.example.org", None, false),
+        ("spiffe://build", None, false),
+        (others, Some(vec![others]), true),
+        (others, Some(vec!["http://tsa.example", "spiffe://build.example"]), false),
+        // Who names others does without the trust domain's own, if it is not among them.
+        ("spiffe://build.example", Some(vec![others]), false),
+        ("spiffe://build.example", Some(vec![others, "spiffe://build.example"]), true),
+    ] {
+        let mut chain = Chain::new();
+        chain.world.tsa_uri = uri;
+        chain.policy.artifact_timestamp_authorities =
+            named.map(|named| named.into_iter().map(str::to_owned).collect());
+        let what = format!("{uri} with {:?}", chain.policy.artifact_timestamp_authorities);
+        match chain.admit() {
+            Ok(admitted) => {
+                assert!(is_accepted, "{what}");
+                let told =
+                    admitted.to_string().matches("time stamp of http://tsa.example/").count();
+                assert_eq!(told, if uri == others { 3 } else { 0 }, "{admitted}");
+            }
+            Err(refusal) => {
+                assert!(!is_accepted, "{what}: {refusal}");
+                assert_eq!(refusal.code(), Code::AdmitTimestampAuthorityNotAccepted, "{what}");
+                assert_eq!(refusal.observed(), format!("{uri:?}"));
+                let examined = chain.examine().expect("looked at");
+                assert_eq!(examined.broken(), [(Link::Job, refusal)], "{what}");
+            }
+        }
+    }
+}
+
 fn set_claim(chain: &mut Chain, name: &str, value: &str) {
     chain.dispatch.job.claims.get_mut(name).expect("a claim").value = value.to_owned();
 }
@@ -349,7 +387,10 @@ fn set_claim(chain: &mut Chain, name: &str, value: &str) {
 #[test]
 fn a_policy_that_accepts_nothing_or_too_much_is_none() {
     type Change = fn(&mut AdmitPolicy);
-    let rows: [(&str, Change); 10] = [
+    let rows: [(&str, Change); 11] = [
+        ("artifact_timestamp_authorities", |policy| {
+            policy.artifact_timestamp_authorities = Some(Vec::new());
+        }),
         ("job_identities", |policy| policy.job_identities.clear()),
         ("results_identities", |policy| policy.results_identities.clear()),
         ("pools", |policy| policy.pools.clear()),

@@ -17,7 +17,7 @@ use crate::{
     endorsements::EkRules,
     jwt_key::JwtKey,
     results_files::ResultFiles,
-    results_service::ResultsSigner,
+    results_service::{ExternalAuthorities, ResultsSigner},
     store::{Store, testing},
 };
 
@@ -66,7 +66,12 @@ pub(crate) async fn verifier_after(
 pub(crate) fn for_jobs(dir: &CaDir, folder: &Path) -> ForJobs {
     let issuer = dir.issuer(CaRole::Results).expect("an issuer");
     let clock = Arc::new(FixedClock::at(testing::NOW));
-    let results = ResultsSigner::new(issuer, dir.trust_domain().clone(), clock);
+    let results = ResultsSigner::new(
+        issuer,
+        dir.trust_domain().clone(),
+        clock,
+        ExternalAuthorities::default(),
+    );
     ForJobs {
         platforms: Platforms::default(),
         jwt_key: JwtKey::open(folder).expect("a key"),

@@ -26,7 +26,7 @@ use crate::{
         CaDir,
         files::{self, MODE_PUBLIC},
     },
-    results_service::trusted_root,
+    results_service::{ExternalAuthorities, trusted_root},
 };
 
 /// Attestation results and signatures of jobs: verify them offline, show them, and hand out whom to trust.
@@ -147,7 +147,8 @@ pub(super) fn run(global: &Global, command: ResultsCommand) -> Done {
         ResultsCommand::Schema { kind } => output.text(kind.published()),
         ResultsCommand::TrustedRoot { out } => {
             let config = global.config()?;
-            let root = trusted_root(&CaDir::new(&config.state_dir, config.trust_domain))?;
+            let ca = CaDir::new(&config.state_dir, config.trust_domain);
+            let root = trusted_root(&ca, &ExternalAuthorities::read(&config.results)?)?;
             let text = root.to_json();
             let Some(out) = out else { return output.line(text) };
             files::replace(&out, text.as_bytes(), MODE_PUBLIC)?;

@@ -52,11 +52,16 @@ impl<'t> Document<'t> {
     fn unknown(&self, table: &DeTable<'_>, prefix: &str, out: &mut Vec<Problem>) {
         for (key, value) in table {
             let path = join(prefix, key.get_ref());
-            if let (DeValue::Table(table), true) =
-                (value.get_ref(), self.known.contains(&format!("{path}.")))
-            {
+            let is_known = |end: &str| self.known.contains(&format!("{path}{end}"));
+            if let (DeValue::Table(table), true) = (value.get_ref(), is_known(".")) {
                 self.unknown(table, &path, out);
-            } else if !self.known.contains(&path) && !self.known.contains(&format!("{path}.")) {
+            } else if let (DeValue::Array(items), true) = (value.get_ref(), is_known("[]")) {
+                for (at, item) in items.iter().enumerate() {
+                    if let DeValue::Table(table) = item.get_ref() {
+                        self.unknown(table, &format!("{path}[{at}]"), out);
+                    }
+                }
+            } else if !["", ".", "[]"].into_iter().any(is_known) {
                 let near = self.nearest(&path);
                 out.push(Problem {
                     line: line(self.text, key.span().start),
@@ -74,7 +79,7 @@ impl<'t> Document<'t> {
     fn nearest(&self, path: &str) -> Option<String> {
         self.known
             .iter()
-            .map(|known| known.trim_end_matches('.'))
+            .map(|known| known.trim_end_matches('.').trim_end_matches("[]"))
             .map(|known| (distance(known, path), known))
             .filter(|(distance, _)| *distance <= 2)
             .min()
@@ -114,18 +119,34 @@ fn distance(a: &str, b: &str) -> usize {
 /// A table of the document, or the place where it would be.
 pub(super) struct Table<'d, 't> {
     document: &'d mut Document<'t>,
-    path: Vec<&'static str>,
+    path: Vec<Step>,
+}
+
+/// A step down to a table.
+#[derive(Clone, Copy)]
+struct Step {
+    key: &'static str,
+    /// Which of the tables of that name, where there may be several.
+    item: Option<usize>,
 }
 
 impl<'t> Table<'_, 't> {
     fn path(&self, key: &str) -> String {
-        join(&self.path.join("."), key)
+        let steps = self.path.iter().map(|step| match step.item {
+            None => step.key.to_owned(),
+            Some(item) => format!("{}[{item}]", step.key),
+        });
+        join(&steps.collect::<Vec<_>>().join("."), key)
     }
 
     fn find(&self, key: &str) -> Option<(usize, &Spanned<DeValue<'t>>)> {
         let mut table = &self.document.root;
         for step in &self.path {
-            table = table.get(*step)?.get_ref().as_table()?;
+            let value = table.get(step.key)?.get_ref();
+            table = match step.item {
+                None => value.as_table()?,
+                Some(item) => value.as_array()?.get(item)?.get_ref().as_table()?,
+            };
         }
         let (name, value) = table.get_key_value(key)?;
         Some((name.span().start, value))
@@ -138,8 +159,31 @@ impl<'t> Table<'_, 't> {
         if self.find(key).is_some_and(|(_, value)| !value.get_ref().is_table()) {
             self.problem(key, format!("must be a table, [{path}]"));
         }
-        let path = [self.path.as_slice(), &[key]].concat();
+        self.below(key, None)
+    }
+
+    fn below(&mut self, key: &'static str, item: Option<usize>) -> Table<'_, 't> {
+        let path = [self.path.as_slice(), &[Step { key, item }]].concat();
         Table { document: self.document, path }
+    }
+
+    /// Reads each table of a list; an absent list has none.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(Table<'_, 't>) -> T,
+    ) -> Vec<T> {
+        let path = self.path(key);
+        self.document.known.insert(format!("{path}[]"));
+        let count = match self.find(key).map(|(_, value)| value.get_ref().as_array()) {
+            None => 0,
+            Some(Some(items)) if items.iter().all(|item| item.get_ref().is_table()) => items.len(),
+            Some(_) => {
+                self.problem(key, format!("must be tables, each begun by [[{path}]]"));
+                0
+            }
+        };
+        (0..count).map(|item| read(self.below(key, Some(item)))).collect()
     }
 
     /// Says that a key may stand there.

@@ -76,6 +76,99 @@ fn every_problem_is_named_with_line_and_key() {
 }
 
 #[test]
+fn authorities_of_others_are_read_and_their_problems_named() {
+    let with = |results: &str| format!("{}{results}", minimal());
+    let authority = |more: &str| {
+        format!(
+            "[[results.timestamp_authority]]\nurl = \"http://tsa.example/\"\nca = \"/tsa.pem\"\n{more}"
+        )
+    };
+    assert_eq!(Config::parse(&minimal()).expect("none").results, Results::default());
+    let both = authority("stamps = true\n") + &authority("");
+    let read = Config::parse(&with(&both)).expect("two").results.timestamp_authorities;
+    let stamps: Vec<_> = read.iter().map(|authority| authority.stamps).collect();
+    assert_eq!(stamps, [true, false]);
+    assert_eq!(
+        (&*read[0].url.to_string(), &read[0].ca),
+        ("http://tsa.example/", &"/tsa.pem".into())
+    );
+    for (results, expected) in [
+        (
+            authority("")
+                + "[[results.timestamp_authority]]\nurl = \"https://tsa.example/\"\nca = \"/a\"\n",
+            "line 9: results.timestamp_authority[1].url: must begin with http://",
+        ),
+        (
+            authority("").replace("/tsa.pem", "tsa.pem"),
+            "line 7: results.timestamp_authority[0].ca: must be an absolute",
+        ),
+        (
+            authority("stamp = true\n"),
+            "line 8: results.timestamp_authority[0].stamp: is not a key; did you mean",
+        ),
+        (
+            authority("stamps = 1\n"),
+            "line 8: results.timestamp_authority[0].stamps: must be true or false",
+        ),
+        (
+            authority("").replace("ca = \"/tsa.pem\"\n", ""),
+            "results.timestamp_authority[0].ca: is missing",
+        ),
+        (
+            authority("stamps = true\n").repeat(2),
+            "line 5: results.timestamp_authority: at most one",
+        ),
+        (
+            authority("").repeat(9),
+            "line 5: results.timestamp_authority: must be there at most 8 times",
+        ),
+        (
+            "[results]\ntimestamp_authority = 1\n".to_owned(),
+            "line 6: results.timestamp_authority: must be tables",
+        ),
+        (
+            "[results]\ntimestamp_authority = [1]\n".to_owned(),
+            "line 6: results.timestamp_authority: must be tables",
+        ),
+        (
+            "[results]\ntimestamp_autority = []\n".to_owned(),
+            "line 6: results.timestamp_autority: is not a key; did you mean results.timestamp_authority?",
+        ),
+    ] {
+        let found = problems(&with(&results));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with(expected), "{found:#?} for {results}");
+    }
+}
+
+#[test]
+fn the_files_that_a_configuration_names_are_checked_with_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name);
+    let (platforms, ca) = (at("platforms.toml"), at("tsa.pem"));
+    let text = format!(
+        "{}[jobs]\nplatforms = \"{}\"\n[[results.timestamp_authority]]\nurl = \"http://tsa.example/\"\n\
+         ca = \"{}\"\n",
+        minimal(),
+        platforms.display(),
+        ca.display()
+    );
+    std::fs::write(at("verifier.toml"), text).expect("written");
+    std::fs::write(&platforms, "[[platform]]\n").expect("written");
+    std::fs::write(&ca, "nothing").expect("written");
+    let found = check_config(&at("verifier.toml")).expect_err("two problems").problems;
+    let told: Vec<_> = found.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(told, ["jobs.platforms", "results.timestamp_authority[0].ca"], "{found:#?}");
+    assert!(
+        found
+            .iter()
+            .all(|problem| problem.what.contains("/tsa.pem")
+                || problem.what.contains("/platforms.toml")),
+        "{found:#?}"
+    );
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let found = problems("");
     assert_eq!(found.len(), 3, "{found:#?}");

@@ -20,14 +20,14 @@ use super::Basis;
 use crate::store::Permit;
 
 /// What an attested node reached: its TPM, its boot and its tools are what golden sets in force accept.
-pub const NODE_ATTESTED: &str = "ASSAY_NODE_ATTESTED";
+pub(super) const NODE_ATTESTED: &str = "ASSAY_NODE_ATTESTED";
 /// Version of a tool that the golden set gives none for.
 const NO_VERSION: &str = "unspecified";
 
 /// A result cannot be stated.
 #[derive(Debug, thiserror::Error)]
 #[error("an attestation result cannot be stated: {0}")]
-pub struct StatementError(String);
+pub(super) struct StatementError(String);
 
 fn because(error: impl std::fmt::Display) -> StatementError {
     StatementError(error.to_string())
@@ -50,7 +50,7 @@ fn node_id(trust_domain: &TrustDomain, node: &str) -> Result<SpiffeId, Statement
 ///
 /// # Errors
 /// [`StatementError`] for a record that is not one of ours.
-pub fn of_the_node(
+pub(super) fn of_the_node(
     permit: &Permit,
     basis: &Basis,
     trust_domain: &TrustDomain,
@@ -80,7 +80,7 @@ pub fn of_the_node(
 ///
 /// # Errors
 /// [`StatementError`] for a record that is not one of ours.
-pub fn of_the_dispatch(
+pub(super) fn of_the_dispatch(
     permit: &Permit,
     basis: &Basis,
     vsa: Sha256Digest,

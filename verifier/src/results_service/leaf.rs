@@ -41,6 +41,10 @@ impl Issuing {
         self.issuer.swap(issuer)
     }
 
+    pub(super) const fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     pub(super) fn now(&self) -> Result<UnixTime, ResultsError> {
         instant(self.clock.now_unix_s())
     }

@@ -10,6 +10,8 @@ use results::{
     verify::Trust,
 };
 
+mod external;
+
 use super::*;
 use crate::{
     ca::{
@@ -31,21 +33,28 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
+        Self::with(ExternalAuthorities::default())
+    }
+
+    fn with(external: ExternalAuthorities) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let ca = created(folder.path(), NOW);
         let clock = FixedClock::at(NOW_I64);
         let issuer = ca.issuer(CaRole::Results).expect("an issuer");
-        let signer = ResultsSigner::new(issuer, trust_domain(), Arc::new(clock.clone()));
+        let signer = ResultsSigner::new(issuer, trust_domain(), Arc::new(clock.clone()), external);
         Self { folder, ca, clock, signer: signer.expect("a signer") }
     }
 
     fn root(&self) -> TrustedRoot {
-        let root = trusted_root(&self.ca).expect("a trusted root");
+        let root = trusted_root(&self.ca, self.signer.external()).expect("a trusted root");
         TrustedRoot::parse(root.to_json().as_bytes()).expect("it parses")
     }
 
     fn bundle(&self) -> Bundle {
-        Bundle::parse(&self.signer.sign(&vsa()).expect("a bundle")).expect("it parses")
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let unstamped = self.signer.sign(&vsa()).expect("signed");
+        let json = runtime.block_on(self.signer.stamp(unstamped, at(NOW_I64))).expect("stamped");
+        Bundle::parse(&json).expect("it parses")
     }
 }
 
@@ -114,8 +123,8 @@ fn a_statement_verifies_with_the_trusted_root_and_no_other() {
 #[test]
 fn the_digest_is_the_statement_s() {
     let site = Site::new();
-    let (json, digest) = site.signer.sign_statement(&vsa()).expect("a bundle");
-    let bundle = Bundle::parse(&json).expect("it parses");
+    let digest = site.signer.sign(&vsa()).expect("signed").digest();
+    let bundle = site.bundle();
     let Content::Statement(envelope) = bundle.content() else { panic!("a statement") };
     assert_eq!(digest, Sha256Digest::of(envelope.untrusted_payload()));
 }
@@ -169,7 +178,10 @@ fn what_a_former_ca_signed_stays_good_until_its_root_is_retired() {
     assert_eq!(verify(&current, &old_list, RESULTS_ID, now), Err(Code::TimestampUntrusted));
     // The bundle of roots without theirs: the current CA cannot do without, so nothing is written.
     std::fs::write(site.folder.path().join("bundle.pem"), other_root()).expect("written");
-    assert!(matches!(trusted_root(&site.ca), Err(ResultsError::Ca(CaError::Unknown(_)))));
+    assert!(matches!(
+        trusted_root(&site.ca, site.signer.external()),
+        Err(ResultsError::Ca(CaError::Unknown(_)))
+    ));
 }
 
 fn other_root() -> String {

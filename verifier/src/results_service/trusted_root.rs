@@ -5,20 +5,24 @@ use results::{
     bundle::{CertificateAuthority, TrustedRoot},
 };
 
-use super::ResultsError;
+use super::{ExternalAuthorities, ResultsError};
 use crate::ca::{CaCertificate, CaDir, CaError, CaRole};
 
-/// The authorities of a CA: for jobs and results those that issue, for time stamps that for results.
+/// The authorities of a CA: for jobs and results those that issue, for time stamps that for results, and those of others.
 ///
 /// Former CAs stay in the list, each until its certificate ends, so that what was signed under them stays good; one whose
 /// root was retired is not in it.
 ///
 /// # Errors
 /// [`ResultsError::Ca`]; [`ResultsError::Refused`], `RESULT_TOO_LARGE` above twenty authorities of a kind.
-pub fn trusted_root(ca: &CaDir) -> Result<TrustedRoot, ResultsError> {
+pub fn trusted_root(
+    ca: &CaDir,
+    external: &ExternalAuthorities,
+) -> Result<TrustedRoot, ResultsError> {
     let (jobs, results) = (authorities(ca, CaRole::Jobs)?, authorities(ca, CaRole::Results)?);
     let issue = jobs.into_iter().chain(results.clone()).collect();
-    Ok(TrustedRoot::new(issue, results)?)
+    let stamp = results.into_iter().chain(external.trusted().iter().cloned()).collect();
+    Ok(TrustedRoot::new(issue, stamp)?)
 }
 
 fn authorities(ca: &CaDir, role: CaRole) -> Result<Vec<CertificateAuthority>, ResultsError> {

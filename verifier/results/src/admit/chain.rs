@@ -6,7 +6,7 @@ use super::{AdmitPolicy, Admitted, Link};
 use crate::{
     refusal::{Code, Refusal, quoted},
     statement::{Dispatch, Verdict, Vsa},
-    verify::{VerifiedArtifact, VerifiedStatement},
+    verify::{VerifiedArtifact, VerifiedSignature, VerifiedStatement},
 };
 
 /// All that the links say against each other, in the order of [`super::admit`].
@@ -19,6 +19,10 @@ pub(super) fn disagreements(
     policy: &AdmitPolicy,
 ) -> Found {
     let mut found = Vec::new();
+    if let Some(artifact) = artifact {
+        let refusal = policy.accept_authority(artifact.signature()).err();
+        found.extend(refusal.map(|refusal| (Link::Job, refusal)));
+    }
     if let (Some(artifact), Some(dispatch)) = (artifact, dispatch) {
         job(&mut found, artifact, dispatch.statement());
     }
@@ -166,6 +170,19 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// The authority that stamped, where it is not that of the signer's trust domain.
+fn stamped_by_another(
+    f: &mut fmt::Formatter<'_>,
+    indent: &str,
+    signature: &VerifiedSignature,
+) -> fmt::Result {
+    let authority = signature.stamped_by();
+    if authority == signature.identity().trust_domain_id() {
+        return Ok(());
+    }
+    writeln!(f, "{indent}│  time stamp of {}", Shown(authority))
+}
+
 /// The chain as a tree.
 impl fmt::Display for Admitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -174,8 +191,10 @@ impl fmt::Display for Admitted {
             [self.artifact.signature(), self.dispatch.signature(), self.vsa.signature()];
         writeln!(f, "artifact sha256:{}", self.artifact.digest())?;
         writeln!(f, "└─ signed {} by {}", job.signed_at(), job.identity())?;
+        stamped_by_another(f, "   ", job)?;
         writeln!(f, "   │  job key sha256:{}", dispatch.job_key)?;
         writeln!(f, "   └─ dispatched {} by {}", results.signed_at(), results.identity())?;
+        stamped_by_another(f, "      ", results)?;
         writeln!(f, "      │  build sha256:{}", dispatch.job.build_id())?;
         writeln!(f, "      │  permit {} until {}", Shown(&dispatch.permit_id), dispatch.expires)?;
         writeln!(f, "      │  pool {}, system {}", dispatch.pool, dispatch.job.system)?;
@@ -191,6 +210,7 @@ impl fmt::Display for Admitted {
         }
         writeln!(f, "      └─ node {} passed {}", vsa.node, vsa.time_verified)?;
         writeln!(f, "         │  stated {} by {}", verifier.signed_at(), verifier.identity())?;
+        stamped_by_another(f, "         ", verifier)?;
         writeln!(f, "         │  policy {} sha256:{}", vsa.policy.uri, vsa.policy.digest)?;
         if !vsa.levels.is_empty() {
             writeln!(f, "         │  levels {}", vsa.levels.join(", "))?;

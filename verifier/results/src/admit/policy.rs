@@ -8,6 +8,7 @@ use crate::{
     Sha256Digest, SpiffeId,
     refusal::{Code, Refusal, one_of, quoted, within},
     statement::{ClaimSource, Dispatch, LEVEL_PREFIX, Vsa},
+    verify::VerifiedSignature,
 };
 
 /// Most entries of any list.
@@ -40,6 +41,11 @@ pub struct AdmitPolicy {
     /// Claims that must be there, out of a token that the platform signed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platform_claims: Vec<String>,
+    /// Who may stamp artifacts: URIs of authorities, as `trusted_root.json` has them. Absent: the authority of the signer's
+    /// trust domain alone, which stamps for jobs whose permit stands. Others stamp for everybody, for as long as a job's
+    /// certificate is valid, also after its permit ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_timestamp_authorities: Option<Vec<String>>,
     /// Levels that the VSA must state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub levels: Vec<String>,
@@ -70,6 +76,10 @@ impl AdmitPolicy {
             ("systems", self.systems.as_ref().map(Vec::len)),
             ("repositories", self.repositories.as_ref().map(Vec::len)),
             ("workflows", self.workflows.as_ref().map(Vec::len)),
+            (
+                "artifact_timestamp_authorities",
+                self.artifact_timestamp_authorities.as_ref().map(Vec::len),
+            ),
         ];
         for (name, count) in lists {
             // An empty list accepts nothing: whoever means "any" leaves it out.
@@ -99,6 +109,19 @@ impl AdmitPolicy {
             return Err(invalid("max_vsa_age_s", &format!("at most {MAX_VSA_AGE_S}"), &found));
         }
         Ok(())
+    }
+
+    /// Whether the policy accepts who stamped the artifact's signature.
+    pub(super) fn accept_authority(&self, signature: &VerifiedSignature) -> Result<(), Refusal> {
+        let own = [signature.identity().trust_domain_id().to_owned()];
+        let accepted = self.artifact_timestamp_authorities.as_deref().unwrap_or(&own);
+        let found = signature.stamped_by();
+        if accepted.iter().any(|accepted| accepted == found) {
+            return Ok(());
+        }
+        let expected = one_of(accepted.iter().map(String::as_str));
+        let code = Code::AdmitTimestampAuthorityNotAccepted;
+        Err(Refusal::new(code, "artifact: time stamp authority", expected, quoted(found)))
     }
 
     /// All that the statements say and the policy does not accept.

@@ -110,7 +110,7 @@ fn a_time_stamp_that_is_put_together_again_is_the_same() {
     let proven = proven
         .verify(&Sha256Digest::of(SIGNED), &[world.tsa_authority()], at(NOW))
         .expect("a time");
-    assert_eq!(proven.authority(), "https://tsa.build.example");
+    assert_eq!(proven.authority(), world.tsa_uri);
     assert_eq!(proven.certificate(), &Sha256Digest::of(&world.tsa_der));
 }
 
@@ -308,6 +308,7 @@ fn the_authority_must_be_trusted_then() {
             tsa_root: pki::Ca::root("Test TSA Root"),
             tsa_key: Key::from_pkcs8(&world.tsa_key.pkcs8),
             tsa_der: good,
+            tsa_uri: world.tsa_uri,
         });
         let certificate = Any::from_der(&world.tsa_der).expect("DER");
         parts.signed.certificates = Some(SetOfVec::from_iter([certificate]).expect("a set"));

@@ -121,6 +121,7 @@ pub(crate) fn policy() -> AdmitPolicy {
         repositories: list("acme/app"),
         workflows: list("release.yml@refs/heads/main"),
         platform_claims: ["repository", "workflow"].map(str::to_owned).to_vec(),
+        artifact_timestamp_authorities: None,
         levels: vec!["ASSAY_BOOT_VERIFIED".to_owned()],
         tools: BTreeMap::from([
             ("gcc".to_owned(), RequiredTool { sha256: Some(vec![digest("gcc")]) }),

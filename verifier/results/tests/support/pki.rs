@@ -271,6 +271,8 @@ pub(crate) struct World {
     pub(crate) tsa_root: Ca,
     pub(crate) tsa_key: Key,
     pub(crate) tsa_der: Vec<u8>,
+    /// As the list of trusted authorities names it: the trust domain's own.
+    pub(crate) tsa_uri: &'static str,
 }
 
 impl World {
@@ -279,7 +281,7 @@ impl World {
         let issuing = root.intermediate("Test Job CA", NOW - 100 * DAY, NOW + 100 * DAY);
         let (tsa_root, tsa_key) = (Ca::root("Test TSA Root"), Key::new());
         let tsa_der = tsa_root.leaf(&tsa_key, &Leaf::tsa());
-        Self { root, issuing, tsa_root, tsa_key, tsa_der }
+        Self { root, issuing, tsa_root, tsa_key, tsa_der, tsa_uri: "spiffe://build.example" }
     }
 
     pub(crate) fn authority(&self) -> Authority<&Key> {
@@ -298,7 +300,7 @@ impl World {
 
     pub(crate) fn tsa_authority(&self) -> CertificateAuthority {
         let chain = [self.tsa_der.clone(), self.tsa_root.der.clone()];
-        authority("https://tsa.build.example", &chain)
+        authority(self.tsa_uri, &chain)
     }
 
     /// A bundle that is stamped at `when`.
