@@ -59,6 +59,8 @@ pub struct JobSiteOptions {
     pub jobs: String,
     /// Lines of the verifier's `[jobs]`.
     pub verifier_jobs: String,
+    /// Lines of the verifier's `[results]`.
+    pub verifier_results: String,
     /// Users that may ask, as the configuration has them.
     pub users: Vec<String>,
     /// CI system whose hooks are installed below `root` in the site's folder, for the user `nobody`, and measured.
@@ -74,6 +76,7 @@ impl Default for JobSiteOptions {
         Self {
             jobs: "verifier_silence_s = 2\n".to_owned(),
             verifier_jobs: "check_every = \"1s\"\n".to_owned(),
+            verifier_results: String::new(),
             users: Vec::new(),
             hooks: None,
             audience: None,
@@ -100,6 +103,9 @@ impl JobSite {
         let clock = Arc::<SkewedClock>::default();
         let mut cluster = Cluster::start_at(Arc::<SkewedClock>::clone(&clock)).await?;
         cluster.configure("jobs", &options.verifier_jobs).await?;
+        if !options.verifier_results.is_empty() {
+            cluster.configure("results", &options.verifier_results).await?;
+        }
         cluster.trust(tpm.manufacturer()).await?;
         let ek = ek_of(&tpm.tcti(), EkPreference::Auto).await?;
         cluster.add_node("w1", "linux", ek).await?;

@@ -26,3 +26,4 @@ pub mod raw;
 pub mod road;
 pub mod soft_worker;
 pub mod swtpm;
+pub mod timestamp_server;

@@ -1,6 +1,8 @@
 //! Results end to end: a job on a real worker signs, and whoever has the trusted root verifies without asking anybody.
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "results/external.rs"]
+mod external;
 #[path = "results/provenance.rs"]
 mod provenance;
 
@@ -12,11 +14,14 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
-use swtpm_tests::job_site::{JobSite, JobSiteOptions, finish, program};
+use swtpm_tests::{
+    job_site::{JobSite, JobSiteOptions, finish, program},
+    timestamp_server,
+};
 use verifier::{
     ca::{CaDir, CaRole},
     clock::{Clock, SystemClock},
-    results_service::ResultsSigner,
+    results_service::{ExternalAuthorities, ResultsSigner},
 };
 
 const POOL: &str = "spiffe://test.example/pool/linux";
@@ -471,38 +476,12 @@ async fn serve_stamps(
     (signer, clock): (ResultsSigner, Ahead),
     spoil: fn(String, Vec<u8>) -> (String, Vec<u8>),
 ) -> u16 {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = Vec::new();
-            // A request of ours is short, and its head and body come one after the other.
-            let body = loop {
-                let mut buffer = [0; 4096];
-                let read = stream.read(&mut buffer).await.unwrap();
-                request.extend_from_slice(&buffer[..read]);
-                let text = String::from_utf8_lossy(&request).to_lowercase();
-                let Some((head, _)) = text.split_once("\r\n\r\n") else { continue };
-                let length = head.split("content-length: ").nth(1).unwrap();
-                let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
-                let at = request.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
-                if request.len() >= at + length {
-                    assert!(head.contains("content-type: application/timestamp-query"), "{head}");
-                    break request[at..].to_vec();
-                }
-            };
-            let request = results::timestamp::Request::parse(&body).unwrap();
-            let reply = signer.authority().answer_at(Some(&request), clock.now_unix_s()).unwrap();
-            let head =
-                "HTTP/1.1 200 OK\r\ncontent-type: application/timestamp-reply\r\n".to_owned();
-            let (head, reply) = spoil(head, reply);
-            let head = format!("{head}content-length: {}\r\n\r\n", reply.len());
-            let _ = stream.write_all(head.as_bytes()).await;
-            let _ = stream.write_all(&reply).await;
-        }
+    let server = timestamp_server::serve(move |body| {
+        let request = results::timestamp::Request::parse(&body).unwrap();
+        let reply = signer.authority().answer_at(Some(&request), clock.now_unix_s()).unwrap();
+        Some(spoil(timestamp_server::HEAD.to_owned(), reply))
     });
-    port
+    server.await.unwrap().port()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -515,7 +494,8 @@ async fn an_authority_of_the_site_stamps_too_if_it_answers_what_was_asked() {
         let ca = CaDir::new(signed.site.cluster.folder().join("state"), domain.clone());
         let issuer = ca.issuer(CaRole::Results).unwrap();
         let clock = Ahead(seconds);
-        (ResultsSigner::new(issuer, domain, std::sync::Arc::new(clock)).unwrap(), clock)
+        let (clock, others) = (std::sync::Arc::new(clock), ExternalAuthorities::default());
+        (ResultsSigner::new(issuer, domain, clock, others).unwrap(), Ahead(seconds))
     };
     let signer = || signer_ahead(0);
     let sign = async |port: u16| {

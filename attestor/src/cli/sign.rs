@@ -64,7 +64,7 @@ pub(super) struct SignArgs {
     #[arg(long, env = "ASSAY_JOB_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     socket: PathBuf,
     /// Another time stamp authority (RFC 3161) instead of the verifier's; whoever verifies must have it in their
-    /// trusted_root.json.
+    /// trusted_root.json, and whoever admits must name it in their policy: it does not know whether the permit stands.
     #[arg(long, value_name = "http://HOST/PATH")]
     timestamp_url: Option<AuthorityUrl>,
     /// The SPIFFE Workload API; `attestor exec` and the hooks set it.
