@@ -6,7 +6,11 @@ use swtpm_tests::{
     timestamp_server::OpensslAuthority,
 };
 
-use super::{GOOD, POLICY, RESULTS, Signed, all, at, broken, documented};
+use super::{
+    RESULTS, Signed,
+    admission::{GOOD, POLICY, at, broken},
+    all, documented,
+};
 
 /// A site whose verifier has its statements stamped there, and trusts the certificates of another or of the same.
 fn site(stamps: &OpensslAuthority, trusted: &OpensslAuthority) -> JobSiteOptions {
