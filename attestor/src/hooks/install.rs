@@ -127,8 +127,12 @@ pub fn install(site: &Site, options: &Options) -> Result<Report, HookError> {
         let known = before.as_ref().and_then(|before| before.file(&file.path));
         let is_foreign = outcome.action == Action::ReplaceForeign;
         let keeps_one = known.is_some_and(|known| known.is_saved);
-        if is_foreign && !keeps_one {
-            let saved = paths::saved(&file.path);
+        if is_foreign {
+            // The first stays the one that comes back.
+            let saved = match keeps_one {
+                false => paths::saved(&file.path),
+                true => paths::saved_too(&file.path),
+            };
             fs::rename(&file.path, &saved).map_err(HookError::io("keep", &file.path))?;
         }
         if outcome.action != Action::Keep {
@@ -194,6 +198,10 @@ fn foreign(path: &Path, before: Option<&Manifest>, options: &Options) -> Result<
     // A kept file that nobody recorded is not overwritten either.
     if !options.is_forced || (paths::is_there(&saved) && !keeps_one) {
         return Err(HookError::Foreign { path: path.to_owned(), saved });
+    }
+    let next = paths::saved_too(path);
+    if keeps_one && paths::is_there(&next) {
+        return Err(HookError::Foreign { path: path.to_owned(), saved: next });
     }
     Ok(Action::ReplaceForeign)
 }

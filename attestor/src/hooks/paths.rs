@@ -87,9 +87,23 @@ pub(super) fn make_folders(path: &Path) -> Result<Vec<PathBuf>, HookError> {
     Ok(missing)
 }
 
+/// Most changed files that are kept beside one.
+const MAX_SAVED: u32 = 20;
+
 /// Where a file of somebody else's is kept.
 pub(super) fn saved(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".before-assay");
     path.with_file_name(name)
+}
+
+/// Where a changed file is kept while another one is kept already: the first name that is free, or the last, which is not.
+pub(super) fn saved_too(path: &Path) -> PathBuf {
+    let numbered = |number: u32| {
+        let mut name = saved(path).into_os_string();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    let free = (2..MAX_SAVED).map(numbered).find(|name| !is_there(name));
+    free.unwrap_or_else(|| numbered(MAX_SAVED))
 }

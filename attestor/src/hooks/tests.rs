@@ -229,6 +229,32 @@ fn a_changed_file_and_the_one_before_it_change_places() {
 }
 
 #[test]
+fn every_file_that_an_install_replaces_by_force_is_kept() {
+    let hook = "etc/buildkite-agent/hooks/pre-bootstrap";
+    let place = Place::new(HookSystem::Buildkite);
+    place.write(hook, "# theirs\n");
+    let forced = Options { is_forced: true, ..Options::default() };
+    install(&place.site(), &forced).expect("forced");
+    for changed in 2..=20 {
+        place.write(hook, &format!("# changed {changed}\n"));
+        install(&place.site(), &forced).expect("forced");
+    }
+    let text = |name: &str| fs::read_to_string(place.path(name)).expect("there");
+    assert_eq!(text(&format!("{hook}.before-assay.2")), "# changed 2\n");
+    assert_eq!(text(&format!("{hook}.before-assay.20")), "# changed 20\n");
+    // There is no name left: nothing is lost.
+    place.write(hook, "# changed 21\n");
+    let error = install(&place.site(), &forced).expect_err("too many");
+    assert_eq!(error.code(), "HOOK_FILE_FOREIGN");
+    assert!(error.to_string().contains("pre-bootstrap.before-assay.20"), "{error}");
+    assert_eq!(text(hook), "# changed 21\n");
+    fs::remove_file(place.path(hook)).expect("gone");
+    install(&place.site(), &forced).expect("forced");
+    place.remove();
+    assert_eq!(text(hook), "# theirs\n");
+}
+
+#[test]
 fn a_kept_file_that_is_gone_keeps_nothing_from_going() {
     let hook = "etc/buildkite-agent/hooks/pre-bootstrap";
     let place = Place::new(HookSystem::Buildkite);
