@@ -8,6 +8,7 @@
 //! Claims from the environment are what the worker says: whoever controls the job's environment
 //! controls them. [`Source`] says of each which kind it is.
 
+pub mod agent_file;
 mod environment;
 #[cfg(test)]
 mod tests;
