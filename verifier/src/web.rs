@@ -152,7 +152,7 @@ impl TlsListener {
 }
 
 impl axum::serve::Listener for TlsListener {
-    type Io = Bounded;
+    type Io = Bounded<Connection>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -161,8 +161,7 @@ impl axum::serve::Listener for TlsListener {
                 Some(Ok(connection)) => {
                     let Peer { address, .. } =
                         tonic::transport::server::Connected::connect_info(&connection);
-                    let ends = Box::pin(sleep(CONNECTION_LIFETIME));
-                    return (Bounded { connection, ends }, address);
+                    return (Bounded::new(connection), address);
                 }
                 Some(Err(error)) => tracing::warn!(%error, "accepting a connection failed"),
                 // Nobody connects any more; the shutdown ends the wait.
@@ -177,18 +176,22 @@ impl axum::serve::Listener for TlsListener {
 }
 
 /// A connection that ends in time.
-pub(crate) struct Bounded {
-    connection: Connection,
+pub(crate) struct Bounded<C> {
+    connection: C,
     ends: Pin<Box<Sleep>>,
 }
 
-impl Bounded {
+impl<C> Bounded<C> {
+    fn new(connection: C) -> Self {
+        Self { connection, ends: Box::pin(sleep(CONNECTION_LIFETIME)) }
+    }
+
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         self.ends.as_mut().poll(cx).is_ready()
     }
 }
 
-impl AsyncRead for Bounded {
+impl<C: AsyncRead + Unpin> AsyncRead for Bounded<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -201,7 +204,7 @@ impl AsyncRead for Bounded {
     }
 }
 
-impl AsyncWrite for Bounded {
+impl<C: AsyncWrite + Unpin> AsyncWrite for Bounded<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -227,4 +230,34 @@ pub(crate) fn tls_config(of_the_service: &ArcSwap<rustls::ServerConfig>) -> rust
     let mut config = rustls::ServerConfig::clone(&of_the_service.load());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_in_time_whoever_is_slow() {
+        let began = Instant::now();
+        let (ours, mut theirs) = duplex(4);
+        let mut ours = Bounded::new(ours);
+        theirs.write_all(b"GET").await.expect("written");
+        let mut request = [0; 3];
+        ours.read_exact(&mut request).await.expect("read");
+        // They read slowly, or not at all.
+        let error = ours.write_all(b"an answer").await.expect_err("it ends");
+        assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, CONNECTION_LIFETIME));
+        let error = ours.read(&mut request).await.expect_err("for reading as well");
+        assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, CONNECTION_LIFETIME));
+        // The rest of a request that never comes.
+        let (ours, _theirs) = duplex(4);
+        let (began, mut ours) = (Instant::now(), Bounded::new(ours));
+        let error = ours.read(&mut request).await.expect_err("it ends");
+        assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, CONNECTION_LIFETIME));
+    }
 }
