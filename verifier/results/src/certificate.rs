@@ -4,7 +4,7 @@ use const_oid::{
     AssociatedOid, ObjectIdentifier,
     db::{rfc5280, rfc5912},
 };
-use der::{Decode as _, Encode as _, asn1::Int};
+use der::{Decode as _, Encode as _, Reader as _, SliceReader, asn1::Int};
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm};
 use x509_cert::{
     ext::{
@@ -75,6 +75,7 @@ pub struct Certificate {
     spki_der: Vec<u8>,
     is_p256: bool,
     issuer: Name,
+    subject: Name,
     serial_number: Int,
     not_before: UnixTime,
     not_after: UnixTime,
@@ -120,6 +121,7 @@ impl Certificate {
                     .as_ref()
                     .is_some_and(|parameters| parameters.decode_as() == Ok(rfc5912::SECP_256_R_1)),
             issuer: tbs.issuer().clone(),
+            subject: tbs.subject().clone(),
             serial_number: Int::new(tbs.serial_number().as_bytes()).map_err(malformed)?,
             not_before: UnixTime::from_duration(validity.not_before.to_unix_duration()),
             not_after: UnixTime::from_duration(validity.not_after.to_unix_duration()),
@@ -233,6 +235,23 @@ impl Certificate {
         Err(Refusal::new(Code::KeyUnsupported, self.what, "a key on P-256", "another"))
     }
 
+    /// Whether `issuer` signed it, and is named as its issuer.
+    pub(crate) fn is_issued_by(&self, issuer: &Self) -> bool {
+        let Ok(certificate) = x509_cert::Certificate::from_der(&self.der) else { return false };
+        let signed = SliceReader::new(&self.der).and_then(|mut reader| {
+            // The bytes that were signed, not another encoding of them.
+            reader.sequence(|fields| {
+                let tbs = fields.tlv_bytes()?;
+                let _rest = fields.read_slice(fields.remaining_len())?;
+                Ok(tbs)
+            })
+        });
+        let Ok(tbs) = signed else { return false };
+        self.issuer == issuer.subject
+            && issuer.is_ca
+            && issuer.verifies(TIME_STAMPING_CHAIN, tbs, certificate.signature().raw_bytes())
+    }
+
     /// Whether its key signed the content with that SHA-256.
     pub(crate) fn verifies_digest(&self, digest: &Sha256Digest, signature: &[u8]) -> bool {
         self.is_p256 && signer::verifies(&self.spki_der, digest, signature)
@@ -284,14 +303,24 @@ const TIME_STAMPING_CHAIN: &[&dyn SignatureVerificationAlgorithm] = &[
     webpki::aws_lc_rs::RSA_PKCS1_2048_8192_SHA512,
 ];
 
-/// Whether `leaf` leads to the anchor `root` at that time, over any of `between`.
-pub(crate) fn verify_chain<'a>(
+/// Whether `leaf` leads over the first certificate of `chain` to the last, the anchor, at that time; any of `more` may stand
+/// between.
+///
+/// A root vouches for many: what is listed below it is who is meant. Where the first is no CA, it is the leaf itself.
+pub(crate) fn verify_chain(
     leaf: &Certificate,
-    between: impl IntoIterator<Item = &'a Certificate>,
-    root: &Certificate,
+    chain: &[Certificate],
+    more: &[Certificate],
     at: UnixTime,
     purpose: Purpose,
 ) -> Result<(), ChainError> {
+    let of = |text: &str| ChainError { text: text.to_owned(), is_of_time: false };
+    let (Some(first), Some((root, between))) = (chain.first(), chain.split_last()) else {
+        return Err(of("an authority without certificates"));
+    };
+    if !first.is_ca && first.der != leaf.der {
+        return Err(of("another certificate than the one that is listed"));
+    }
     let failed = |error: webpki::Error| ChainError {
         is_of_time: matches!(
             error,
@@ -306,8 +335,18 @@ pub(crate) fn verify_chain<'a>(
     }
     let root_der = CertificateDer::from(root.der.as_slice());
     let anchor = webpki::anchor_from_trusted_cert(&root_der).map_err(failed)?;
-    let between: Vec<_> =
-        between.into_iter().map(|above| CertificateDer::from(above.der.as_slice())).collect();
+    let between: Vec<_> = between
+        .iter()
+        .chain(more)
+        .map(|above| CertificateDer::from(above.der.as_slice()))
+        .collect();
+    let leads_over_the_first = |path: &webpki::VerifiedPath<'_>| {
+        let is_first = |above: &[u8]| above == first.der;
+        let is_there = chain.len() == 1
+            || !first.is_ca
+            || path.intermediate_certificates().any(|above| is_first(&above.der()));
+        if is_there { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
+    };
     let leaf_der = CertificateDer::from(leaf.der.as_slice());
     let leaf = webpki::EndEntityCert::try_from(&leaf_der).map_err(failed)?;
     let time =
@@ -320,7 +359,7 @@ pub(crate) fn verify_chain<'a>(
         time,
         purpose.usage(),
         None,
-        None,
+        Some(&leads_over_the_first),
     )
     .map(|_| ())
     .map_err(failed)

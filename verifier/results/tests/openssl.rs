@@ -3,8 +3,10 @@ mod support;
 
 use results::{
     Code, Sha256Digest,
-    bundle::CertificateAuthority,
+    bundle::{CertificateAuthority, Content, MessageSignature, TrustedRoot},
+    certificate::Certificate,
     timestamp::{DEFAULT_POLICY, Request, Response},
+    verify::Trust,
 };
 use support::{
     Chain, Leaf, NOW, TSA_SERIAL, World, at,
@@ -193,14 +195,54 @@ echo 1000 > serial
 for name in tsa-root between; do openssl x509 -in $name.pem -outform DER -out $name.der; done
 ";
 
-/// The answer with `rsaEncryption` of its signer replaced by another algorithm of PKCS #1.
+/// Where the algorithm of the signer is named, `rsaEncryption`: those before it are of certificates.
+fn rsa_encryption(answer: &[u8]) -> usize {
+    let oid = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+    answer.windows(9).rposition(|nine| nine == oid).expect("an RSA signature")
+}
+
+/// The answer with another algorithm of PKCS #1 named there.
 fn named_by_signature(answer: &[u8], last: u8) -> Vec<u8> {
-    let rsa_encryption = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
-    // Those before it are of certificates.
-    let at = answer.windows(9).rposition(|nine| nine == rsa_encryption).expect("an RSA signature");
     let mut renamed = answer.to_vec();
-    renamed[at + 8] = last;
+    renamed[rsa_encryption(answer) + 8] = last;
     renamed
+}
+
+#[test]
+fn rsa_is_for_time_stamps_and_not_above_who_signs() {
+    if !has_openssl() {
+        return;
+    }
+    let folder = Folder::new();
+    let key = pki::Key::new();
+    folder.file("job.der", &key.pkcs8);
+    let (is_good, text) = folder.shell(&format!(
+        "{RSA_AUTHORITY}
+         openssl pkey -in job.der -inform DER -out job.key
+         openssl req -new -key job.key -subj /CN=job -CA tsa-root.pem -CAkey root.key -days 30 -outform DER -out leaf.der \\
+           -addext basicConstraints=CA:false -addext keyUsage=critical,digitalSignature \\
+           -addext extendedKeyUsage=codeSigning -addext subjectAltName=URI:{}",
+        pki::JOB_ID
+    ));
+    assert!(is_good, "{text}");
+    let leaf = folder.read("leaf.der");
+    let certificate = Certificate::parse("leaf", &leaf).expect("a certificate");
+    let now = certificate.not_before();
+    let mut world = World::new();
+    let long = Leaf { from: NOW - 900 * DAY, until: NOW + 19 * 365 * DAY, ..Leaf::tsa() };
+    world.tsa_der = world.tsa_root.leaf(&world.tsa_key, &long);
+    let digest = Sha256Digest::of(ARTIFACT);
+    let message = MessageSignature::sign(digest, &&key).expect("signed");
+    let bundle = world.bundle(&leaf, Content::Artifact(message), now.unix_s());
+    let issuer =
+        CertificateAuthority::new("x:ca", ["", ""], &[folder.read("tsa-root.der")], at(0), None);
+    let root =
+        TrustedRoot::new(vec![issuer.expect("it")], vec![world.tsa_authority()]).expect("a list");
+    let identities = [pki::JOB_ID.parse().expect("an identity")];
+    let trust = Trust { root: &root, identities: &identities };
+    let timed = bundle.prove_time(&root, now).expect("a time");
+    let refusal = timed.verify_artifact(&digest, &trust).expect_err("RSA");
+    assert_eq!(refusal.code(), Code::CertificateUntrusted, "{refusal}");
 }
 
 #[test]
@@ -247,6 +289,14 @@ fn we_verify_time_stamps_of_rsa_authorities() {
                 let time = renamed.verify_answer(&request, &trusted(&chain), far);
                 assert_eq!(time.is_ok(), hash == digest, "{digest} as {hash}: {time:?}");
             }
+            // Parameters other than none: of two bytes, as NULL has.
+            let mut changed = answer.clone();
+            let at = rsa_encryption(&answer) + 9;
+            assert_eq!(changed[at..at + 2], [5, 0]);
+            changed[at] = 4;
+            let changed = Response::parse(&changed).expect("a response");
+            let refusal = changed.verify_answer(&request, &trusted(&chain), far);
+            assert_eq!(refusal.expect_err("parameters").code(), Code::TimestampInvalid, "{digest}");
             // The signature is what ends an answer.
             let mut changed = answer;
             *changed.last_mut().expect("bytes") ^= 1;

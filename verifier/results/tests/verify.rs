@@ -223,6 +223,37 @@ fn a_leaf_counts_at_the_stamped_instant() {
 }
 
 #[test]
+fn an_authority_is_what_is_listed_first_and_not_all_that_its_root_vouches_for() {
+    let world = World::new();
+    let root = world.tsa_root.der.clone();
+    let other_ca = world.tsa_root.intermediate("Another CA", NOW - DAY, NOW + DAY).der;
+    let other_leaf = world.tsa_root.leaf(&Key::new(), &Leaf::tsa());
+    let stamp =
+        results::timestamp::Response::parse(&world.stamp(b"signature", NOW)).expect("a response");
+    for (what, chain, is_good) in [
+        ("the leaf", vec![world.tsa_der.clone(), root.clone()], true),
+        ("whatever the root vouches for", vec![root.clone()], true),
+        ("another CA under the root", vec![other_ca.clone(), root.clone()], false),
+        ("another leaf under the root", vec![other_leaf, root.clone()], false),
+    ] {
+        let list = [authority("x:y", &chain)];
+        assert_eq!(list[0].check_order(), Ok(()), "{what}");
+        let time = stamp.verify(&Sha256Digest::of(b"signature"), &list, at(NOW));
+        let code = time.map(|_| ()).map_err(|refusal| refusal.code());
+        let expected = if is_good { Ok(()) } else { Err(Code::TimestampUntrusted) };
+        assert_eq!(code, expected, "{what}");
+    }
+    for chain in [
+        vec![root.clone(), other_ca.clone()],
+        vec![World::new().tsa_root.der, root],
+        vec![world.tsa_der],
+    ] {
+        let wrong = authority("x:y", &chain).check_order().expect_err("out of order");
+        assert_eq!(wrong.code(), Code::TrustedRootInvalid);
+    }
+}
+
+#[test]
 fn a_leaf_leads_to_a_trusted_authority_that_was_valid_then() {
     let chain = Chain::new();
     let (world, bundle) = (&chain.world, chain.job_bundle());
@@ -422,7 +453,7 @@ fn a_list_of_authorities_has_one_form() {
     let long =
         CertificateAuthority::new("x:y", ["", ""], &vec![world.root.der.clone(); 5], at(0), None);
     assert_eq!(long.expect_err("long").code(), Code::TooLarge);
-    let many = vec![world.jobs_authority(); 21];
+    let many = vec![world.jobs_authority(); 33];
     let many = TrustedRoot::new(many, vec![world.tsa_authority()]).expect_err("many");
     assert_eq!(many.code(), Code::TooLarge);
 }

@@ -12,8 +12,8 @@ use crate::{
 /// The only type of list.
 pub const TRUSTED_ROOT_MEDIA_TYPE: &str =
     "application/vnd.dev.sigstore.trustedroot+json;version=0.1";
-/// Most authorities of a kind: ten years of yearly ones, twice.
-const MAX_AUTHORITIES: usize = 20;
+/// Most authorities of a kind: ten years of yearly ones, twice, and those of others.
+const MAX_AUTHORITIES: usize = 32;
 /// Most certificates of an authority: a leaf, two intermediates, a root.
 const MAX_CHAIN: usize = 4;
 /// Largest list, bytes.
@@ -37,7 +37,8 @@ pub struct CertificateAuthority {
     uri: String,
     organization: String,
     common_name: String,
-    /// From what issues (or, of a time stamp authority, stamps) to the root, which is the anchor.
+    /// From what issues (or, of a time stamp authority, stamps or issues to what does) to the root, which is the anchor. What
+    /// counts as this authority leads over the first.
     certificates: Vec<Certificate>,
     valid_from: UnixTime,
     valid_until: Option<UnixTime>,
@@ -77,6 +78,26 @@ impl CertificateAuthority {
         })
     }
 
+    /// Whether each of its certificates was issued by the next, and the last is a CA: an order that is wrong makes another of
+    /// them the anchor.
+    ///
+    /// # Errors
+    /// `RESULT_TRUSTED_ROOT_INVALID`.
+    pub fn check_order(&self) -> Result<(), Refusal> {
+        for (at, pair) in self.certificates.windows(2).enumerate() {
+            if let [certificate, issuer] = pair
+                && !certificate.is_issued_by(issuer)
+            {
+                let expected = format!("certificate {} issued by the next", at.saturating_add(1));
+                return Err(invalid("certChain", &expected, "one that is not"));
+            }
+        }
+        if self.certificates.last().is_some_and(Certificate::is_ca) {
+            return Ok(());
+        }
+        Err(invalid("certChain", "a CA at the end, the root", "a certificate of no CA"))
+    }
+
     /// What names it.
     #[must_use]
     pub fn uri(&self) -> &str {
@@ -100,11 +121,7 @@ impl CertificateAuthority {
             let text = format!("an authority trusted from {} to {until}", self.valid_from);
             return Err(ChainError { text, is_of_time: true });
         }
-        let Some((root, between)) = self.certificates.split_last() else {
-            let text = "an authority without certificates".to_owned();
-            return Err(ChainError { text, is_of_time: false });
-        };
-        certificate::verify_chain(leaf, between.iter().chain(more), root, at, purpose)
+        certificate::verify_chain(leaf, &self.certificates, more, at, purpose)
     }
 }
 

@@ -118,7 +118,7 @@ fn a_time_stamp_that_is_put_together_again_is_the_same() {
 fn what_is_signed_must_be_right() {
     type Change = fn(Parts, &World) -> Parts;
     let key_signs = |parts: Parts, world: &World| parts.signed_by(&world.tsa_key);
-    let rows: [(&str, Code, Change); 12] = [
+    let rows: [(&str, Code, Change); 13] = [
         ("no content type", Code::TimestampInvalid, |parts, _| {
             parts.attribute(AT_CONTENT_TYPE, None)
         }),
@@ -158,6 +158,10 @@ fn what_is_signed_must_be_right() {
         }),
         ("an unknown signature", Code::TimestampInvalid, |mut parts, _| {
             parts.signer.signature_algorithm = algorithm(SHA_256);
+            parts
+        }),
+        ("a signature with parameters", Code::TimestampInvalid, |mut parts, _| {
+            parts.signer.signature_algorithm.parameters = Some(Any::null());
             parts
         }),
         ("a signature with SHA-384 that has SHA-256", Code::TimestampInvalid, |mut parts, _| {
