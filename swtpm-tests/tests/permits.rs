@@ -7,6 +7,8 @@ mod gate;
 mod pages;
 #[path = "permits/stamps.rs"]
 mod stamps;
+#[path = "permits/stated.rs"]
+mod stated;
 
 use std::{sync::Arc, time::Duration};
 

@@ -64,7 +64,7 @@ use crate::{
     credential::{RandomError, make_credential, random_bytes},
     endorsements::EkRules,
     expectations::{Expectations, Expected, PoolExpectations},
-    jobs::{AskingJob, Vouching},
+    jobs::{AskingJob, Redeeming, Vouching},
     jwt_key::JwtKey,
     metrics,
     results_files::ResultFiles,
@@ -92,6 +92,8 @@ pub struct Verifier {
     rules: ArcSwap<Vec<AdmissionRule>>,
     boots: Boots,
     denials: Denials,
+    /// Permits that are being redeemed.
+    redeeming: Redeeming,
     /// One reload at a time, so that an older snapshot never replaces a newer one.
     reloading: tokio::sync::Mutex<()>,
     /// One step of a document at a time: what is put in force is what the dry run before it judged.
@@ -157,6 +159,9 @@ pub enum AttestError {
     /// An attestation result could not be signed or kept.
     #[error("an attestation result could not be made")]
     Result(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The permit is being redeemed at this moment, or too many of its node are.
+    #[error("the permit is being redeemed already, or many of its node are; come again")]
+    RedemptionUnderWay,
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -569,6 +574,11 @@ impl Verifier {
     /// Told when a permit ends.
     pub(crate) fn ended_permits(&self) -> &tokio::sync::Notify {
         &self.for_jobs.ended
+    }
+
+    /// Permits that are being redeemed.
+    pub(crate) const fn redeeming(&self) -> &Redeeming {
+        &self.redeeming
     }
 
     /// What is said of jobs and nodes: who signs it, and where it is kept.

@@ -11,6 +11,7 @@
 //! one transaction, then they are signed: what ended or was used before gets nothing.
 
 mod asking;
+mod redeeming;
 mod stamping;
 mod statements;
 mod stating;
@@ -32,14 +33,13 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 pub use self::asking::AskingJob;
+pub(crate) use self::redeeming::Redeeming;
 use self::stating::Stated;
 use crate::{
     attestation::{AttestError, Verifier},
     ca::{self, CaError, Issued, JOB_LIFETIME, JobScope, JobSubject, LintedTbs, Terms},
     credential::random_bytes,
-    store::{
-        By, CertificateIntent, NewPermit, Permit, PermitAnswer, PermitState, PermitUse, StoreError,
-    },
+    store::{By, CertificateIntent, NewPermit, Permit, PermitAnswer, PermitUse, StoreError},
 };
 
 /// Longest wait for a node's renewal beyond the life of its certificate: one that is late comes at once when it can.
@@ -121,6 +121,17 @@ struct Prepared {
     spiffe_id: String,
 }
 
+/// A request about a permit, whose caller proved that it has the job's key.
+struct Use {
+    /// 0 for the redemption.
+    sequence: u64,
+    /// When it came, unix seconds.
+    asked_at: i64,
+    with_certificates: bool,
+    /// Of a permit that may begin.
+    stated: Option<Stated>,
+}
+
 impl Verifier {
     /// Uses the one-shot admission of a job: the permit to be recorded, and what the worker is told.
     pub(crate) fn permit(
@@ -174,6 +185,7 @@ impl Verifier {
     /// # Errors
     /// [`JobError`].
     pub async fn redeem(&self, request: pb::RedeemRequest) -> Result<pb::JobIdentity, JobError> {
+        let asked_at = self.now()?;
         bounded(&request.audiences)?;
         let secret = HashAlg::Sha256.hash(&[&request.secret]);
         let permit = self.store().permit_by_secret(&secret).await?;
@@ -181,12 +193,16 @@ impl Verifier {
         let verifier_id = &self.settings().verifier_id;
         let message = redeem_message(verifier_id, &request.secret, &request.audiences);
         signed(&permit, &message, &request.signature)?;
-        // The store refuses what was redeemed before, and nobody is to stamp for that.
-        let stated = match permit.state {
-            PermitState::Issued => Some(self.state(&permit).await?),
-            _ => None,
+        let under_way = self.redeeming().begin(&permit.new.id, &permit.new.node);
+        let _under_way = under_way.ok_or(JobError::Failed(AttestError::RedemptionUnderWay))?;
+        // The store says below what is wrong with a permit that may not begin, and nobody is to stamp for that.
+        let (id, since) = (&permit.new.id, self.proven_since(asked_at));
+        let stated = match self.store().permit_may_begin(id, since, asked_at).await? {
+            true => Some(self.state(&permit).await?),
+            false => None,
         };
-        self.answer(permit, 0, true, &request.audiences, stated).await
+        let used = Use { sequence: 0, asked_at, with_certificates: true, stated };
+        self.answer(permit, used, &request.audiences).await
     }
 
     /// Whether a job may go on; new certificates where they are asked for.
@@ -194,6 +210,7 @@ impl Verifier {
     /// # Errors
     /// [`JobError`]: `PERMIT_ENDED` says that it may not.
     pub async fn proceed(&self, request: pb::ContinueRequest) -> Result<pb::JobIdentity, JobError> {
+        let asked_at = self.now()?;
         bounded(&request.audiences)?;
         let permit = self.known(&request.permit_id, &request.secret).await?;
         let message = continue_message(&self.settings().verifier_id, &request);
@@ -205,7 +222,8 @@ impl Verifier {
                 "requests about a permit are numbered from 1",
             ));
         }
-        self.answer(permit, sequence, rotate, &audiences, None).await
+        let used = Use { sequence, asked_at, with_certificates: rotate, stated: None };
+        self.answer(permit, used, &audiences).await
     }
 
     /// Ends a permit for the worker that has it.
@@ -264,10 +282,8 @@ impl Verifier {
     async fn answer(
         &self,
         permit: Permit,
-        sequence: u64,
-        with_certificates: bool,
+        Use { sequence, asked_at, with_certificates, stated }: Use,
         audiences: &[String],
-        stated: Option<Stated>,
     ) -> Result<pb::JobIdentity, JobError> {
         let now_unix_s = self.now()?;
         let issuers = self.issuers();
@@ -279,6 +295,7 @@ impl Verifier {
         let request = PermitUse {
             id: permit.new.id.clone(),
             sequence,
+            asked_at,
             proven_since: self.proven_since(now_unix_s),
             certificates,
         };

@@ -45,8 +45,7 @@ pub fn permit_refused(code: ReasonCode) {
 }
 
 /// Counts a time stamp that another authority was asked for.
-pub fn external_stamp(stamped: bool, took: Duration) {
-    let outcome = if stamped { "stamped" } else { "error" };
+pub fn external_stamp(outcome: &'static str, took: Duration) {
     metrics::histogram!("assay_external_timestamp_seconds", "outcome" => outcome)
         .record(took.as_secs_f64());
 }

@@ -36,6 +36,22 @@ impl<'t> Document<'t> {
             .collect())
     }
 
+    /// The line of a key in the root's table of that name, or in one of several; 0 where it is not.
+    pub(super) fn line_of(
+        &mut self,
+        table: &'static str,
+        of: Option<(&'static str, usize)>,
+        key: &str,
+    ) -> usize {
+        let mut root = self.root();
+        let mut table = root.below(table, None);
+        let table = match of {
+            Some((list, item)) => table.below(list, Some(item)),
+            None => table,
+        };
+        table.find(key).map_or(0, |(at, _)| line(table.document.text, at))
+    }
+
     pub(super) fn root(&mut self) -> Table<'_, 't> {
         Table { document: self, path: Vec::new() }
     }

@@ -157,8 +157,9 @@ fn the_files_that_a_configuration_names_are_checked_with_it() {
     std::fs::write(&platforms, "[[platform]]\n").expect("written");
     std::fs::write(&ca, "nothing").expect("written");
     let found = check_config(&at("verifier.toml")).expect_err("two problems").problems;
-    let told: Vec<_> = found.iter().map(|problem| problem.key.as_str()).collect();
-    assert_eq!(told, ["jobs.platforms", "results.timestamp_authority[0].ca"], "{found:#?}");
+    let told: Vec<_> = found.iter().map(|problem| (problem.line, &*problem.key)).collect();
+    let expected = [(6, "jobs.platforms"), (9, "results.timestamp_authority[0].ca")];
+    assert_eq!(told, expected, "{found:#?}");
     assert!(
         found
             .iter()

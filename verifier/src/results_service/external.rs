@@ -1,6 +1,6 @@
 //! Time stamp authorities of others: whom relying parties shall trust, and who stamps what the verifier states.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use results::{
     Refusal, Sha256Digest, UnixTime,
@@ -18,7 +18,10 @@ use tokio::{
 
 use super::leaf::instant;
 use crate::{
-    ca::files::{self, FileError},
+    ca::{
+        BACKDATE,
+        files::{self, FileError},
+    },
     clock::Clock,
     config,
     credential::{RandomError, random_bytes},
@@ -28,10 +31,18 @@ use crate::{
 
 /// Longest wait for a time stamp, all in all: a job waits for it before it starts.
 const WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for one answer: one that was lost is not to cost the job.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Pause before it is asked again.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How far the authority's clock may be from the verifier's, seconds, and be waited for.
 const MAX_SKEW_S: u64 = 3;
-/// Requests that are under way at once; each is a connection.
-const MAX_REQUESTS: usize = 128;
+// What is stamped lies in the time of a certificate that was made just now.
+const _: () = assert!(MAX_SKEW_S < BACKDATE.as_secs());
+/// Requests that are under way at once; each is a connection. No node has more than an eighth of them: see `jobs::redeeming`.
+const MAX_REQUESTS: usize = 256;
+/// Look-ups of its name that are under way at once: each has a thread, of those that the store uses as well.
+const MAX_LOOKUPS: usize = 8;
 /// Bytes of a request's nonce.
 const NONCE_BYTES: usize = 16;
 
@@ -49,6 +60,12 @@ impl AuthorityError {
     #[must_use]
     pub fn key(&self) -> String {
         format!("results.timestamp_authority[{}].ca", self.index)
+    }
+
+    /// Which of the authorities, from 0.
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.index
     }
 
     /// What is wrong there.
@@ -87,7 +104,10 @@ pub enum StampError {
     /// The verifier's own clock.
     #[error("the verifier's clock shows no time")]
     NoTime,
-    /// Too many are asked for, or it was waited for in vain.
+    /// Too many are asked for at once.
+    #[error("as many as may be are asked for already")]
+    Busy,
+    /// It was waited for in vain.
     #[error("none within {} s", WITHIN.as_secs())]
     Late,
     /// No randomness.
@@ -108,6 +128,20 @@ pub struct ExternalAuthority {
     url: AuthorityUrl,
     trusted: CertificateAuthority,
     places: Semaphore,
+    lookups: Arc<Semaphore>,
+}
+
+impl StampError {
+    /// As it is counted.
+    const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Ask(_) | Self::Late => "no_answer",
+            Self::Refused(_) => "refused",
+            Self::Clock { .. } => "clock",
+            Self::Busy => "busy",
+            Self::NoTime | Self::Random(_) => "error",
+        }
+    }
 }
 
 impl ExternalAuthorities {
@@ -116,21 +150,34 @@ impl ExternalAuthorities {
     /// # Errors
     /// [`AuthorityError`]: the first that cannot be used.
     pub fn read(config: &config::Results) -> Result<Self, AuthorityError> {
-        let mut all = Self::default();
+        let (all, problems) = Self::read_all(config);
+        problems.into_iter().next().map_or(Ok(all), Err)
+    }
+
+    /// As [`ExternalAuthorities::read`]: those that can be used, and what is wrong with each of the others.
+    pub(crate) fn read_all(config: &config::Results) -> (Self, Vec<AuthorityError>) {
+        let (mut all, mut problems) = (Self::default(), Vec::new());
         for (index, authority) in config.timestamp_authorities.iter().enumerate() {
             let url = authority.url.clone();
-            let trusted = trusted(authority).map_err(|source| AuthorityError {
-                index,
-                url: url.to_string(),
-                source: Box::new(source),
-            })?;
+            let trusted = match trusted(authority) {
+                Ok(trusted) => trusted,
+                Err(source) => {
+                    let (url, source) = (url.to_string(), Box::new(source));
+                    problems.push(AuthorityError { index, url, source });
+                    continue;
+                }
+            };
             if authority.stamps {
-                let (trusted, places) = (trusted.clone(), Semaphore::new(MAX_REQUESTS));
-                all.stamping = Some(ExternalAuthority { url, trusted, places });
+                all.stamping = Some(ExternalAuthority {
+                    url,
+                    trusted: trusted.clone(),
+                    places: Semaphore::new(MAX_REQUESTS),
+                    lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+                });
             }
             all.trusted.push(trusted);
         }
-        Ok(all)
+        (all, problems)
     }
 
     /// Those that relying parties shall trust.
@@ -154,14 +201,12 @@ fn trusted(authority: &config::TimestampAuthority) -> Result<CertificateAuthorit
     let chain = files::certificates_of(path, &files::read_text(path)?)?;
     let root = chain.last().map(Vec::as_slice).unwrap_or_default();
     let root = Certificate::parse("the last certificate", root).map_err(refused)?;
-    if !root.is_ca() {
-        return Err(fail(
-            "the last certificate must be a CA, the root of the authority".to_owned(),
-        ));
-    }
     let url = authority.url.to_string();
     let (from, until) = (root.not_before(), Some(root.not_after()));
-    CertificateAuthority::new(&url, ["", &url], &chain, from, until).map_err(refused)
+    let trusted = CertificateAuthority::new(&url, ["", &url], &chain, from, until);
+    let trusted = trusted.map_err(refused)?;
+    trusted.check_order().map_err(refused)?;
+    Ok(trusted)
 }
 
 impl ExternalAuthority {
@@ -171,8 +216,9 @@ impl ExternalAuthority {
         &self.url
     }
 
-    /// A time stamp over an imprint, not of before `earliest` and not of the future by the verifier's clock: an authority whose
-    /// clock is a little off is waited for, so that what rests on the order of instants stays in order.
+    /// A time stamp over an imprint: not of before `earliest`, not of the future by the verifier's clock, and at most
+    /// [`MAX_SKEW_S`] before it. An authority whose clock is a little off is waited for, so that what rests on the order of
+    /// instants stays in order; one that does not answer is asked again.
     pub(super) async fn stamp(
         &self,
         imprint: Sha256Digest,
@@ -180,40 +226,80 @@ impl ExternalAuthority {
         clock: &Arc<dyn Clock>,
     ) -> Result<Vec<u8>, StampError> {
         let began = Instant::now();
-        let stamped = timeout(WITHIN, self.try_stamp(imprint, earliest, clock)).await;
-        let stamped = stamped.unwrap_or(Err(StampError::Late));
-        metrics::external_stamp(stamped.is_ok(), began.elapsed());
+        let mut last = StampError::Busy;
+        let stamped = timeout(WITHIN, self.try_stamp(imprint, earliest, clock, &mut last)).await;
+        let stamped = stamped.unwrap_or(Err(last));
+        let outcome = stamped.as_ref().map_or_else(StampError::outcome, |_| "stamped");
+        metrics::external_stamp(outcome, began.elapsed());
         stamped
     }
 
+    /// `last` is why there is none if the time is up.
     async fn try_stamp(
         &self,
         imprint: Sha256Digest,
         earliest: UnixTime,
         clock: &Arc<dyn Clock>,
+        last: &mut StampError,
     ) -> Result<Vec<u8>, StampError> {
-        let _place = self.places.acquire().await.map_err(|_| StampError::Late)?;
+        let _place = self.places.acquire().await.map_err(|_| StampError::Busy)?;
+        *last = StampError::Late;
         loop {
             let request = Request::new(imprint, &random_bytes()?[..NONCE_BYTES])?;
-            let answer = self.url.ask(request.to_der()?, WITHIN).await?;
-            let now = instant(clock.now_unix_s()).map_err(|_| StampError::NoTime)?;
+            let asked = time_of(clock)?;
+            let answer = match self.ask(request.to_der()?).await {
+                Ok(answer) => answer,
+                Err(error) if error.may_pass() => {
+                    *last = error.into();
+                    sleep(RETRY_AFTER).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let now = time_of(clock)?;
             let trusted = std::slice::from_ref(&self.trusted);
             let at = Response::parse(&answer)?.verify_answer(&request, trusted, now)?.at();
+            let (behind, ahead) = (asked.seconds_since(at), at.seconds_since(now));
+            if behind > MAX_SKEW_S || ahead > MAX_SKEW_S {
+                return Err(off(behind, ahead));
+            }
             if at < earliest {
-                wait(earliest.seconds_since(at), "behind").await?;
+                *last = off(behind, ahead);
+                sleep(Duration::from_secs(earliest.seconds_since(at))).await;
                 continue;
             }
-            wait(at.seconds_since(now), "ahead of").await?;
+            sleep(Duration::from_secs(ahead)).await;
             return Ok(answer);
         }
     }
+
+    async fn ask(&self, request: Vec<u8>) -> Result<Vec<u8>, AskError> {
+        let late = |_| AskError::Late(ANSWER_WITHIN);
+        let addresses = timeout(ANSWER_WITHIN, self.addresses()).await.map_err(late)??;
+        self.url.ask_at(&addresses, request, ANSWER_WITHIN).await
+    }
+
+    /// Its addresses; whoever stops waiting leaves the look-up its place until it ends.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, AskError> {
+        let place = Arc::clone(&self.lookups).acquire_owned().await;
+        let place = place.map_err(|error| AskError::Unreachable(io::Error::other(error)))?;
+        let url = self.url.clone();
+        let found = tokio::spawn(async move {
+            let found = url.addresses().await;
+            drop(place);
+            found
+        });
+        found.await.map_err(|error| AskError::Unreachable(io::Error::other(error)))?
+    }
 }
 
-/// Waits for the clock that is behind, if it is not far.
-async fn wait(seconds: u64, side: &'static str) -> Result<(), StampError> {
-    if seconds > MAX_SKEW_S {
-        return Err(StampError::Clock { seconds, side });
+fn time_of(clock: &Arc<dyn Clock>) -> Result<UnixTime, StampError> {
+    instant(clock.now_unix_s()).map_err(|_| StampError::NoTime)
+}
+
+fn off(behind: u64, ahead: u64) -> StampError {
+    match ahead {
+        0 => StampError::Clock { seconds: behind, side: "behind" },
+        ahead => StampError::Clock { seconds: ahead, side: "ahead of" },
     }
-    sleep(Duration::from_secs(seconds)).await;
-    Ok(())
 }

@@ -121,13 +121,13 @@ impl ResultsSigner {
         let imprint = Sha256Digest::of(envelope.signature());
         let stamp = match self.external.stamping() {
             None => self.authority.stamp(imprint, self.issuing.now()?)?,
-            Some(authority) => authority
-                .stamp(imprint, earliest, self.issuing.clock())
-                .await
-                .map_err(|source| ResultsError::Stamp {
+            Some(authority) => {
+                let stamp = authority.stamp(imprint, earliest, self.issuing.clock()).await;
+                stamp.map_err(|source| ResultsError::Stamp {
                     url: Box::new(authority.url().clone()),
                     source: Box::new(source),
-                })?,
+                })?
+            }
         };
         let bundle = Bundle::new(&certificate_der, vec![stamp], Content::Statement(envelope))?;
         Ok(bundle.to_json().into_bytes())

@@ -6,7 +6,12 @@ use proto::{pb, reason::ReasonCode};
 use tonic::{Code, Request, Response};
 
 use super::{answer::Answer, gate::Gate, status};
-use crate::{attestation::Verifier, jobs::JobError, metrics, server::Peer};
+use crate::{
+    attestation::{AttestError, Verifier},
+    jobs::JobError,
+    metrics,
+    server::Peer,
+};
 
 /// Implements `assay.attest.v1.Jobs`.
 #[derive(Debug)]
@@ -50,8 +55,17 @@ fn told<T>(what: &str, peer: Option<IpAddr>, outcome: Result<T, JobError>) -> An
 impl pb::jobs_server::Jobs for JobService {
     async fn redeem(&self, request: Request<pb::RedeemRequest>) -> Answer<pb::JobIdentity> {
         let peer = address(&request);
-        let _place = self.gate.enter(peer).inspect_err(|_| metrics::refused_busy())?;
-        told("redeem", peer, self.verifier.redeem(request.into_inner()).await)
+        let place = self.gate.enter(peer).inspect_err(|_| metrics::refused_busy())?;
+        let verifier = Arc::clone(&self.verifier);
+        // Goes on where the caller hangs up: what it cost is paid once, and the permit is used by it.
+        let redeemed = tokio::spawn(async move {
+            let _place = place;
+            verifier.redeem(request.into_inner()).await
+        });
+        let redeemed = redeemed
+            .await
+            .unwrap_or_else(|error| Err(JobError::Failed(AttestError::Result(error.into()))));
+        told("redeem", peer, redeemed)
     }
 
     async fn r#continue(&self, request: Request<pb::ContinueRequest>) -> Answer<pb::JobIdentity> {

@@ -57,6 +57,9 @@ pub fn attest(error: &AttestError) -> Status {
             ReasonCode::ServiceBusy,
             "what the verifier judges by was changed meanwhile; come again",
         ),
+        AttestError::RedemptionUnderWay => {
+            with_reason(Code::Aborted, ReasonCode::ServiceBusy, error.to_string())
+        }
         AttestError::TooManyLogs { .. } => {
             with_reason(Code::ResourceExhausted, ReasonCode::ServiceBusy, error.to_string())
         }

@@ -162,8 +162,8 @@ async fn find(
     found.map_err(StoreError::database("read a permit"))?.as_ref().map(decode).transpose()
 }
 
-async fn existing(tx: &mut Tx, id: &str) -> Result<Permit, StoreError> {
-    let found = find(&mut tx.conn, "id", id).await?;
+async fn existing(conn: &mut SqliteConnection, id: &str) -> Result<Permit, StoreError> {
+    let found = find(conn, "id", id).await?;
     found.ok_or_else(|| StoreError::NotFound { what: "permit", key: id.to_owned() })
 }
 
@@ -272,6 +272,8 @@ pub struct PermitUse {
     pub id: String,
     /// Of the request; 0 for the redemption.
     pub sequence: u64,
+    /// When it came, unix seconds: what may take a while before it is recorded is not held against a redemption.
+    pub asked_at: i64,
     /// A node that has not proved itself since, unix seconds, ends the permit.
     pub proven_since: i64,
     /// Certificates that are about to be signed for the job.
@@ -304,8 +306,8 @@ impl Store {
     pub async fn use_permit(&self, request: PermitUse, by: By) -> Result<PermitAnswer, StoreError> {
         self.write(move |tx| {
             Box::pin(async move {
-                let PermitUse { id, sequence, proven_since, certificates } = request;
-                let mut permit = existing(tx, &id).await?;
+                let PermitUse { id, sequence, asked_at, proven_since, certificates } = request;
+                let mut permit = existing(&mut tx.conn, &id).await?;
                 let is_redemption = sequence == 0;
                 match (permit.state, is_redemption) {
                     (PermitState::Ended, _) => {
@@ -314,7 +316,7 @@ impl Store {
                     }
                     (PermitState::Redeemed, true) => return Ok(PermitAnswer::AlreadyRedeemed),
                     (PermitState::Issued, false) => return Ok(PermitAnswer::NotRedeemed),
-                    (PermitState::Issued, true) if by.at > permit.new.redeem_by => {
+                    (PermitState::Issued, true) if asked_at > permit.new.redeem_by => {
                         end(tx, &permit, "it was not redeemed in time", &by).await?;
                         return Ok(PermitAnswer::Expired);
                     }
@@ -355,6 +357,23 @@ impl Store {
         .await
     }
 
+    /// Whether a permit could be redeemed at this time, as [`Store::use_permit`] would find; nothing is recorded.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Database`], [`StoreError::Corrupt`].
+    pub async fn permit_may_begin(
+        &self,
+        id: &str,
+        proven_since: i64,
+        at: i64,
+    ) -> Result<bool, StoreError> {
+        let mut conn = self.reader().await?;
+        let permit = existing(&mut conn, id).await?;
+        Ok(permit.state == PermitState::Issued
+            && at <= permit.new.redeem_by
+            && against(&mut conn, &permit.new, proven_since, at).await?.is_none())
+    }
+
     /// Whether a permit stands at this time: redeemed, not ended, its node what it proved to be. Nothing is recorded: a permit
     /// that does not stand ends with the next request that may end it.
     ///
@@ -369,10 +388,7 @@ impl Store {
         at: i64,
     ) -> Result<PermitAnswer, StoreError> {
         let mut conn = self.reader().await?;
-        let found = find(&mut conn, "id", id).await?;
-        let found =
-            found.ok_or_else(|| StoreError::NotFound { what: "permit", key: id.to_owned() });
-        let permit = found?;
+        let permit = existing(&mut conn, id).await?;
         match permit.state {
             PermitState::Issued => return Ok(PermitAnswer::NotRedeemed),
             PermitState::Ended => {
@@ -404,7 +420,7 @@ impl Store {
         let (id, reason) = (id.to_owned(), reason.to_owned());
         self.write(move |tx| {
             Box::pin(async move {
-                let permit = existing(tx, &id).await?;
+                let permit = existing(&mut tx.conn, &id).await?;
                 if permit.state == PermitState::Ended {
                     return Ok(false);
                 }

@@ -171,30 +171,28 @@ impl fmt::Display for Shown<'_> {
 }
 
 /// The authority that stamped, where it is not that of the signer's trust domain.
-fn stamped_by_another(
-    f: &mut fmt::Formatter<'_>,
-    indent: &str,
-    signature: &VerifiedSignature,
-) -> fmt::Result {
+pub(super) fn stamped_by_another(signature: &VerifiedSignature) -> Option<String> {
     let authority = signature.stamped_by();
-    if authority == signature.identity().trust_domain_id() {
-        return Ok(());
-    }
-    writeln!(f, "{indent}│  time stamp of {}", Shown(authority))
+    let is_own = authority == signature.identity().trust_domain_id();
+    (!is_own).then(|| format!("time stamp of {}", Shown(authority)))
 }
 
 /// The chain as a tree.
 impl fmt::Display for Admitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (dispatch, vsa) = (self.dispatch.statement(), self.vsa.statement());
+        let stamped = |f: &mut fmt::Formatter<'_>, indent: &str, signature| {
+            let another = stamped_by_another(signature);
+            another.map_or(Ok(()), |stamped| writeln!(f, "{indent}│  {stamped}"))
+        };
         let [job, results, verifier] =
             [self.artifact.signature(), self.dispatch.signature(), self.vsa.signature()];
         writeln!(f, "artifact sha256:{}", self.artifact.digest())?;
         writeln!(f, "└─ signed {} by {}", job.signed_at(), job.identity())?;
-        stamped_by_another(f, "   ", job)?;
+        stamped(f, "   ", job)?;
         writeln!(f, "   │  job key sha256:{}", dispatch.job_key)?;
         writeln!(f, "   └─ dispatched {} by {}", results.signed_at(), results.identity())?;
-        stamped_by_another(f, "      ", results)?;
+        stamped(f, "      ", results)?;
         writeln!(f, "      │  build sha256:{}", dispatch.job.build_id())?;
         writeln!(f, "      │  permit {} until {}", Shown(&dispatch.permit_id), dispatch.expires)?;
         writeln!(f, "      │  pool {}, system {}", dispatch.pool, dispatch.job.system)?;
@@ -210,7 +208,7 @@ impl fmt::Display for Admitted {
         }
         writeln!(f, "      └─ node {} passed {}", vsa.node, vsa.time_verified)?;
         writeln!(f, "         │  stated {} by {}", verifier.signed_at(), verifier.identity())?;
-        stamped_by_another(f, "         ", verifier)?;
+        stamped(f, "         ", verifier)?;
         writeln!(f, "         │  policy {} sha256:{}", vsa.policy.uri, vsa.policy.digest)?;
         if !vsa.levels.is_empty() {
             writeln!(f, "         │  levels {}", vsa.levels.join(", "))?;

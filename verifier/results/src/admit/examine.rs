@@ -133,19 +133,33 @@ impl Examined {
         match (link, &self.artifact, &self.dispatch, &self.vsa) {
             (Link::Job, Some(artifact), ..) => {
                 let signature = artifact.signature();
-                vec![format!("signed {} by {}", signature.signed_at(), signature.identity())]
+                let signed =
+                    format!("signed {} by {}", signature.signed_at(), signature.identity());
+                [Some(signed), chain::stamped_by_another(signature)].into_iter().flatten().collect()
             }
             (Link::Permit, _, Some(dispatch), _) => {
                 let (said, signature) = (dispatch.statement(), dispatch.signature());
-                vec![
-                    format!("dispatched {} by {}", signature.signed_at(), signature.identity()),
-                    format!("permit {} until {}", chain::Shown(&said.permit_id), said.expires),
-                    format!("pool {}, system {}", said.pool, said.job.system),
-                ]
+                let facts = [
+                    Some(format!(
+                        "dispatched {} by {}",
+                        signature.signed_at(),
+                        signature.identity()
+                    )),
+                    chain::stamped_by_another(signature),
+                    Some(format!(
+                        "permit {} until {}",
+                        chain::Shown(&said.permit_id),
+                        said.expires
+                    )),
+                    Some(format!("pool {}, system {}", said.pool, said.job.system)),
+                ];
+                facts.into_iter().flatten().collect()
             }
             (Link::Node, _, _, Some(vsa)) => {
                 let said = vsa.statement();
-                vec![format!("node {} judged {}", said.node, said.time_verified)]
+                let judged = format!("node {} judged {}", said.node, said.time_verified);
+                let stamped = chain::stamped_by_another(vsa.signature());
+                [Some(judged), stamped].into_iter().flatten().collect()
             }
             (Link::Tpm, _, _, Some(vsa)) => {
                 let said = vsa.statement();

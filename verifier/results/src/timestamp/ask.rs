@@ -2,7 +2,7 @@
 //!
 //! Nothing that comes back is believed: [`Response::verify_answer`](super::Response::verify_answer) does that.
 
-use std::{fmt, io, str::FromStr, time::Duration};
+use std::{fmt, io, net::SocketAddr, str::FromStr, time::Duration};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
@@ -12,7 +12,10 @@ use hyper::{
     header::{CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 
 use super::MAX_RESPONSE_BYTES;
 
@@ -81,6 +84,20 @@ pub enum AskError {
     Late(Duration),
 }
 
+impl AskError {
+    /// Whether asking again may give an answer.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Http(_) | Self::Body(_) | Self::Late(_) => true,
+            Self::Status(status) => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::ContentType => false,
+        }
+    }
+}
+
 impl FromStr for AuthorityUrl {
     type Err = UrlError;
 
@@ -132,11 +149,35 @@ impl AuthorityUrl {
     /// # Source
     /// RFC 3161, section 3.4: POST, `application/timestamp-query` and `application/timestamp-reply`.
     pub async fn ask(&self, request: Vec<u8>, within: Duration) -> Result<Vec<u8>, AskError> {
-        timeout(within, self.post(request)).await.map_err(|_| AskError::Late(within))?
+        let answer = async { self.post(&self.addresses().await?, request).await };
+        timeout(within, answer).await.map_err(|_| AskError::Late(within))?
     }
 
-    async fn post(&self, body: Vec<u8>) -> Result<Vec<u8>, AskError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+    /// Its addresses. A look-up takes a thread until it ends, also where nobody waits for it any more.
+    ///
+    /// # Errors
+    /// [`AskError::Unreachable`].
+    pub async fn addresses(&self) -> Result<Vec<SocketAddr>, AskError> {
+        let found = lookup_host((self.host.as_str(), self.port)).await;
+        Ok(found.map_err(AskError::Unreachable)?.collect())
+    }
+
+    /// As [`AuthorityUrl::ask`], at one of these addresses.
+    ///
+    /// # Errors
+    /// [`AskError`]; none takes longer than `within`.
+    pub async fn ask_at(
+        &self,
+        addresses: &[SocketAddr],
+        request: Vec<u8>,
+        within: Duration,
+    ) -> Result<Vec<u8>, AskError> {
+        let answer = self.post(addresses, request);
+        timeout(within, answer).await.map_err(|_| AskError::Late(within))?
+    }
+
+    async fn post(&self, addresses: &[SocketAddr], body: Vec<u8>) -> Result<Vec<u8>, AskError> {
+        let stream = TcpStream::connect(addresses).await;
         let stream = TokioIo::new(stream.map_err(AskError::Unreachable)?);
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)

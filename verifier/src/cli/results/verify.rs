@@ -192,6 +192,7 @@ fn words(path: &Path, verified: &Verified) -> String {
         format!("{}: good: {what}", printable(&path.display().to_string())),
         format!("  digest    sha256:{digest}"),
         format!("  signed    {} by {}", signature.signed_at(), signature.identity()),
+        format!("  stamped   by {}", printable(signature.stamped_by())),
     ];
     for (name, value) in statement.iter().flat_map(facts) {
         lines.push(format!("  {name:<9} {}", printable(&value)));
@@ -218,6 +219,7 @@ fn verified_json(path: &Path, verified: &Verified) -> Value {
     let mut object = json!({
         "file": path, "verified": true, "kind": kind, "sha256": digest,
         "identity": signature.identity(), "signed_at": signature.signed_at(),
+        "stamped_by": signature.stamped_by(),
     });
     if let (Some(statement), Some(fields)) = (statement, object.as_object_mut()) {
         let list = |pairs: Vec<(String, String)>| -> Vec<Value> {

@@ -82,13 +82,21 @@ fn site(authority: config::TimestampAuthority) -> Site {
 }
 
 async fn stamp(site: &Site) -> Result<Bundle, ResultsError> {
+    stamp_after(site, NOW_I64).await
+}
+
+async fn stamp_after(site: &Site, earliest: i64) -> Result<Bundle, ResultsError> {
     let unstamped = site.signer.sign(&vsa())?;
-    let json = site.signer.stamp(unstamped, at(NOW_I64)).await?;
+    let json = site.signer.stamp(unstamped, at(earliest)).await?;
     Ok(Bundle::parse(&json).expect("it parses"))
 }
 
 async fn refused(authority: config::TimestampAuthority) -> StampError {
-    match stamp(&site(authority)).await {
+    refused_after(authority, NOW_I64).await
+}
+
+async fn refused_after(authority: config::TimestampAuthority, earliest: i64) -> StampError {
+    match stamp_after(&site(authority), earliest).await {
         Err(ResultsError::Stamp { source, .. }) => *source,
         other => panic!("{other:?}"),
     }
@@ -169,20 +177,36 @@ async fn an_authority_that_does_not_answer_stamps_nothing_and_is_not_waited_for_
     let authority = Arc::new(Authority::new());
     let mut nobody = authority.honest(0).await;
     nobody.url = "http://127.0.0.1:1/".parse().expect("a URL");
-    let asked = refused(nobody).await;
-    assert!(matches!(asked, StampError::Ask(AskError::Unreachable(_))), "{asked:?}");
     let busy = authority.serve(|_, _, _| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
-    let asked = refused(busy).await;
-    assert!(matches!(asked, StampError::Ask(AskError::Status(_))), "{asked:?}");
     // It takes the connection and says nothing.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut silent = authority.honest(0).await;
     let address = listener.local_addr().expect("an address");
     silent.url = format!("http://{address}/").parse().expect("a URL");
     let began = Instant::now();
-    let asked = refused(silent).await;
-    assert!(matches!(asked, StampError::Late | StampError::Ask(AskError::Late(_))), "{asked:?}");
+    let (nobody, busy, silent) = tokio::join!(refused(nobody), refused(busy), refused(silent));
+    assert!(matches!(nobody, StampError::Ask(AskError::Unreachable(_))), "{nobody:?}");
+    assert!(matches!(busy, StampError::Ask(AskError::Status(_))), "{busy:?}");
+    assert!(matches!(silent, StampError::Ask(AskError::Late(_))), "{silent:?}");
     assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+    // What asking again would not change is told at once.
+    let elsewhere = authority.serve(|_, _, _| StatusCode::NOT_FOUND.into_response()).await;
+    let began = Instant::now();
+    let asked = refused(elsewhere).await;
+    assert!(matches!(asked, StampError::Ask(AskError::Status(_))), "{asked:?}");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_is_asked_for_again() {
+    let authority = Arc::new(Authority::new());
+    let hiccup = authority.serve(|this, asked, body| match asked {
+        0 => StatusCode::BAD_GATEWAY.into_response(),
+        _ => this.answer(body, NOW_I64),
+    });
+    let site = site(hiccup.await);
+    let bundle = stamp(&site).await.expect("stamped");
+    assert_eq!(verify(&bundle, &site.root(), RESULTS_ID, NOW_I64), Ok(at(NOW_I64)));
 }
 
 #[tokio::test]
@@ -203,11 +227,22 @@ async fn a_clock_that_is_a_little_off_is_waited_for_and_one_that_is_wrong_is_not
     let bundle = stamp(&fast).await.expect("stamped");
     assert_eq!(verify(&bundle, &fast.root(), RESULTS_ID, NOW_I64), Ok(at(NOW_I64 + 1)));
     assert!(began.elapsed() >= Duration::from_secs(1));
-    for (skew, side) in [(-4, "behind"), (4, "ahead of")] {
-        match refused(authority.honest(skew).await).await {
+    // What was found long before does not make the authority's clock right, nor wrong.
+    let early = site(authority.honest(-3).await);
+    let bundle = stamp_after(&early, NOW_I64 - 100).await.expect("stamped");
+    assert_eq!(verify(&bundle, &early.root(), RESULTS_ID, NOW_I64), Ok(at(NOW_I64 - 3)));
+    for (skew, earliest, side) in
+        [(-4, NOW_I64, "behind"), (-4, NOW_I64 - 100, "behind"), (4, NOW_I64, "ahead of")]
+    {
+        match refused_after(authority.honest(skew).await, earliest).await {
             StampError::Clock { seconds: 4, side: told } => assert_eq!(told, side),
             other => panic!("{skew}: {other:?}"),
         }
+    }
+    // One that stands still a second before what the statement says.
+    match refused(authority.honest(-1).await).await {
+        StampError::Clock { seconds: 1, side: "behind" } => {}
+        other => panic!("{other:?}"),
     }
 }
 
@@ -220,7 +255,8 @@ async fn certificates_that_cannot_be_used_are_told_with_the_key() {
     let folder = tempfile::tempdir().expect("a folder");
     for (text, why) in [
         (String::new(), "has no certificate"),
-        (pem(&[leaf]), "the last certificate must be a CA"),
+        (pem(&[leaf]), "a CA at the end, the root"),
+        (pem(&[chain[1].clone(), chain[0].clone()]), "issued by the next"),
         (pem(&[chain.clone(), chain.clone(), chain].concat()), "RESULT_TOO_LARGE"),
     ] {
         let ca = folder.path().join("ca.pem");
@@ -231,6 +267,13 @@ async fn certificates_that_cannot_be_used_are_told_with_the_key() {
         let said = crate::service::status::chain(&error);
         assert!(said.contains(why) && said.contains("ca.pem"), "{said}");
     }
+    // Each of them is told.
+    let both = [folder.path().join("ca.pem"), folder.path().join("other.pem")];
+    let both = both.map(|ca| config::TimestampAuthority { ca, ..good.clone() });
+    let results = config::Results { timestamp_authorities: both.to_vec() };
+    let (usable, problems) = ExternalAuthorities::read_all(&results);
+    let keys: Vec<_> = problems.iter().map(AuthorityError::key).collect();
+    assert_eq!((keys.len(), usable.trusted().len()), (2, 0), "{keys:?}");
     let ca = folder.path().join("absent.pem");
     let error = read(&[config::TimestampAuthority { ca, ..good }]).expect_err("no file");
     assert!(crate::service::status::chain(&error).contains("absent.pem"), "{error}");

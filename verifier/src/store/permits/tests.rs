@@ -37,7 +37,7 @@ async fn issue(store: &Store, decision_id: &str, new: NewPermit) -> Result<(), S
 
 fn request(sequence: u64) -> PermitUse {
     let id = format!("{:032x}", 1);
-    PermitUse { id, sequence, proven_since: NOW - 60, certificates: Vec::new() }
+    PermitUse { id, sequence, asked_at: NOW, proven_since: NOW - 60, certificates: Vec::new() }
 }
 
 fn at(seconds: i64) -> By {
@@ -45,7 +45,8 @@ fn at(seconds: i64) -> By {
 }
 
 async fn used(store: &Store, sequence: u64, seconds: i64) -> PermitAnswer {
-    store.use_permit(request(sequence), at(seconds)).await.expect("an answer")
+    let request = PermitUse { asked_at: NOW + seconds, ..request(sequence) };
+    store.use_permit(request, at(seconds)).await.expect("an answer")
 }
 
 fn ended(answer: PermitAnswer, words: &str) {
@@ -99,6 +100,26 @@ async fn a_permit_lapses() {
     let good = store.use_permit(request(0), at(10)).await.expect("an answer");
     assert!(matches!(good, PermitAnswer::Good(_)));
     ended(store.use_permit(request(1), at(3601)).await.expect("an answer"), "time is up");
+}
+
+#[tokio::test]
+async fn whether_a_permit_may_begin_is_what_its_use_would_find() {
+    let (_folder, store) = with_permit(permit(1)).await;
+    let id = format!("{:032x}", 1);
+    let may = async |since: i64, seconds: i64| {
+        store.permit_may_begin(&id, since, NOW + seconds).await.expect("an answer")
+    };
+    assert!(may(NOW - 60, 0).await);
+    assert!(may(NOW - 60, 120).await, "the last second");
+    assert!(!may(NOW - 60, 121).await, "late");
+    assert!(!may(NOW + 60, 0).await, "its node has not renewed its proof");
+    // It was asked for in time: what came between is not held against it.
+    let asked = PermitUse { asked_at: NOW + 120, ..request(0) };
+    let good = store.use_permit(asked, at(125)).await.expect("an answer");
+    assert!(matches!(good, PermitAnswer::Good(_)), "{good:?}");
+    assert!(!may(NOW - 60, 1).await, "redeemed");
+    let unknown = store.permit_may_begin("none", NOW, NOW).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound { .. })));
 }
 
 /// What the node proved must still hold whenever its permit is used; what the job got is revoked then.
