@@ -54,6 +54,13 @@ async fn fetched(site: &Site, path: &str) -> (u16, String, Vec<u8>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn relying_parties_fetch_bundle_results_and_lists() {
     let mut site = Site::start().await;
+    // An authority of others that is only listed; its certificate stands for any.
+    let ca = site.cluster.folder().join("state/bundle.pem");
+    let listed = format!(
+        "[[timestamp_authority]]\nurl = \"http://tsa.example/\"\nca = \"{}\"\n",
+        ca.display()
+    );
+    site.cluster.configure("results", &listed).await.unwrap();
     site.cluster.configure("service", "web_listen = \"127.0.0.1:0\"").await.unwrap();
     let key = JobKeyPair::generate().unwrap();
     let permit = site.permit(&key).await;
@@ -76,7 +83,9 @@ async fn relying_parties_fetch_bundle_results_and_lists() {
     }
     let (status, _, body) = fetched(&site, "/results/trusted_root.json").await;
     assert_eq!(status, 200);
-    results::bundle::TrustedRoot::parse(&body).unwrap();
+    let root = results::bundle::TrustedRoot::parse(&body).unwrap();
+    let stamp: Vec<_> = root.timestamp_authorities().iter().map(|one| one.uri()).collect();
+    assert_eq!(stamp, ["spiffe://test.example", "http://tsa.example/"]);
     for file in ["bundle.pem", "crl.pem", "crl.der", "crl-jobs.der"] {
         let (status, _, body) = fetched(&site, &format!("/{file}")).await;
         let kept = std::fs::read(site.cluster.folder().join("state/public").join(file)).unwrap();

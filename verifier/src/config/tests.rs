@@ -142,6 +142,23 @@ fn authorities_of_others_are_read_and_their_problems_named() {
 }
 
 #[test]
+fn the_documented_authority_is_read() {
+    let document = include_str!("../../../docs/RESULTS.md");
+    let block = document.split("```toml\n# verifier.toml\n").nth(1).expect("the block");
+    let block = block.split("```").next().expect("its end");
+    let config = Config::parse(&(minimal() + block)).expect("it is good");
+    let [authority] = config.results.timestamp_authorities.as_slice() else { panic!("one") };
+    assert!(authority.stamps);
+    // The example's, which is commented out.
+    let commented = EXAMPLE.split("# [[results.timestamp_authority]]\n").nth(1).expect("there");
+    let lines = commented.lines().take_while(|line| line.starts_with("# "));
+    let lines: Vec<_> = lines.map(|line| line.trim_start_matches("# ")).collect();
+    let text = format!("{}[[results.timestamp_authority]]\n{}\n", minimal(), lines.join("\n"));
+    let example = Config::parse(&text).expect("it is good").results;
+    assert_eq!(example, config.results);
+}
+
+#[test]
 fn the_files_that_a_configuration_names_are_checked_with_it() {
     let folder = tempfile::tempdir().expect("folder");
     let at = |name: &str| folder.path().join(name);
