@@ -297,6 +297,35 @@ fn the_response_must_be_of_the_known_form() {
 }
 
 #[test]
+fn a_signature_has_one_of_the_named_algorithms_with_its_own_parameters() {
+    use const_oid::db::rfc5912::{
+        ECDSA_WITH_SHA_512, ID_RSASSA_PSS, RSA_ENCRYPTION, SHA_1_WITH_RSA_ENCRYPTION,
+        SHA_256_WITH_RSA_ENCRYPTION,
+    };
+    let mut signer = Parts::new(&World::new()).signer;
+    let octets = Any::new(der::Tag::OctetString, Vec::new()).expect("a value");
+    for (oid, [absent, null, other]) in [
+        (ECDSA_SHA_256, [2, 0, 0]),
+        (ECDSA_WITH_SHA_512, [2, 0, 0]),
+        (RSA_ENCRYPTION, [1, 1, 0]),
+        (SHA_256_WITH_RSA_ENCRYPTION, [1, 1, 0]),
+        (SHA_1_WITH_RSA_ENCRYPTION, [0, 0, 0]),
+        (ID_RSASSA_PSS, [0, 0, 0]),
+    ] {
+        for (parameters, count) in
+            [(None, absent), (Some(Any::null()), null), (Some(octets.clone()), other)]
+        {
+            signer.signature_algorithm = spki::AlgorithmIdentifier { oid, parameters };
+            let known = super::algorithms::of(&signer).map_or(0, |known| known.len());
+            assert_eq!(known, count, "{oid} {:?}", signer.signature_algorithm.parameters);
+        }
+    }
+    signer.signature_algorithm = algorithm(RSA_ENCRYPTION);
+    signer.digest_algorithm = algorithm(ECDSA_SHA_256);
+    assert!(super::algorithms::of(&signer).is_none(), "a hash that is none");
+}
+
+#[test]
 fn the_authority_must_be_trusted_then() {
     let with_leaf = |leaf: Leaf| {
         let mut world = World::new();
