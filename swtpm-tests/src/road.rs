@@ -1,4 +1,4 @@
-//! The way from a worker to its verifier, which a test can close for a while.
+//! The way from a worker to its verifier, which a test can close for a while, and cut.
 
 use std::{
     net::SocketAddr,
@@ -30,6 +30,10 @@ struct Toll {
     until: AtomicUsize,
     came: Notify,
     may_go: Notify,
+    cut: Notify,
+    /// Connections so far, and those that are open.
+    all: AtomicUsize,
+    open: AtomicUsize,
 }
 
 impl Drop for Road {
@@ -57,7 +61,13 @@ impl Road {
                         toll.came.notify_one();
                         toll.may_go.notified().await;
                     }
-                    relay_one(worker, verifier).await;
+                    toll.all.fetch_add(1, Ordering::SeqCst);
+                    toll.open.fetch_add(1, Ordering::SeqCst);
+                    tokio::select! {
+                        () = relay_one(worker, verifier) => {}
+                        () = toll.cut.notified() => {}
+                    }
+                    toll.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -68,6 +78,23 @@ impl Road {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Connections that came along it so far.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.toll.all.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.toll.open.load(Ordering::SeqCst)
+    }
+
+    /// Cuts every connection that is open.
+    pub fn cut(&self) {
+        self.toll.cut.notify_waiters();
     }
 
     /// Waits for the `count`th connection from now on, and lets it go on when `meanwhile` is over: that has to be soon, for the

@@ -222,7 +222,7 @@ mod tests {
         };
         let (_, bundle) = watch::channel(Learned::default());
         let (url, trust) = ("https://127.0.0.1:1".to_owned(), Trust::Pin([0; 32]));
-        let link = Link { url, trust, bundle };
+        let link = Link::new(url, trust, bundle);
         Gate::new(settings, desk().0, link, Registry::new(), String::new())
     }
 
