@@ -100,3 +100,49 @@ async fn a_flood_leaves_a_daemon_with_few_descriptors_its_own() {
     assert_served(&site, NOBODY).await;
     assert!(!site.log().contains("cannot accept connections"), "{}", site.log());
 }
+
+/// Jobs that end together.
+const ENDING: usize = 10;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_end_together_are_all_acted_upon_two_of_a_user_at_a_time() {
+    let script = "echo \"+ $ASSAY_PERMIT_ID\" >>@FOLDER@/ends; sleep 0.2; echo \"- $ASSAY_PERMIT_ID\" >>@FOLDER@/ends";
+    let on_end = ["/bin/sh", "-c", script];
+    let jobs = format!("verifier_silence_s = 60\nmax_jobs = 16\non_end = {on_end:?}\n");
+    let site = JobSite::start_with(JobSiteOptions { jobs, ..JobSiteOptions::default() }).await;
+    let site = site.unwrap();
+    let mut shells = Vec::new();
+    for number in 0..ENDING {
+        let script = format!("touch begun-{number}; sleep 120");
+        shells.push(below_a_shell(&site, &script).spawn().unwrap());
+    }
+    let start = Instant::now();
+    let notes = || std::fs::read_to_string(site.path("ends")).unwrap_or_default();
+    let until = async |is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(90), "{}{}", notes(), site.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let begun = |number: usize| site.path(&format!("begun-{number}")).exists();
+    until(&|| (0..ENDING).all(begun)).await;
+    site.tools.write("cc1", b"compiler proper 12.2.1").unwrap();
+    until(&|| notes().matches("- ").count() == ENDING).await;
+    let (mut now, mut most) = (0, 0);
+    let mut permits = std::collections::BTreeSet::new();
+    for line in notes().lines() {
+        match line.split_once(' ').unwrap() {
+            ("+", permit) => {
+                now += 1;
+                permits.insert(permit.to_owned());
+            }
+            (_, _) => now -= 1,
+        }
+        most = most.max(now);
+    }
+    assert_eq!((permits.len(), most), (ENDING, 2), "{}", notes());
+    for mut shell in shells {
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+    }
+}
