@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -86,10 +87,11 @@ impl Road {
         self.toll.all.load(Ordering::SeqCst)
     }
 
-    /// Connections that are open.
-    #[must_use]
-    pub fn open_connections(&self) -> usize {
-        self.toll.open.load(Ordering::SeqCst)
+    /// Resolves when no connection is open.
+    pub async fn is_empty(&self) {
+        while self.toll.open.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Cuts every connection that is open.

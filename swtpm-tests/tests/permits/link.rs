@@ -102,12 +102,8 @@ impl Busy {
     }
 
     async fn has_no_connection(&self) {
-        let closed = async {
-            while self.road.open_connections() > 0 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), closed).await.expect("it is closed");
+        let closed = tokio::time::timeout(Duration::from_secs(30), self.road.is_empty()).await;
+        closed.expect("it is closed");
     }
 }
 
