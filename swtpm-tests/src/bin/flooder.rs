@@ -16,6 +16,10 @@ use proto::pb::{self, job_gate_client::JobGateClient};
 use results::{
     Sha256Digest, bundle::MessageSignature, signer::SoftwareKey, timestamp::Request as StampRequest,
 };
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
+};
 use swtpm_tests::cluster::AnyError;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -95,7 +99,8 @@ async fn main() -> Result<(), AnyError> {
         ["stamps", stop] => stamps(Path::new(stop), &counts).await?,
         ["streams", stop] => streams(Path::new(stop), &counts).await?,
         ["halves", stop] => halves(Path::new(stop), &counts).await?,
-        _ => return Err("fetch | tokens STOP | stamps STOP | streams STOP | halves STOP".into()),
+        ["churn", stop] => churn(Path::new(stop), &counts).await?,
+        _ => return Err("fetch, or tokens, stamps, streams, halves, churn with STOP".into()),
     }
     say(&serde_json::to_string(&*counts.lock())?)
 }
@@ -113,9 +118,21 @@ async fn connect(socket: &Path) -> Result<Channel, AnyError> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
         let path = path.clone();
-        async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+        async move { dial(&path).await }
     });
     Ok(Endpoint::from_static("http://localhost").connect_with_connector(connector).await?)
+}
+
+/// Comes again where no room is left before the socket, as libraries do.
+async fn dial(path: &Path) -> io::Result<TokioIo<UnixStream>> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            connected => return connected.map(TokioIo::new),
+        }
+    }
 }
 
 fn marked<T>(message: T) -> Request<T> {
@@ -323,4 +340,35 @@ async fn slow_body(mut grpc: Grpc<Channel>) -> String {
         Ok(Err(status)) => code(&status),
         Err(_) => "open".to_owned(),
     }
+}
+
+/// Connects and hangs up, as fast as it can, so that as many wait to be accepted as may.
+async fn churn(stop: &Path, counts: &Counts) -> Result<(), AnyError> {
+    let mut churning = JoinSet::new();
+    for socket in [gate_socket()?, workload_socket()?] {
+        let (stop, counts) = (stop.to_owned(), counts.clone());
+        churning.spawn_blocking(move || -> io::Result<()> {
+            let address = SocketAddrUnix::new(&socket)?;
+            while !stop.exists() {
+                for _ in 0..CONNECTIONS {
+                    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+                    let one = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                    match rustix::net::connect(&one, &address) {
+                        Ok(()) => counts.add("connections"),
+                        Err(Errno::AGAIN) => counts.add("no room"),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            Ok(())
+        });
+    }
+    while !counts.lock().contains_key("no room") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    say("begun")?;
+    while let Some(churned) = churning.join_next().await {
+        churned??;
+    }
+    Ok(())
 }
