@@ -8,7 +8,6 @@ mod supervise;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,

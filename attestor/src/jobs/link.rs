@@ -168,3 +168,38 @@ async fn close_when_idle(shared: Weak<Shared>, mark: Arc<AtomicBool>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_used_while_it_is_young_was_used_lately_and_answers() {
+        let given = Trust::Pin([0; 32]).read().expect("nothing is read");
+        let bundle = Learned::default();
+        let now = Instant::now();
+        let ago = |time: Duration| now.checked_sub(time).expect("the machine runs for a minute");
+        let open = |since: Duration, used: Duration| Open {
+            channel: Endpoint::from_static("http://localhost").connect_lazy(),
+            given: given.clone(),
+            bundle: bundle.clone(),
+            since: ago(since),
+            used: ago(used),
+            is_bad: Arc::default(),
+        };
+        let second = Duration::from_secs(1);
+        let good = open(AGE - second, IDLE - second);
+        assert!(good.is_good_for(&given, &bundle));
+        assert!(!open(AGE, Duration::ZERO).is_good_for(&given, &bundle));
+        assert!(!open(IDLE, IDLE).is_good_for(&given, &bundle));
+        let pin = Trust::Pin([1; 32]).read().expect("nothing is read");
+        assert!(!good.is_good_for(&pin, &bundle));
+        assert!(!good.is_good_for(&given, &given.learned(vec![vec![1]])));
+        drop(Asking { is_bad: Arc::clone(&good.is_bad), is_answered: true });
+        assert!(good.is_good_for(&given, &bundle));
+        drop(Asking { is_bad: Arc::clone(&good.is_bad), is_answered: false });
+        assert!(!good.is_good_for(&given, &bundle));
+    }
+}
