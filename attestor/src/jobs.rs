@@ -15,6 +15,7 @@ mod gate;
 mod key;
 mod life;
 mod line;
+mod link;
 mod serve;
 
 use std::{path::PathBuf, time::Duration};
@@ -23,7 +24,8 @@ pub use self::{
     desk::{Ask, Asked, Asks, Counter, Desk, DeskError, NodeState, Permitted, desk},
     gate::Gate,
     key::{JobKeyPair, KeyError},
-    line::{Line, LineError, Link},
+    line::{Line, LineError},
+    link::Link,
     serve::JobSockets,
 };
 

@@ -25,7 +25,7 @@ pub enum Trust {
 }
 
 /// What was given, as it stands in the file now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
     roots: Vec<Vec<u8>>,
     pin: Option<[u8; 32]>,

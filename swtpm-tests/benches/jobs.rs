@@ -130,11 +130,9 @@ async fn on_swtpm() -> Result<(), AnyError> {
     let counter = proxy.counter();
     counter.reset();
     let (_bundle, bundle) = watch::channel(Learned::default());
-    let link = Link {
-        url: format!("https://127.0.0.1:{}", cluster.running().address.port()),
-        trust: Trust::CaFile(cluster.folder().join("state/bundle.pem")),
-        bundle,
-    };
+    let url = format!("https://127.0.0.1:{}", cluster.running().address.port());
+    let trust = Trust::CaFile(cluster.folder().join("state/bundle.pem"));
+    let link = Link::new(url, trust, bundle);
     let (mut to_permit, mut to_identity) = (Vec::new(), Vec::new());
     for _ in 0..PERMITS {
         let start = Instant::now();

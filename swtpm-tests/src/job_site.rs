@@ -13,6 +13,7 @@ use attestor::{hooks::HookSystem, tpm::EkPreference};
 use crate::{
     clock::SkewedClock,
     cluster::{AnyError, Cluster, Tools, booted, ek_of},
+    process::Process,
     proxy::Proxy,
     road::Road,
     swtpm::{Swtpm, SwtpmOptions},
@@ -188,6 +189,12 @@ impl JobSite {
     #[must_use]
     pub fn daemon_id(&self) -> u32 {
         self.daemon.0.id()
+    }
+
+    /// What the daemon holds.
+    #[must_use]
+    pub fn daemon(&self) -> Process {
+        Process::of(&self.daemon.0)
     }
 
     /// What the daemon logged.

@@ -1,4 +1,4 @@
-//! What Linux says of a process: its memory and its processor time, for the benches.
+//! What Linux says of a process: its memory, descriptors, threads and processor time.
 
 use crate::cluster::AnyError;
 
@@ -26,16 +26,39 @@ impl Process {
         Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.0))?)
     }
 
+    fn status(self, field: &str) -> Result<f64, AnyError> {
+        let status = self.read("status")?;
+        let is_it = |line: &&str| line.split(':').next() == Some(field);
+        let line = status.lines().find(is_it).ok_or("no such field")?;
+        Ok(line.split_whitespace().nth(1).ok_or("no number")?.parse()?)
+    }
+
     /// MiB of a field of `status`: `VmRSS`, `VmHWM`, `RssAnon`.
     ///
     /// # Errors
     /// The process is gone, or there is no such field.
     pub fn memory_mib(self, field: &str) -> Result<f64, AnyError> {
-        let status = self.read("status")?;
-        let is_it = |line: &&str| line.split(':').next() == Some(field);
-        let line = status.lines().find(is_it).ok_or("no such field")?;
-        let kib: f64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
-        Ok(kib / 1024.0)
+        Ok(self.status(field)? / 1024.0)
+    }
+
+    /// Its threads.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn threads(self) -> Result<f64, AnyError> {
+        self.status("Threads")
+    }
+
+    /// Numbers of its open descriptors.
+    ///
+    /// # Errors
+    /// The process is gone, or is another user's.
+    pub fn descriptors(self) -> Result<Vec<u32>, AnyError> {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.0))?;
+        let number = |entry: std::io::Result<std::fs::DirEntry>| -> Result<u32, AnyError> {
+            Ok(entry?.file_name().to_string_lossy().parse()?)
+        };
+        folder.map(number).collect()
     }
 
     /// User and system time so far, seconds.

@@ -1,4 +1,4 @@
-//! The way from a worker to its verifier, which a test can close for a while.
+//! The way from a worker to its verifier, which a test can close for a while, and cut.
 
 use std::{
     net::SocketAddr,
@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -30,6 +31,10 @@ struct Toll {
     until: AtomicUsize,
     came: Notify,
     may_go: Notify,
+    cut: Notify,
+    /// Connections so far, and those that are open.
+    all: AtomicUsize,
+    open: AtomicUsize,
 }
 
 impl Drop for Road {
@@ -57,7 +62,13 @@ impl Road {
                         toll.came.notify_one();
                         toll.may_go.notified().await;
                     }
-                    relay_one(worker, verifier).await;
+                    toll.all.fetch_add(1, Ordering::SeqCst);
+                    toll.open.fetch_add(1, Ordering::SeqCst);
+                    tokio::select! {
+                        () = relay_one(worker, verifier) => {}
+                        () = toll.cut.notified() => {}
+                    }
+                    toll.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -68,6 +79,24 @@ impl Road {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Connections that came along it so far.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.toll.all.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when no connection is open.
+    pub async fn is_empty(&self) {
+        while self.toll.open.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Cuts every connection that is open.
+    pub fn cut(&self) {
+        self.toll.cut.notify_waiters();
     }
 
     /// Waits for the `count`th connection from now on, and lets it go on when `meanwhile` is over: that has to be soon, for the

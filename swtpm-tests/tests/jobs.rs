@@ -14,6 +14,8 @@ use jose::{
 use swtpm_tests::job_site::{JobSite, JobSiteOptions, finish};
 use verifier::store::{NodeChange, Permit, PermitState};
 
+#[path = "jobs/floods.rs"]
+mod floods;
 #[path = "jobs/processes.rs"]
 mod processes;
 #[path = "jobs/shares.rs"]

@@ -3,6 +3,8 @@
 
 #[path = "permits/gate.rs"]
 mod gate;
+#[path = "permits/link.rs"]
+mod link;
 #[path = "permits/pages.rs"]
 mod pages;
 #[path = "permits/stamps.rs"]

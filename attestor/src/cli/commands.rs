@@ -75,7 +75,7 @@ async fn serve(
         let _ = stopping.wait_for(|stop| *stop).await;
     };
     let (url, trust) = (config.url.clone(), config.trust.clone());
-    let link = Link { url, trust, bundle: attester.learned() };
+    let link = Link::new(url, trust, attester.learned());
     let jobs = async {
         match sockets {
             Some(sockets) => sockets.serve(desk, link, stopped(stopping.clone())).await,

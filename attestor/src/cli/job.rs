@@ -8,7 +8,6 @@ mod supervise;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -16,14 +15,13 @@ use std::{
 
 use attestor::hooks::read_env_file;
 use clap::{ArgGroup, Args, ValueEnum};
-use hyper_util::rt::TokioIo;
 use proto::{
     job::{CiSystem, JobClaims, Source, from_environment},
     limits::MAX_JOB_TOKEN_BYTES,
     pb::{self, job_event::Event, job_gate_client::JobGateClient},
 };
 use serde::{Deserialize, Serialize};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 use tonic::{
     Streaming,
     transport::{Channel, Endpoint, Uri},
@@ -32,6 +30,7 @@ use tonic::{
 use super::{
     commands::{Done, REFUSED, say},
     job_files::{append_variables, read_bounded, write_private, write_results},
+    socket::dial,
     stop_parent::StopParent,
 };
 
@@ -297,7 +296,7 @@ async fn client(socket: &Path) -> Result<Client, Box<dyn std::error::Error>> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
         let path = path.clone();
-        async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+        async move { dial(&path).await }
     });
     // The address only satisfies the protocol: the connector knows where to go.
     let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;

@@ -5,6 +5,7 @@ mod hook;
 mod job;
 mod job_files;
 mod sign;
+mod socket;
 mod stop_parent;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};

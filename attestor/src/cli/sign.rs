@@ -12,7 +12,6 @@ use std::{
 };
 
 use clap::Args;
-use hyper_util::rt::TokioIo;
 use results::{
     Refusal, Sha256Digest, UnixTime,
     bundle::{Bundle, Content, MessageSignature},
@@ -21,7 +20,7 @@ use results::{
     timestamp::{Request, Response, ask::AuthorityUrl},
 };
 use sha2::{Digest as _, Sha256};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 use tonic::{
     Code, Status,
     metadata::MetadataValue,
@@ -35,7 +34,10 @@ use workload::{
 use zeroize::Zeroizing;
 
 use self::authority::Authority;
-use super::commands::{Done, REFUSED, say};
+use super::{
+    commands::{Done, REFUSED, say},
+    socket::dial,
+};
 
 /// As for `exec` and `permit`.
 const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
@@ -233,7 +235,7 @@ async fn connect(socket: &Path) -> Result<Channel, SignError> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
         let path = path.clone();
-        async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+        async move { dial(&path).await }
     });
     // The address only satisfies the protocol: the connector knows where to go.
     let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;

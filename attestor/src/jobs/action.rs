@@ -1,25 +1,159 @@
-//! What a site has done when a job must not run: a command of its own, as the daemon's user.
+//! What a site has done when a job must not run: a command of its own, as the daemon's user; few at once, none left out.
 
-use std::time::Duration;
+use std::{collections::HashMap, process::Stdio, time::Duration};
 
-use tokio::{process::Command, time::timeout};
+use tokio::{process::Command, sync::Semaphore, time::timeout};
 
-/// How long it may take.
+/// How long one may take, from its start.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Commands that run at once: each is a few processes, of which a service may have so many (`TasksMax`).
+const AT_ONCE: usize = 4;
+/// Commands of one user's jobs that run at once: a user whose many jobs end together leaves turns to others.
+const PER_USER: usize = 2;
 
-/// Runs what the configuration names, with what it is about in its environment; nothing if nothing is named.
-pub(super) async fn act(command: &[String], about: &[(&str, &str)]) {
-    let Some((program, arguments)) = command.split_first() else { return };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .envs(about.iter().copied())
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
-    match timeout(DEADLINE, command.status()).await {
-        Ok(Ok(status)) if status.success() => tracing::info!(program, "ran what ends the job"),
-        Ok(Ok(status)) => tracing::error!(program, %status, "what should end the job failed"),
-        Ok(Err(error)) => tracing::error!(program, %error, "what should end the job did not start"),
-        Err(_) => tracing::error!(program, "what should end the job took too long"),
+/// Commands of one kind, and whose turn it is.
+#[derive(Debug)]
+pub(super) struct Actions {
+    command: Vec<String>,
+    turns: Semaphore,
+    by_user: HashMap<u32, Semaphore>,
+}
+
+impl Actions {
+    /// What the configuration names, for jobs of these users and of root.
+    pub(super) fn new(command: Vec<String>, users: &[u32]) -> Self {
+        let each = users.iter().copied().chain([0]);
+        let by_user = each.map(|uid| (uid, Semaphore::new(PER_USER))).collect();
+        Self { command, turns: Semaphore::new(AT_ONCE), by_user }
+    }
+
+    /// Runs the command about a job of this user when it is its turn, with what it is about in its environment; nothing if
+    /// nothing is named.
+    pub(super) async fn act(&self, uid: u32, about: &[(&str, &str)]) {
+        let Some((program, arguments)) = self.command.split_first() else { return };
+        let mut waiting = Waiting { program, uid, is_over: false };
+        // Semaphores that are never closed.
+        let _own = match self.by_user.get(&uid) {
+            Some(own) => own.acquire().await.ok(),
+            None => None,
+        };
+        let _turn = self.turns.acquire().await.ok();
+        waiting.is_over = true;
+        let mut command = Command::new(program);
+        command.args(arguments).envs(about.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+        match timeout(DEADLINE, command.status()).await {
+            Ok(Ok(status)) if status.success() => tracing::info!(program, "ran what ends the job"),
+            Ok(Ok(status)) => tracing::error!(program, %status, "what should end the job failed"),
+            Ok(Err(error)) => {
+                tracing::error!(program, %error, "what should end the job did not start");
+            }
+            Err(_) => tracing::error!(program, "what should end the job took too long"),
+        }
+    }
+}
+
+/// A command whose turn has not come.
+struct Waiting<'a> {
+    program: &'a str,
+    uid: u32,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    /// Only a daemon that stops and could not wait any longer gives one up.
+    fn drop(&mut self) {
+        if !self.is_over {
+            let Self { program, uid, .. } = *self;
+            tracing::error!(
+                program,
+                uid,
+                "what should end the job was not run: the daemon stopped before its turn"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    const BUSY: u32 = 1001;
+    const OTHER: u32 = 1002;
+    const THIRD: u32 = 1003;
+
+    /// Notes its begin and its end, with its user; what it does takes a moment, or for ever for some.
+    fn noting(folder: &Path, takes: &str) -> Actions {
+        let note = folder.join("notes").display().to_string();
+        let script = format!(
+            "echo \"+ $ASSAY_UID $ASSAY_N\" >>{note}; {takes}; echo \"- $ASSAY_UID $ASSAY_N\" >>{note}"
+        );
+        let command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+        Actions::new(command, &[BUSY, OTHER, THIRD])
+    }
+
+    fn notes(folder: &Path) -> String {
+        std::fs::read_to_string(folder.join("notes")).unwrap_or_default()
+    }
+
+    fn start(actions: &Arc<Actions>, all: &mut JoinSet<()>, uid: u32, number: usize) {
+        let actions = Arc::clone(actions);
+        all.spawn(async move {
+            let (uid_text, number) = (uid.to_string(), number.to_string());
+            actions.act(uid, &[("ASSAY_UID", &uid_text), ("ASSAY_N", &number)]).await;
+        });
+    }
+
+    #[tokio::test]
+    async fn many_ends_at_once_run_few_at_a_time_and_none_is_lost() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let actions = Arc::new(noting(folder.path(), "sleep 0.05"));
+        let mut all = JoinSet::new();
+        for number in 0..20 {
+            for uid in [BUSY, OTHER, THIRD] {
+                start(&actions, &mut all, uid, number);
+            }
+        }
+        all.join_all().await;
+        let (mut now, mut most, mut begun) = (HashMap::<String, usize>::new(), 0, Vec::new());
+        for line in notes(folder.path()).lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [sign, uid, _] = words[..] else { panic!("{line}") };
+            let own = now.entry(uid.to_owned()).or_default();
+            if sign == "+" {
+                *own += 1;
+                assert!(*own <= PER_USER, "{line}");
+                begun.push(line.to_owned());
+            } else {
+                *own -= 1;
+            }
+            most = most.max(now.values().sum());
+        }
+        assert_eq!(most, AT_ONCE);
+        begun.sort_unstable();
+        begun.dedup();
+        assert_eq!(begun.len(), 60);
+    }
+
+    #[tokio::test]
+    async fn a_user_whose_ends_take_for_ever_leaves_others_their_turns() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let slow = format!("test $ASSAY_UID = {BUSY} && sleep 300");
+        let actions = Arc::new(noting(folder.path(), &slow));
+        let mut all = JoinSet::new();
+        for number in 0..10 {
+            start(&actions, &mut all, BUSY, number);
+        }
+        while notes(folder.path()).lines().count() < PER_USER {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut others = JoinSet::new();
+        start(&actions, &mut others, OTHER, 0);
+        timeout(DEADLINE / 2, others.join_all()).await.expect("its turn comes");
+        assert!(notes(folder.path()).ends_with("- 1002 0\n"), "{}", notes(folder.path()));
+        all.shutdown().await;
     }
 }

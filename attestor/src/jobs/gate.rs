@@ -23,7 +23,7 @@ use workload::{
 
 use super::{
     Desk, JobKeyPair, JobSettings, Line, LineError, Link,
-    action::act,
+    action::Actions,
     life::{End, FAREWELL, Life, by_the_node, credentials},
 };
 
@@ -64,6 +64,9 @@ pub struct Gate {
     /// Users about whose refusals something is being done: one action of each at a time, so that whoever asks and asks starts
     /// no more than that, and keeps nothing from being done about another user's.
     acting: Arc<Mutex<HashSet<u32>>>,
+    /// What is done about refusals, and about ends.
+    on_refused: Arc<Actions>,
+    on_end: Arc<Actions>,
     /// Time stamps that are being asked for.
     stamps: Arc<stamp::Stamps>,
 }
@@ -140,6 +143,8 @@ impl Gate {
         let slots = Arc::new(Semaphore::new(settings.max_jobs));
         let JobSettings { max_jobs, ref users, .. } = settings;
         let places = Places::new(max_jobs, max_jobs, users, settings.kept_for_each());
+        let actions = |command: &Vec<String>| Arc::new(Actions::new(command.clone(), users));
+        let (on_refused, on_end) = (actions(&settings.on_refused), actions(&settings.on_end));
         Self {
             settings: Arc::new(settings),
             desk,
@@ -151,6 +156,8 @@ impl Gate {
             jobs: Arc::default(),
             used: Arc::default(),
             acting: Arc::default(),
+            on_refused,
+            on_end,
             stamps: Arc::new(stamp::Stamps::new()),
         }
     }
@@ -325,9 +332,18 @@ impl Gate {
             statements: identity.statements.clone(),
             tools,
         };
-        let settings = Arc::clone(&self.settings);
-        let life =
-            Life { line, handle, node, tool_events, first, settings, identity, stop: stop.clone() };
+        let life = Life {
+            line,
+            handle,
+            node,
+            tool_events,
+            first,
+            silence: self.settings.silence,
+            on_end: Arc::clone(&self.on_end),
+            uid: caller.uid,
+            identity,
+            stop: stop.clone(),
+        };
         Ok(Begun { started, life, stop, slot })
     }
 
@@ -388,7 +404,7 @@ impl Gate {
             ("ASSAY_DECISION_ID", refused.decision_id.as_str()),
             ("ASSAY_UID", &caller.uid.to_string()),
         ];
-        act(&self.settings.on_refused, &about).await;
+        self.on_refused.act(caller.uid, &about).await;
     }
 
     async fn start(

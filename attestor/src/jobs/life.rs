@@ -20,7 +20,7 @@ use workload::{
 };
 use zeroize::Zeroizing;
 
-use super::{JobSettings, KeyError, Line, LineError, NodeState, action::act};
+use super::{KeyError, Line, LineError, NodeState, action::Actions};
 
 /// How long the verifier is waited for when a job is over.
 pub(super) const FAREWELL: Duration = Duration::from_secs(5);
@@ -129,7 +129,12 @@ pub(super) struct Life {
     pub(super) tool_events: u64,
     /// The process whose end is the job's, where nobody holds the permit by a call.
     pub(super) first: Option<ProcessKey>,
-    pub(super) settings: Arc<JobSettings>,
+    /// Longest silence of the verifier.
+    pub(super) silence: Duration,
+    /// What is done about its end, where that comes before the job's.
+    pub(super) on_end: Arc<Actions>,
+    /// Whose job it is.
+    pub(super) uid: u32,
     /// What the redemption gave.
     pub(super) identity: pb::JobIdentity,
     /// Tells that the job is to end, and by this life that it has.
@@ -140,7 +145,7 @@ impl Life {
     /// Until the job is over, or its permit ends; tells the Workload API and the verifier, and runs what is to run then.
     pub(super) async fn run(mut self) -> End {
         let end = self.lasts().await;
-        let Self { line, handle, settings, stop, .. } = self;
+        let Self { line, handle, on_end, uid, stop, .. } = self;
         handle.end(&end.why);
         stop.send_replace(Some(end.clone()));
         if end.is_over() {
@@ -160,7 +165,7 @@ impl Life {
                     ("ASSAY_END_CODE", end.code.as_str()),
                     ("ASSAY_END_WHY", end.why.as_str()),
                 ];
-                act(&settings.on_end, &about).await;
+                on_end.act(uid, &about).await;
             }
         };
         // What the site does waits for no verifier.
@@ -179,7 +184,7 @@ impl Life {
         };
         let check_every = Duration::from_secs(self.identity.check_within_s.max(1));
         // Whoever is asked for longer is silent.
-        let patience = self.settings.silence.max(Duration::from_secs(1));
+        let patience = self.silence.max(Duration::from_secs(1));
         let mut heard = start;
         let mut rotate = half_life(start, &self.identity);
         let mut check = start + check_every;
@@ -219,7 +224,7 @@ impl Life {
                     silent_s = silent.as_secs(),
                     "the verifier was not asked whether the job may go on: {missing}"
                 );
-                if silent >= self.settings.silence {
+                if silent >= self.silence {
                     let why = format!("the verifier has not answered for {} s", silent.as_secs());
                     return End::new("GATE_VERIFIER_SILENT", why);
                 }

@@ -1,43 +1,20 @@
 //! The line of one job to the verifier: every request signed by the job's key and numbered.
 
+use std::time::Duration;
+
 use proto::{
     binding::VerifierId,
-    limits::MAX_MESSAGE_BYTES,
-    pb::{self, jobs_client::JobsClient},
+    pb,
     permit::{continue_message, end_message, redeem_message, timestamp_message},
+    reason::ReasonCode,
 };
-use tokio::sync::{Mutex, watch};
-use tonic::{Code, Status, transport::Channel};
+use tokio::{sync::Mutex, time::sleep};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
-use super::{JobKeyPair, KeyError};
-use crate::{
-    client::{ClientError, DEADLINES, connect},
-    trust::{Learned, Trust},
-};
-
-/// Where the verifier is, and what it is trusted by at the moment.
-#[derive(Clone, Debug)]
-pub struct Link {
-    /// `https://host:port`.
-    pub url: String,
-    /// As configured.
-    pub trust: Trust,
-    /// Roots learned from admissions.
-    pub bundle: watch::Receiver<Learned>,
-}
-
-impl Link {
-    pub(super) async fn client(&self) -> Result<JobsClient<Channel>, LineError> {
-        let given = self.trust.read().map_err(ClientError::from)?;
-        let bundle = self.bundle.borrow().clone();
-        // Roots that another CA file or pin vouched for count no more.
-        let bundle = if bundle.holds_under(&given) { bundle } else { Learned::default() };
-        let channel = connect(&self.url, &given, &bundle, &DEADLINES).await?;
-        Ok(JobsClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
-    }
-}
+use super::{JobKeyPair, KeyError, Link};
+use crate::client::ClientError;
 
 /// Why a request about a permit gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +35,9 @@ pub enum LineError {
     #[error(transparent)]
     Key(#[from] KeyError),
 }
+
+/// Pause before a redemption that got no answer is tried once more.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Codes that say that a permit is worth nothing: everything else may pass.
 const FINAL: [Code; 5] = [
@@ -116,16 +96,32 @@ impl Line {
         &self.key
     }
 
-    /// Redeems the permit.
+    /// Redeems the permit. Where there was no answer, it is asked once more: a verifier that could not answer, as one that got
+    /// no time stamp, has not used the permit.
     ///
     /// # Errors
-    /// [`LineError`].
+    /// [`LineError`]; the first, where asking again told that the permit was used by it.
     pub async fn redeem(&self, audiences: Vec<String>) -> Result<pb::JobIdentity, LineError> {
         let _turn = self.sequence.lock().await;
         let message = redeem_message(&self.verifier_id, &self.secret, &audiences);
         let signature = self.key.sign(&message)?;
         let request = pb::RedeemRequest { secret: self.secret.to_vec(), audiences, signature };
-        Ok(self.link.client().await?.redeem(request).await?.into_inner())
+        let ask = async |request: pb::RedeemRequest| {
+            self.link.ask_to_start(async |verifier| verifier.redeem(request).await).await
+        };
+        let first = match ask(request.clone()).await {
+            Err(LineError::Client(first)) => first,
+            answered => return answered,
+        };
+        sleep(AGAIN_AFTER).await;
+        match ask(request).await {
+            Err(LineError::Refused { code, .. })
+                if code == ReasonCode::PermitAlreadyRedeemed.as_str() =>
+            {
+                Err(first.into())
+            }
+            answered => answered,
+        }
     }
 
     /// Asks whether the job may go on.
@@ -138,7 +134,6 @@ impl Line {
         audiences: Vec<String>,
     ) -> Result<pb::JobIdentity, LineError> {
         let mut sequence = self.sequence.lock().await;
-        let mut client = self.link.client().await?;
         *sequence += 1;
         let permit_id = self.permit_id.clone();
         let mut request = pb::ContinueRequest {
@@ -150,7 +145,7 @@ impl Line {
             secret: self.secret.to_vec(),
         };
         request.signature = self.key.sign(&continue_message(&self.verifier_id, &request))?;
-        Ok(client.r#continue(request).await?.into_inner())
+        self.link.ask(async |verifier| verifier.r#continue(request).await).await
     }
 
     /// Has a signature of the job's key stamped. Not numbered: it waits for no other request, and none waits for it.
@@ -168,7 +163,7 @@ impl Line {
             signature: Vec::new(),
         };
         request.signature = self.key.sign(&timestamp_message(&self.verifier_id, &request))?;
-        Ok(self.link.client().await?.timestamp(request).await?.into_inner().response)
+        Ok(self.link.ask(async |verifier| verifier.timestamp(request).await).await?.response)
     }
 
     /// Tells the verifier that the permit is not used any more.
@@ -177,7 +172,6 @@ impl Line {
     /// [`LineError`]; the permit ends by itself then, in time.
     pub async fn end(&self, reason: &str) -> Result<(), LineError> {
         let mut sequence = self.sequence.lock().await;
-        let mut client = self.link.client().await?;
         *sequence += 1;
         let mut reason = reason.to_owned();
         reason.truncate(reason.floor_char_boundary(proto::limits::MAX_TEXT_BYTES));
@@ -189,7 +183,7 @@ impl Line {
             secret: self.secret.to_vec(),
         };
         request.signature = self.key.sign(&end_message(&self.verifier_id, &request))?;
-        client.end(request).await?;
+        self.link.ask(async |verifier| verifier.end(request).await).await?;
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ mod admission;
 mod authority;
 pub mod conformance;
 mod connection;
+mod door;
 mod identity;
 mod jwt_answer;
 mod limits;

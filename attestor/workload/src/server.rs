@@ -1,17 +1,18 @@
 //! The server: accepts connections, within bounds, and hands each to a task.
 
-use std::{fmt, future::Future, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, path::PathBuf, pin::pin, sync::Arc};
 
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::{
     admission::{Full, Place, Places},
     connection::{self, Answers, Guarded},
+    door::Door,
     limits::Limits,
     pb::spiffe_workload_api_server::SpiffeWorkloadApiServer,
     peer::Peer,
@@ -20,9 +21,6 @@ use crate::{
     socket::{BoundSocket, SocketError, SocketOptions},
     validation::JwtValidator,
 };
-
-/// After the kernel refused to accept, usually for want of descriptors: long enough not to spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The metadata that a program which was tricked into connecting cannot set.
 const HEADER: &str = "workload.spiffe.io";
@@ -113,6 +111,7 @@ impl PeerSocket {
         let Self { socket, path, limits } = self;
         let io = |error| SocketError::Io(path.clone(), "cannot be watched", error);
         let listener = socket.listener().and_then(UnixListener::from_std).map_err(io)?;
+        let mut door = Door::new(listener, &path);
         let Limits { connections, connections_per_uid, ref kept_for, kept_connections, .. } =
             limits;
         let places = Places::new(connections, connections_per_uid, kept_for, kept_connections);
@@ -123,24 +122,18 @@ impl PeerSocket {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next() => {}
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        let Some((place, peer)) = receive(&stream, &places) else { continue };
-                        let (guarded, limits) = (guarded.clone(), limits.clone());
-                        let stopping = is_stopping.subscribe();
-                        connections.spawn(async move {
-                            let _place = place;
-                            connection::serve(stream, peer, guarded, limits, stopping).await;
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+                stream = door.next() => {
+                    let Some((place, peer)) = receive(&stream, &places) else { continue };
+                    let (guarded, limits) = (guarded.clone(), limits.clone());
+                    let stopping = is_stopping.subscribe();
+                    connections.spawn(async move {
+                        let _place = place;
+                        connection::serve(stream, peer, guarded, limits, stopping).await;
+                    });
+                }
             }
         }
-        drop(listener);
+        drop(door);
         drop(socket);
         is_stopping.send_replace(true);
         let all = async { while connections.join_next().await.is_some() {} };

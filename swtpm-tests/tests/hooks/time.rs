@@ -60,7 +60,8 @@ async fn both_ends(
     assert_eq!(late.redeemed_at, None);
 }
 
-/// The worker asks for the permit over one connection, and redeems it over the next: that one waits until time has passed.
+/// The worker asks for the permit over one connection, and redeems it over the next, if none is open for its jobs: that one
+/// waits until time has passed.
 async fn on_its_way(site: &JobSite, late: Option<i64>, job: impl Future<Output = Ran>) -> Ran {
     let Some(seconds) = late else { return job.await };
     let pass = async || {
@@ -69,6 +70,7 @@ async fn on_its_way(site: &JobSite, late: Option<i64>, job: impl Future<Output =
         assert_eq!(waiting.count(), 1, "granted, and not redeemed yet");
         site.clock.skip(seconds);
     };
+    site.road.is_empty().await;
     let mut job = std::pin::pin!(job);
     tokio::select! {
         ran = &mut job => panic!("it never came to a redemption: {}", ran.log),

@@ -138,7 +138,7 @@ impl Worker {
         };
         let (desk, (mut asks, node)) = desk();
         let trust = Trust::CaFile(site.cluster.folder().join("state/bundle.pem"));
-        let link = Link { url, trust, bundle: watch::channel(Learned::default()).1 };
+        let link = Link::new(url, trust, watch::channel(Learned::default()).1);
         let sockets = JobSockets::bind(settings).unwrap();
         tokio::spawn(sockets.serve(desk, link, std::future::pending()));
         let mut gate = JobGateClient::new(dial(&folder.path().join("job.sock")).await);

@@ -137,15 +137,14 @@ async fn a_redemption_is_one_and_goes_on_where_its_caller_hangs_up() {
     authority.delay.store(400, Ordering::SeqCst);
     // Over the wire, by somebody who does not wait; then again, and again.
     let address = site.cluster.running().address;
-    let link = Link {
-        url: format!("https://{address}"),
-        trust: Trust::CaFile(site.cluster.folder().join("state/bundle.pem")),
-        bundle: watch::channel(Learned::default()).1,
-    };
+    let trust = Trust::CaFile(site.cluster.folder().join("state/bundle.pem"));
+    let learned = watch::channel(Learned::default()).1;
+    let link = Link::new(format!("https://{address}"), trust, learned);
     let id = site.verifier_id();
     let line = Line::new(link, key, id, permit.id.clone(), permit.secret.clone());
     let hung_up = timeout(Duration::from_millis(300), line.redeem(Vec::new())).await;
     assert!(hung_up.is_err(), "{hung_up:?}");
+    // Meanwhile it is under way; it is asked once more, and used by then.
     let busy = line.redeem(Vec::new()).await.unwrap_err().to_string();
     assert!(busy.contains("being redeemed already"), "{busy}");
     let mut state = PermitState::Issued;

@@ -100,15 +100,16 @@ impl Gate {
             let why = format!("a request for a time stamp has at most {MAX_REQUEST_BYTES} bytes");
             return Err(refused(Code::InvalidArgument, "EVIDENCE_LIMIT_EXCEEDED", why));
         }
-        let job = jobs.into_iter().find(|job| job.signed(&request)).ok_or_else(|| {
-            let why = "the signature to be stamped is not by the key of the caller's job";
-            refused(Code::PermissionDenied, "PERMIT_TIMESTAMP_FOREIGN", why)
-        })?;
         let busy = || {
             let why = format!("user {} waits for {PER_USER} time stamps already", caller.uid);
             refused(Code::ResourceExhausted, "GATE_BUSY", why)
         };
         let _place = self.stamps.enter(caller.uid).ok_or_else(busy)?;
+        // A signature is verified for whoever has a place alone: that is what costs here.
+        let job = jobs.into_iter().find(|job| job.signed(&request)).ok_or_else(|| {
+            let why = "the signature to be stamped is not by the key of the caller's job";
+            refused(Code::PermissionDenied, "PERMIT_TIMESTAMP_FOREIGN", why)
+        })?;
         let late = |_| {
             let why = format!("no time stamp within {} s", WITHIN.as_secs());
             refused(Code::Unavailable, "GATE_LATE", why)
@@ -222,7 +223,7 @@ mod tests {
         };
         let (_, bundle) = watch::channel(Learned::default());
         let (url, trust) = ("https://127.0.0.1:1".to_owned(), Trust::Pin([0; 32]));
-        let link = Link { url, trust, bundle };
+        let link = Link::new(url, trust, bundle);
         Gate::new(settings, desk().0, link, Registry::new(), String::new())
     }
 

@@ -28,8 +28,8 @@ fn gate(change: impl FnOnce(&mut JobSettings)) -> (Gate, Counter) {
     let (desk, counter) = desk();
     let (_, bundle) = watch::channel(Learned::default());
     let (url, trust) = ("https://127.0.0.1:1".to_owned(), Trust::Pin([0; 32]));
-    let gate =
-        Gate::new(settings, desk, Link { url, trust, bundle }, Registry::new(), String::new());
+    let link = Link::new(url, trust, bundle);
+    let gate = Gate::new(settings, desk, link, Registry::new(), String::new());
     (gate, counter)
 }
 

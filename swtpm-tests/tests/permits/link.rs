@@ -1,0 +1,160 @@
+//! The way of all jobs of a worker to the verifier: one connection, few requests at a time; over real sockets and TLS.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use attestor::{
+    jobs::{Line, LineError, Link},
+    trust::{Learned, Trust},
+};
+use pb::jobs_server;
+use swtpm_tests::{impostor, road::Road};
+use tokio::{sync::watch, task::JoinSet};
+use tonic::{Request, Response, Status, service::Routes};
+
+use super::*;
+
+const JOBS: usize = 100;
+/// A quarter of what the verifier lets one address have.
+const AT_ONCE: usize = 16;
+
+/// Lets every job go on, after a moment in which it counts who else asks.
+#[derive(Clone, Debug, Default)]
+struct Counting {
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+#[tonic::async_trait]
+impl jobs_server::Jobs for Counting {
+    async fn redeem(
+        &self,
+        _request: Request<pb::RedeemRequest>,
+    ) -> Result<Response<pb::JobIdentity>, Status> {
+        // Of the transport: no verifier refuses without a reason.
+        Err(Status::unavailable("a proxy has no way on"))
+    }
+
+    async fn r#continue(
+        &self,
+        _request: Request<pb::ContinueRequest>,
+    ) -> Result<Response<pb::JobIdentity>, Status> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        Ok(Response::new(pb::JobIdentity::default()))
+    }
+
+    async fn end(&self, _request: Request<pb::EndRequest>) -> Result<Response<pb::Ended>, Status> {
+        std::future::pending().await
+    }
+
+    async fn timestamp(
+        &self,
+        _request: Request<pb::TimestampRequest>,
+    ) -> Result<Response<pb::TimestampReply>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+}
+
+/// A worker with many jobs, and the road to whoever counts.
+struct Busy {
+    counting: Counting,
+    road: Road,
+    trust: Trust,
+    learned: watch::Sender<Learned>,
+    lines: Vec<Arc<Line>>,
+    _cluster: Cluster,
+}
+
+impl Busy {
+    async fn start(jobs: usize) -> Self {
+        let (cluster, counting) = (Cluster::start().await.unwrap(), Counting::default());
+        let service = jobs_server::JobsServer::new(counting.clone());
+        let url = impostor::serve(&cluster, Some(Routes::new(service))).await.unwrap();
+        let road = Road::to(url.strip_prefix("https://").unwrap().parse().unwrap()).await.unwrap();
+        let trust = Trust::CaFile(cluster.folder().join("state/bundle.pem"));
+        let (learned, bundle) = watch::channel(Learned::default());
+        let link = Link::new(format!("https://{}", road.address()), trust.clone(), bundle);
+        let line = |number: usize| {
+            let key = JobKeyPair::generate().unwrap();
+            let id = VerifierId::new([0; 32]);
+            Arc::new(Line::new(link.clone(), key, id, number.to_string(), vec![1; 32]))
+        };
+        let lines = (0..jobs).map(line).collect();
+        Self { counting, road, trust, learned, lines, _cluster: cluster }
+    }
+
+    /// Every job asks whether it may go on, all at once.
+    async fn all_proceed(&self) {
+        let mut asking = JoinSet::new();
+        for line in &self.lines {
+            let line = Arc::clone(line);
+            asking.spawn(async move { line.proceed(false, Vec::new()).await });
+        }
+        while let Some(answer) = asking.join_next().await {
+            answer.unwrap().unwrap();
+        }
+    }
+
+    async fn proceeds(&self) {
+        self.lines[0].proceed(false, Vec::new()).await.unwrap();
+    }
+
+    async fn has_no_connection(&self) {
+        let closed = tokio::time::timeout(Duration::from_secs(30), self.road.is_empty()).await;
+        closed.expect("it is closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_are_checked_at_once_share_a_connection_and_take_few_places() {
+    let busy = Busy::start(JOBS).await;
+    busy.all_proceed().await;
+    assert_eq!(busy.counting.most.load(Ordering::SeqCst), AT_ONCE);
+    assert_eq!(busy.road.connections(), 1);
+    // Not kept for nothing.
+    busy.has_no_connection().await;
+    busy.all_proceed().await;
+    assert_eq!(busy.road.connections(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_made_again_when_trust_changes_or_it_gives_no_answer() {
+    let busy = Busy::start(1).await;
+    let mut made = 0;
+    let mut proceeds = async |new: usize, why: &str| {
+        busy.proceeds().await;
+        made += new;
+        assert_eq!(busy.road.connections(), made, "{why}");
+    };
+    proceeds(1, "the first").await;
+    proceeds(0, "the same").await;
+    let given = busy.trust.read().unwrap();
+    busy.learned.send_replace(given.learned(Vec::new()));
+    proceeds(1, "another bundle").await;
+    let Trust::CaFile(file) = &busy.trust else { unreachable!() };
+    let before = std::fs::read_to_string(file).unwrap();
+    let more = Cluster::start().await.unwrap();
+    let of_more = std::fs::read_to_string(more.folder().join("state/bundle.pem")).unwrap();
+    std::fs::write(file, format!("{before}{of_more}")).unwrap();
+    proceeds(1, "another file of roots").await;
+    // One that vouches for somebody else.
+    std::fs::write(file, of_more).unwrap();
+    let refused = busy.lines[0].proceed(false, Vec::new()).await;
+    assert!(matches!(refused, Err(LineError::Client(_))), "{refused:?}");
+    std::fs::write(file, before).unwrap();
+    proceeds(2, "roots that do not vouch, and those that do").await;
+    let unavailable = busy.lines[0].redeem(Vec::new()).await;
+    assert!(matches!(unavailable, Err(LineError::Client(_))), "{unavailable:?}");
+    // It was asked twice, each time on a connection of its own.
+    proceeds(2, "no answer of a verifier").await;
+    // A request that is given up, as those of a job that ends are.
+    let given_up = busy.lines[0].end("over");
+    assert!(tokio::time::timeout(Duration::from_millis(300), given_up).await.is_err());
+    proceeds(1, "given up").await;
+    // Between requests.
+    busy.road.cut();
+    busy.has_no_connection().await;
+    proceeds(1, "cut").await;
+}
