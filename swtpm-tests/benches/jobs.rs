@@ -162,7 +162,7 @@ async fn on_swtpm() -> Result<(), AnyError> {
         commands.len() as f64 / PERMITS as f64
     );
     println!(
-        "hook to identities (and: connect, TLS, redemption, two certificates, two signed and stamped results): p50 {:.1} ms, \
+        "hook to identities (and: redemption on the jobs' shared connection, two certificates, two signed and stamped results): p50 {:.1} ms, \
          p99 {:.1} ms",
         quantile(&to_identity, 0.5),
         quantile(&to_identity, 0.99)
