@@ -3,6 +3,8 @@
 
 #[path = "permits/gate.rs"]
 mod gate;
+#[path = "permits/keys.rs"]
+mod keys;
 #[path = "permits/pages.rs"]
 mod pages;
 #[path = "permits/stamps.rs"]

@@ -26,7 +26,7 @@ impl TimeProvider for AtTheTestsTime {
 }
 
 /// What an HTTPS GET gives: status, content type, body. The server is trusted by the verifier's own bundle.
-async fn fetched(site: &Site, path: &str) -> (u16, String, Vec<u8>) {
+pub(super) async fn fetched(site: &Site, path: &str) -> (u16, String, Vec<u8>) {
     let pem = std::fs::read(site.cluster.folder().join("state/bundle.pem")).unwrap();
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(&pem) {

@@ -1,4 +1,4 @@
-//! What a verifier does on its own: revocation lists, retention, metrics.
+//! What a verifier does on its own: revocation lists, keys of JWT-SVIDs, retention, metrics.
 //!
 //! | file under the state directory | content |
 //! |---|---|
@@ -34,6 +34,8 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(3600);
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 /// Denials that were not recorded are summed up in one audit entry for so long.
 const REPORT_EVERY: Duration = Duration::from_secs(600);
+/// A key of JWT-SVIDs goes from one state to the next this long after its time at the latest.
+const KEYS_EVERY: Duration = Duration::from_secs(5);
 /// Histograms keep what was recorded since the last upkeep in memory.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
 /// Several revocations in a row make one list.
@@ -208,6 +210,28 @@ pub(super) async fn denials_task(parts: Arc<Parts>, stopping: watch::Receiver<bo
         if let Err(error) = parts.verifier.report_unrecorded().await {
             tracing::error!("denials that were not recorded are not summed up: {}", chain(&error));
         }
+    }
+}
+
+/// Moves keys of JWT-SVIDs on when it is time.
+pub(super) async fn jwt_keys_task(parts: Arc<Parts>, stopping: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(KEYS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let stop = stopped(stopping);
+    tokio::pin!(stop);
+    let mut said = String::new();
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            _ = ticks.tick() => {}
+        }
+        // What fails is tried again at the next tick, and said once.
+        let failed = parts.jwt_keys.move_on().await.err().map(|error| chain(&error));
+        let failed = failed.unwrap_or_default();
+        if !failed.is_empty() && failed != said {
+            tracing::error!("the keys of JWT-SVIDs stay as they are: {failed}");
+        }
+        said = failed;
     }
 }
 
