@@ -62,7 +62,9 @@ use crate::{
 
 mod upkeep;
 
-pub use upkeep::{PUBLIC_FOLDER, PublishError, publish, retention};
+pub use upkeep::{
+    DropError, PUBLIC_FOLDER, PublishError, drop_results, publish, results_retention, retention,
+};
 
 /// Name of the store's folder in the state directory.
 pub const STORE_FOLDER: &str = "store";

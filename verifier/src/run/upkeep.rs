@@ -21,6 +21,7 @@ use crate::{
         files::{self, FileError, MODE_PUBLIC},
     },
     config::{self, Config},
+    results_files::{ResultFiles, ResultsDropped, ResultsLimits},
     service::status::chain,
     store::{By, Certificate, Retention, RetentionReport, Store, StoreError},
 };
@@ -55,6 +56,21 @@ pub enum PublishError {
     Store(#[from] StoreError),
     /// A writing task ended.
     #[error("the task that writes the files ended")]
+    Task,
+}
+
+/// Results that are no longer needed could not be dropped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DropError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The database, in which it is recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The removing task ended.
+    #[error("the task that removes the files ended")]
     Task,
 }
 
@@ -166,13 +182,60 @@ pub fn retention(limits: config::Retention, now_unix_s: i64, dry_run: bool) -> R
     }
 }
 
-/// Drops evidence hourly.
+/// Which results may stay at `now_unix_s`.
+#[must_use]
+pub fn results_retention(limits: config::Retention, now_unix_s: i64) -> ResultsLimits {
+    let age = i64::try_from(limits.results_age.as_secs()).unwrap_or(i64::MAX);
+    ResultsLimits {
+        before_unix_s: now_unix_s.saturating_sub(age),
+        keep_newest: limits.results_count,
+    }
+}
+
+/// Drops results that the limits don't keep, step by step until none is left or it is said to stop, and records how many.
+/// No request waits for it.
+///
+/// # Errors
+/// [`DropError`]; what was dropped before stays dropped, and is recorded.
+pub async fn drop_results(
+    files: &ResultFiles,
+    limits: ResultsLimits,
+    store: &Store,
+    by: By,
+    stop: impl Fn() -> bool,
+) -> Result<ResultsDropped, DropError> {
+    let mut dropped = ResultsDropped::default();
+    let mut ended = Ok(());
+    while !stop() {
+        let files = files.clone();
+        let step = tokio::task::spawn_blocking(move || files.drop_some(limits)).await;
+        let step = step.map_err(|_| DropError::Task).and_then(|step| step.map_err(Into::into));
+        match step {
+            Ok((some, more)) => {
+                dropped.add(some);
+                if !more {
+                    break;
+                }
+            }
+            Err(error) => {
+                ended = Err(error);
+                break;
+            }
+        }
+    }
+    if dropped != ResultsDropped::default() {
+        store.record_dropped_results(dropped, by).await?;
+    }
+    ended.map(|()| dropped)
+}
+
+/// Drops evidence and results hourly.
 pub(super) async fn retention_task(parts: Arc<Parts>, stopping: watch::Receiver<bool>) {
     let mut hourly = tokio::time::interval(RETAIN_EVERY);
     hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Not at the start: who restores a backup with a wrong clock shall have time to see it.
     hourly.tick().await;
-    let stop = stopped(stopping);
+    let stop = stopped(stopping.clone());
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -191,6 +254,16 @@ pub(super) async fn retention_task(parts: Arc<Parts>, stopping: watch::Receiver<
                 "dropped old evidence"
             ),
             Err(error) => tracing::error!("retention failed: {}", chain(&error)),
+        }
+        let limits = results_retention(parts.config.retention, now);
+        let (store, by) = (parts.verifier.store(), By::new("verifier", now));
+        let stop_now = || *stopping.borrow();
+        match drop_results(&parts.result_files, limits, store, by, stop_now).await {
+            Ok(dropped) if dropped == ResultsDropped::default() => {}
+            Ok(ResultsDropped { results, bytes }) => {
+                tracing::info!(results, bytes, "dropped old results");
+            }
+            Err(error) => tracing::error!("retention of results failed: {}", chain(&error)),
         }
     }
 }
