@@ -168,6 +168,18 @@ fn a_key_that_others_know_leaves_at_once() {
 }
 
 #[test]
+fn nothing_is_published_by_being_added() {
+    let mut keys = Keys::first(NOW).expect("made");
+    keys.add().expect("added");
+    let names = |keys: &Keys| {
+        keys.published(NOW).iter().map(|key| key.id().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&keys), [Some(keys.signing_id().to_owned())]);
+    keys.advance(None, LEAD, NOW);
+    assert_eq!(names(&keys).len(), 2);
+}
+
+#[test]
 fn one_rotation_at_a_time() {
     let site = Site::new();
     let rotation = site.rotate(false).expect("rotated");
@@ -227,6 +239,26 @@ fn a_verifier_that_is_killed_signs_with_no_key_that_was_not_published() {
 /// Nothing signs before it was recorded as the key that signs.
 #[test]
 fn a_disk_that_takes_nothing_leaves_what_was_in_force() {
+    let site = Site::new();
+    let rotation = site.rotate(false).expect("rotated");
+    site.keys.take_over().expect("reloaded");
+    site.clock.set(NOW + LEAD_S);
+    // The names that the next writes give their unfinished files are taken, also for root.
+    let taken = |number: u64| {
+        let process = std::process::id();
+        site.folder.path().join(format!(".{JWT_KEY_FILE}.{process}.{number}.tmp"))
+    };
+    (0..8_000).for_each(|number| std::fs::create_dir(taken(number)).expect("made"));
+    let full = site.keys.take_over().expect_err("nothing can be written");
+    assert!(matches!(full, JwtKeyError::File(FileError::Io { doing: "write", .. })), "{full}");
+    assert_eq!((site.signs(), site.published().len()), (rotation.former.clone(), 2));
+    (0..8_000).for_each(|number| std::fs::remove_dir(taken(number)).expect("removed"));
+    site.tick();
+    assert_eq!((site.signs(), site.published().len()), (rotation.current, 2));
+}
+
+#[test]
+fn a_file_that_is_gone_leaves_what_was_in_force() {
     let site = Site::new();
     let rotation = site.rotate(false).expect("rotated");
     site.keys.take_over().expect("reloaded");
