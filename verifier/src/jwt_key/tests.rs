@@ -1,4 +1,4 @@
-use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{mem, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use jose::{jwk::JwkSet, spiffe_bundle::Bundle};
 use proto::spiffe::SpiffeId;
@@ -28,6 +28,10 @@ impl Site {
     /// As a verifier that was killed starts again.
     fn restart(&mut self) {
         self.keys = Arc::new(opened(self.folder.path(), &self.clock).expect("opened"));
+    }
+
+    fn only(&mut self) -> &mut JwtKeys {
+        Arc::get_mut(&mut self.keys).expect("nobody else has them")
     }
 
     fn at(&self, since: i64) {
@@ -239,20 +243,24 @@ fn a_verifier_that_is_killed_signs_with_no_key_that_was_not_published() {
 /// Nothing signs before it was recorded as the key that signs.
 #[test]
 fn a_disk_that_takes_nothing_leaves_what_was_in_force() {
-    let site = Site::new();
+    let mut site = Site::new();
     let rotation = site.rotate(false).expect("rotated");
     site.keys.take_over().expect("reloaded");
     site.clock.set(NOW + LEAD_S);
-    // The names that the next writes give their unfinished files are taken, also for root.
-    let taken = |number: u64| {
-        let process = std::process::id();
-        site.folder.path().join(format!(".{JWT_KEY_FILE}.{process}.{number}.tmp"))
-    };
-    (0..8_000).for_each(|number| std::fs::create_dir(taken(number)).expect("made"));
+    // So long a path that there is room for the file's name and none for the longer one of an unfinished file: root too
+    // writes nothing there.
+    let state = site.folder.path().to_str().expect("text");
+    let rest = 4095 - state.len() - "/jwt.key".len();
+    let (most, last) = ("m".repeat(rest / 17 - 1), "l".repeat(rest / 17 + rest % 17 - 1));
+    for link in [&most, &last] {
+        std::os::unix::fs::symlink(".", site.folder.path().join(link)).expect("linked");
+    }
+    let long = format!("{state}{}/{last}", format!("/{most}").repeat(16));
+    let good = mem::replace(&mut site.only().file, KeyFile::new(Path::new(&long)));
     let full = site.keys.take_over().expect_err("nothing can be written");
     assert!(matches!(full, JwtKeyError::File(FileError::Io { doing: "write", .. })), "{full}");
     assert_eq!((site.signs(), site.published().len()), (rotation.former.clone(), 2));
-    (0..8_000).for_each(|number| std::fs::remove_dir(taken(number)).expect("removed"));
+    site.only().file = good;
     site.tick();
     assert_eq!((site.signs(), site.published().len()), (rotation.current, 2));
 }
