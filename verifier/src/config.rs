@@ -56,7 +56,7 @@ pub const DEFAULT_JOB_CHECK: Duration = Duration::from_secs(15);
 /// A year and a month: what a yearly audit or a release of last year is checked with is still there. Consumers have results
 /// beside the artifact; these copies are for those that lost theirs.
 pub const DEFAULT_RESULTS_AGE: Duration = Duration::from_secs(400 * 24 * 3600);
-/// Half a million jobs, two each; a file takes about 8 kB: 8 GB at this count.
+/// Half a million jobs, two each. A file has about 4 kB, more with many tools: up to 8 GB of blocks at this count.
 pub const DEFAULT_RESULTS_COUNT: u64 = 1_000_000;
 /// Shortest retention of results: the longest job lasts seven days, and whoever looks at it next day still finds them.
 pub const MIN_RESULTS_AGE: Duration = Duration::from_secs(8 * 24 * 3600);
