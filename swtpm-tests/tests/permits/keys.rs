@@ -114,7 +114,7 @@ async fn tokens_verify_while_their_key_is_replaced() {
 
     let kept_s = i64::try_from(KEPT.as_secs()).unwrap();
     job.at(NOW + lead_s + kept_s);
-    assert_eq!(names(job.bundle().await.jwt_authorities()), [rotation.current.clone()]);
+    assert_eq!(names(job.bundle().await.jwt_authorities()), [rotation.current.as_str()]);
     let (token, told) = job.token().await;
     assert_eq!(
         (job.signer(&token).await, told),
@@ -130,7 +130,7 @@ async fn a_key_that_is_compromised_is_trusted_no_more() {
     assert_eq!(job.signer(&token).await, rotation.former);
     job.site.cluster.running().reload().await.unwrap();
     let bundle = job.bundle().await;
-    assert_eq!(names(bundle.jwt_authorities()), [rotation.current.clone()]);
+    assert_eq!(names(bundle.jwt_authorities()), [rotation.current.as_str()]);
     assert_eq!(job.judged(&token, &bundle).unwrap_err().code(), "JWS_KEY_UNKNOWN");
     let (token, told) = job.token().await;
     assert_eq!(
