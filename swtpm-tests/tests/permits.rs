@@ -3,6 +3,8 @@
 
 #[path = "permits/gate.rs"]
 mod gate;
+#[path = "permits/keys.rs"]
+mod keys;
 #[path = "permits/link.rs"]
 mod link;
 #[path = "permits/pages.rs"]

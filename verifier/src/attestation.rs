@@ -65,7 +65,7 @@ use crate::{
     endorsements::EkRules,
     expectations::{Expectations, Expected, PoolExpectations},
     jobs::{AskingJob, Redeeming, Vouching},
-    jwt_key::JwtKey,
+    jwt_key::JwtKeys,
     metrics,
     results_files::ResultFiles,
     results_service::ResultsSigner,
@@ -566,8 +566,8 @@ impl Verifier {
         &self.for_jobs.platforms
     }
 
-    /// The key that signs JWT-SVIDs.
-    pub(crate) const fn jwt_key(&self) -> &JwtKey {
+    /// Signs JWT-SVIDs, and says what they verify with.
+    pub(crate) fn jwt_key(&self) -> &JwtKeys {
         &self.for_jobs.jwt_key
     }
 

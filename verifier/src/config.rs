@@ -58,6 +58,13 @@ pub const DEFAULT_REDEEM_WITHIN: Duration = Duration::from_secs(120);
 pub const DEFAULT_JOB_DURATION: Duration = Duration::from_secs(6 * 3600);
 /// A revocation reaches a running job within this.
 pub const DEFAULT_JOB_CHECK: Duration = Duration::from_secs(15);
+/// A year and a month: what a yearly audit or a release of last year is checked with is still there. Consumers have results
+/// beside the artifact; these copies are for those that lost theirs.
+pub const DEFAULT_RESULTS_AGE: Duration = Duration::from_secs(400 * 24 * 3600);
+/// Half a million jobs, two each. A file has about 4 kB, more with many tools: up to 8 GB of blocks at this count.
+pub const DEFAULT_RESULTS_COUNT: u64 = 1_000_000;
+/// Shortest retention of results: the longest job lasts seven days, and whoever looks at it next day still finds them.
+pub const MIN_RESULTS_AGE: Duration = Duration::from_secs(8 * 24 * 3600);
 /// Shortest retention of evidence: replaying yesterday's denial must be possible.
 pub const MIN_EVIDENCE_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -106,13 +113,17 @@ impl Default for Limits {
     }
 }
 
-/// How long recorded evidence is kept. Decisions themselves are never removed.
+/// How long recorded evidence and results are kept. Decisions themselves are never removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Evidence older than this may go.
     pub evidence_age: Duration,
     /// Beyond this many the oldest may go.
     pub evidence_count: u64,
+    /// Attestation results older than this may go.
+    pub results_age: Duration,
+    /// Beyond this many the oldest may go.
+    pub results_count: u64,
 }
 
 /// Permits of jobs.
@@ -199,7 +210,7 @@ pub struct Config {
     pub jobs: Jobs,
     /// Attestation results.
     pub results: Results,
-    /// Retention of evidence.
+    /// Retention of evidence and results.
     pub retention: Retention,
     /// Service limits.
     pub limits: Limits,
@@ -487,7 +498,15 @@ fn retention(mut table: Table<'_, '_>) -> Option<Retention> {
     const TEN_YEARS: Duration = Duration::from_secs(3653 * 24 * 3600);
     let age = table.duration("evidence_age", DEFAULT_EVIDENCE_AGE, MIN_EVIDENCE_AGE, TEN_YEARS);
     let count = table.integer("evidence_count", DEFAULT_EVIDENCE_COUNT, 1000, 1_000_000_000);
-    Some(Retention { evidence_age: age?, evidence_count: count? })
+    let results_age =
+        table.duration("results_age", DEFAULT_RESULTS_AGE, MIN_RESULTS_AGE, TEN_YEARS);
+    let results_count = table.integer("results_count", DEFAULT_RESULTS_COUNT, 1000, 1_000_000_000);
+    Some(Retention {
+        evidence_age: age?,
+        evidence_count: count?,
+        results_age: results_age?,
+        results_count: results_count?,
+    })
 }
 
 fn service_limits(mut table: Table<'_, '_>) -> Option<Limits> {

@@ -46,7 +46,7 @@ use crate::{
 const RENEWAL_GRACE: Duration = Duration::from_secs(60);
 
 /// Issuers in the field use five minutes.
-const JWT_LIFETIME: Duration = Duration::from_secs(300);
+pub(crate) const JWT_LIFETIME: Duration = Duration::from_secs(300);
 
 /// The key that vouches for a job, and its quote.
 #[derive(Clone, Debug)]

@@ -1,16 +1,24 @@
-//! Attestation results as files, named by their digest: written once, handed to whoever has the digest.
+//! Attestation results as files, named by their digest: written once, handed to whoever has the digest, removed when old.
+
+mod retention;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use proto::digest::{Digest, HashAlg};
 
+pub use self::retention::{ResultsDropped, ResultsLimits};
 use crate::ca::files::{self, FileError, MODE_PUBLIC};
 
 /// Folder of the results under the state directory.
 pub const RESULTS_FOLDER: &str = "results";
+const EXTENSION: &str = ".json";
 const MODE_FOLDER: u32 = 0o755;
 /// Largest result: a statement with every tool at its longest.
 const MAX_RESULT_BYTES: u64 = 4 * 1024 * 1024;
@@ -32,6 +40,12 @@ impl ResultFiles {
         Ok(Self { folder })
     }
 
+    /// Results under a state directory, which are only looked at: nothing is made.
+    #[must_use]
+    pub fn at(state: &Path) -> Self {
+        Self { folder: state.join(RESULTS_FOLDER) }
+    }
+
     /// Keeps a result; returns its digest. Nothing happens where it is kept already.
     ///
     /// # Errors
@@ -47,40 +61,29 @@ impl ResultFiles {
     /// # Errors
     /// [`io::Error`] if it cannot be read.
     pub fn read(&self, digest: &str) -> io::Result<Option<Vec<u8>>> {
-        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        // A name and nothing else: it becomes part of a path.
-        if digest.len() != 64 || !digest.bytes().all(is_digit) {
+        if !is_digest(digest) {
             return Ok(None);
         }
-        let path = self.path(digest);
-        match fs::metadata(&path) {
-            Ok(found) if found.len() <= MAX_RESULT_BYTES => fs::read(&path).map(Some),
-            Ok(_) => Err(io::Error::other("a result is larger than any that is written")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        // Opened once: one that is removed meanwhile is read to its end, or was never there.
+        let file = match fs::File::open(self.path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_RESULT_BYTES.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_RESULT_BYTES {
+            return Err(io::Error::other("a result is larger than any that is written"));
         }
+        Ok(Some(bytes))
     }
 
     fn path(&self, digest: &str) -> PathBuf {
-        self.folder.join(format!("{digest}.json"))
+        self.folder.join(format!("{digest}{EXTENSION}"))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_result_is_found_by_its_digest_and_nothing_else_is() {
-        let state = tempfile::tempdir().expect("folder");
-        let results = ResultFiles::open(state.path()).expect("opened");
-        let digest = results.keep(b"{}").expect("kept");
-        assert_eq!(results.keep(b"{}").expect("kept already"), digest);
-        let name = hex::encode(digest.as_bytes());
-        assert_eq!(results.read(&name).expect("read"), Some(b"{}".to_vec()));
-        fs::write(state.path().join("secret.json"), "secret").expect("written");
-        for other in ["", "../secret", &name[1..], &name.to_uppercase(), &format!("{name}/")] {
-            assert_eq!(results.read(other).expect("read"), None, "{other:?}");
-        }
-    }
+/// A name and nothing else: it becomes part of a path.
+fn is_digest(text: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == 64 && text.bytes().all(is_digit)
 }

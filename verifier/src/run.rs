@@ -3,7 +3,7 @@
 //! ```text
 //! Config ─▶ CA, store ─▶ Verifier ─┬─▶ gRPC over TLS: Attestation, Admin, health, reflection
 //!                                  ├─▶ metrics and health over HTTP, on their own address
-//!                                  └─▶ housekeeping: revocation lists, retention
+//!                                  └─▶ housekeeping: revocation lists, keys of JWT-SVIDs, retention
 //! ```
 //! [`serve`] runs until a future resolves; [`start`] gives a handle instead, with the addresses that
 //! were bound, so that tests run a verifier in their own process.
@@ -45,7 +45,7 @@ use crate::{
     documents::ReadDocument,
     endorsements::EkRules,
     init::RING_FILE,
-    jwt_key::{JwtKey, JwtKeyError},
+    jwt_key::{self, JwtKeyError, JwtKeys},
     metrics,
     platforms::{self, PlatformsError},
     results_files::ResultFiles,
@@ -62,7 +62,9 @@ use crate::{
 
 mod upkeep;
 
-pub use upkeep::{PUBLIC_FOLDER, PublishError, publish, retention};
+pub use upkeep::{
+    DropError, PUBLIC_FOLDER, PublishError, drop_results, publish, results_retention, retention,
+};
 
 /// Name of the store's folder in the state directory.
 pub const STORE_FOLDER: &str = "store";
@@ -100,8 +102,8 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// The key of JWT-SVIDs.
-    #[error("JWT-SVIDs cannot be signed")]
+    /// The keys of JWT-SVIDs.
+    #[error("the keys of JWT-SVIDs cannot be used")]
     JwtKey(#[from] JwtKeyError),
     /// Issuers of job tokens.
     #[error("the issuers of job tokens cannot be read (jobs.platforms in the configuration)")]
@@ -252,6 +254,7 @@ struct Parts {
     ca: CaDir,
     verifier: Arc<Verifier>,
     results: Arc<ResultsSigner>,
+    jwt_keys: Arc<JwtKeys>,
     access: Arc<Access>,
     admin: Arc<AdminService>,
     certificate: Arc<ServerCertificate>,
@@ -285,9 +288,11 @@ impl Parts {
         let platforms = platforms::read(config.jobs.platforms.as_deref())?;
         platforms::load(&platforms, &clock).await;
         let refresher = Refresher::start(&platforms, &platforms::now(&clock));
+        let lead = jwt_key::lead(config.jobs.check_every);
+        let jwt_keys = Arc::new(JwtKeys::open(&config.state_dir, Arc::clone(&clock), lead)?);
         let for_jobs = ForJobs {
             platforms,
-            jwt_key: JwtKey::open(&config.state_dir)?,
+            jwt_key: Arc::clone(&jwt_keys),
             results: Arc::clone(&results),
             result_files: result_files.clone(),
             ended: Arc::new(Notify::new()),
@@ -323,6 +328,7 @@ impl Parts {
             web_tls: Arc::new(ArcSwap::from_pointee(web::tls_config(&tls))),
             tls,
             results,
+            jwt_keys,
             result_files,
             _refresher: refresher,
         }))
@@ -364,6 +370,9 @@ impl Parts {
             .and_then(|issuer| self.results.replace_issuer(issuer).map_err(ServeError::from));
         if let Err(error) = results {
             keep(error);
+        }
+        if let Err(error) = self.jwt_keys.reload().await {
+            keep(error.into());
         }
         match AdminAuthority::load(&self.ca) {
             Ok(authority) => self.access.replace_authority(authority),
@@ -463,7 +472,7 @@ impl Running {
         &self.parts.verifier
     }
 
-    /// Puts in force what changed on the disk: server certificate, CA, trust bundle, admin CAs; and
+    /// Puts in force what changed on the disk: server certificate, CA, trust bundle, keys of JWT-SVIDs, admin CAs; and
     /// in the database: endorsements, rules, golden sets. What fails stays as it was.
     ///
     /// # Errors
@@ -583,6 +592,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Ser
         tokio::spawn(upkeep::revocation_lists(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::retention_task(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::denials_task(Arc::clone(&parts), stopping.clone())),
+        tokio::spawn(upkeep::jwt_keys_task(Arc::clone(&parts), stopping.clone())),
         tokio::spawn(upkeep::metrics_task(upkeep_handle, stopping)),
     ];
     tasks.extend(web);
@@ -700,7 +710,7 @@ pub async fn serve(
                 }
                 reloading();
                 if running.reload().await.is_ok() {
-                    tracing::info!("reloaded: certificates, CA, endorsements, rules, golden sets");
+                    tracing::info!("reloaded: certificates, CA, keys of JWT-SVIDs, endorsements, rules, golden sets");
                 }
                 notify(&[sd_notify::NotifyState::Ready]);
             }

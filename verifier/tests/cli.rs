@@ -364,6 +364,44 @@ async fn the_program_administers_a_running_verifier() {
     assert!(stderr(&gone).contains("connect to the verifier localhost"), "{}", stderr(&gone));
 }
 
+/// Old results go as old evidence does, and the audit trail says so.
+#[test]
+fn old_results_are_dropped_and_said_to_be() {
+    let site = Site::new();
+    let folder = site.state().join("results");
+    std::fs::create_dir(&folder).expect("made");
+    let day = std::time::Duration::from_secs(24 * 3600);
+    let now = u64::try_from(SystemClock.now_unix_s()).expect("after 1970");
+    let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(now);
+    let written = |name: &str, days: u32| {
+        let path = folder.join(name);
+        std::fs::write(&path, "{}").expect("written");
+        let file = std::fs::File::options().write(true).open(&path).expect("there");
+        file.set_modified(now - day * days).expect("set");
+        path
+    };
+    let old = written(&format!("{}.json", "5a".repeat(32)), 401);
+    let new = written(&format!("{}.json", "5b".repeat(32)), 399);
+    let foreign = written("notes.json", 4000);
+    let run = |args: &[&str]| {
+        let output = site.run(&[&["retention", "run", "--json"], args].concat());
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        json(&output)["results"].clone()
+    };
+    let one = serde_json::json!({ "results": 1, "bytes": 2 });
+    assert_eq!(run(&["--dry-run"]), one);
+    assert!(old.exists());
+    assert_eq!(run(&[]), one);
+    assert!(!old.exists() && new.exists() && foreign.exists());
+    let listed = site.run(&["audit", "list", "--json"]);
+    let newest = &json(&listed)[0];
+    assert_eq!((&newest["kind"], &newest["subject"]), (&"retention".into(), &"results".into()));
+    // Nothing more to drop, nothing more to say.
+    assert_eq!(run(&[])["results"], 0);
+    assert_eq!(&json(&site.run(&["audit", "list", "--json"]))[0], newest);
+    assert_eq!(code(&site.run(&["audit", "verify"])), 0);
+}
+
 /// What is agreed to was shown; with `--json` nothing is, and the script has to mean it.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_json_nobody_is_asked_about_what_was_not_shown() {

@@ -75,6 +75,76 @@ async fn the_ca_is_rotated_beside_a_running_verifier() {
     assert!(stderr(&without).contains("root.key"), "{}", stderr(&without));
 }
 
+/// Names and states of the keys of JWT-SVIDs, as `verifier ca show --json` has them.
+fn jwt_keys(site: &Site) -> Vec<(String, String)> {
+    let shown = shown(site);
+    let keys = shown["jwt_keys"].as_array().expect("keys").iter();
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    keys.map(|key| (text(&key["kid"]), text(&key["state"]))).collect()
+}
+
+/// The command adds a key, the running verifier publishes it with a reload, and a backup has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_jwt_svids_is_rotated_beside_a_running_verifier() {
+    let site = Site::new();
+    assert_eq!(jwt_keys(&site), []);
+    let early = site.run(&["ca", "rotate-jwt-key"]);
+    assert_eq!(code(&early), 1);
+    assert!(stderr(&early).contains("there is no key yet"), "{}", stderr(&early));
+
+    let running = site.start().await;
+    let [(first, state)] = &jwt_keys(&site)[..] else { panic!("one key") };
+    assert_eq!(state, "signing");
+    let rotated = site.run(&["ca", "rotate-jwt-key", "--json"]);
+    assert_eq!(code(&rotated), 0, "{}", stderr(&rotated));
+    let rotated = json(&rotated);
+    let second = rotated["current"].as_str().expect("a name").to_owned();
+    assert_eq!(rotated["former"], first.as_str());
+    let next = rotated["next"][0].as_str().expect("a step");
+    assert!(next.contains("systemctl reload") && next.contains("15 minutes"), "{next}");
+    let states = |first: &str, second: &str, state: &str| {
+        vec![(first.to_owned(), "signing".to_owned()), (second.to_owned(), state.to_owned())]
+    };
+    assert_eq!(jwt_keys(&site), states(first, &second, "unpublished"));
+    running.reload().await.expect("reloaded");
+    assert_eq!(jwt_keys(&site), states(first, &second, "published"));
+    let again = site.run(&["ca", "rotate-jwt-key"]);
+    assert_eq!(code(&again), 3);
+    let said = stderr(&again);
+    assert!(
+        said.contains(&second) && said.contains("signs from 20") && said.contains("--now"),
+        "{said}"
+    );
+    let table = stdout(&site.run(&["ca", "show"]));
+    assert!(table.contains("JWT-SVIDs, published\tsigns from 20"), "{table}");
+
+    let backup = site.folder.path().join("backup");
+    let made = site.run(&["backup", "--with-keys", backup.to_str().expect("path")]);
+    assert_eq!(code(&made), 0, "{}", stderr(&made));
+
+    let compromised = site.run(&["ca", "rotate-jwt-key", "--now"]);
+    assert_eq!(code(&compromised), 0, "{}", stderr(&compromised));
+    let [(third, state)] = &jwt_keys(&site)[..] else { panic!("one key") };
+    assert_eq!(state, "signing");
+    assert!(third != first && *third != second);
+    assert!(stdout(&compromised).contains(third), "{}", stdout(&compromised));
+    running.reload().await.expect("reloaded");
+    running.stop().await.expect("stopped");
+
+    let elsewhere = site.folder.path().join("elsewhere");
+    let args = ["restore", backup.to_str().expect("path")];
+    let restored = verifier(&args, Some((&site.config_path(), &elsewhere)));
+    assert_eq!(code(&restored), 0, "{}", stderr(&restored));
+    let kept = verifier::jwt_key::list(&elsewhere).expect("read");
+    let kept: Vec<&str> = kept.iter().map(|key| key.id.as_str()).collect();
+    assert_eq!(kept, [first.as_str(), second.as_str()]);
+
+    std::fs::write(site.state().join("jwt.key"), "nonsense\n").expect("written");
+    let bad = site.run(&["ca", "show"]);
+    assert_eq!(code(&bad), 1);
+    assert!(stderr(&bad).contains("jwt.key, line 1: "), "{}", stderr(&bad));
+}
+
 fn openssl(args: &[&str]) {
     let output = Command::new("openssl").args(args).output().expect("openssl runs");
     assert!(output.status.success(), "{args:?}: {}", stderr(&output));

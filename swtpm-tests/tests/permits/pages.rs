@@ -15,6 +15,7 @@ use tokio_rustls::{
 use x509_cert::{Certificate, crl::CertificateList, der::Decode as _};
 
 use super::*;
+use verifier::results_files::{ResultFiles, ResultsLimits};
 
 #[derive(Debug)]
 struct AtTheTestsTime;
@@ -26,7 +27,7 @@ impl TimeProvider for AtTheTestsTime {
 }
 
 /// What an HTTPS GET gives: status, content type, body. The server is trusted by the verifier's own bundle.
-async fn fetched(site: &Site, path: &str) -> (u16, String, Vec<u8>) {
+pub(super) async fn fetched(site: &Site, path: &str) -> (u16, String, Vec<u8>) {
     let pem = std::fs::read(site.cluster.folder().join("state/bundle.pem")).unwrap();
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(&pem) {
@@ -80,6 +81,15 @@ async fn relying_parties_fetch_bundle_results_and_lists() {
         let (status, kind, body) = fetched(&site, &format!("/results/sha256/{digest}")).await;
         assert_eq!((status, body.as_slice()), (200, statement.bundle.as_slice()));
         assert!(kind.starts_with("application/vnd.dev.sigstore.bundle"), "{kind}");
+    }
+    // One that retention removed is as unknown as any other.
+    let results = ResultFiles::at(&site.cluster.folder().join("state"));
+    let all = ResultsLimits { before_unix_s: i64::MAX, keep_newest: 0 };
+    assert_eq!(results.drop_some(all).unwrap().0.results, 2);
+    for statement in &identity.statements {
+        let digest = hex::encode(HashAlg::Sha256.hash(&[&statement.bundle]).as_bytes());
+        let (status, _, body) = fetched(&site, &format!("/results/sha256/{digest}")).await;
+        assert_eq!((status, body.as_slice()), (404, b"no such result\n".as_slice()));
     }
     let (status, _, body) = fetched(&site, "/results/trusted_root.json").await;
     assert_eq!(status, 200);

@@ -26,7 +26,7 @@ use crate::{
     endorsements::{EkRules, EndorsementSet},
     expectations::{self, Compiled, Expectations},
     jobs::Redeeming,
-    jwt_key::JwtKey,
+    jwt_key::JwtKeys,
     objects::StoredObject,
     results_files::ResultFiles,
     results_service::ResultsSigner,
@@ -76,7 +76,7 @@ pub struct ForJobs {
     /// Issuers of their tokens.
     pub platforms: Platforms,
     /// Signs their JWT-SVIDs.
-    pub jwt_key: JwtKey,
+    pub jwt_key: Arc<JwtKeys>,
     /// Signs what is said of them and their nodes.
     pub results: Arc<ResultsSigner>,
     /// Where that is kept.

@@ -12,10 +12,10 @@ use platform::Platforms;
 use super::{ForJobs, Issuers, Settings, Verifier};
 use crate::{
     ca::{CaDir, CaRole, tests as ca},
-    clock::FixedClock,
+    clock::{Clock, FixedClock},
     config::Jobs,
     endorsements::EkRules,
-    jwt_key::JwtKey,
+    jwt_key::{self, JwtKeys},
     results_files::ResultFiles,
     results_service::{ExternalAuthorities, ResultsSigner},
     store::{Store, testing},
@@ -65,16 +65,14 @@ pub(crate) async fn verifier_after(
 /// A key of its own, and no platform.
 pub(crate) fn for_jobs(dir: &CaDir, folder: &Path) -> ForJobs {
     let issuer = dir.issuer(CaRole::Results).expect("an issuer");
-    let clock = Arc::new(FixedClock::at(testing::NOW));
-    let results = ResultsSigner::new(
-        issuer,
-        dir.trust_domain().clone(),
-        clock,
-        ExternalAuthorities::default(),
-    );
+    let clock: Arc<dyn Clock> = Arc::new(FixedClock::at(testing::NOW));
+    let lead = jwt_key::lead(Jobs::default().check_every);
+    let jwt_key = JwtKeys::open(folder, Arc::clone(&clock), lead).expect("a key");
+    let domain = dir.trust_domain().clone();
+    let results = ResultsSigner::new(issuer, domain, clock, ExternalAuthorities::default());
     ForJobs {
         platforms: Platforms::default(),
-        jwt_key: JwtKey::open(folder).expect("a key"),
+        jwt_key: Arc::new(jwt_key),
         results: Arc::new(results.expect("a signer")),
         result_files: ResultFiles::open(folder).expect("a folder"),
         ended: Arc::default(),

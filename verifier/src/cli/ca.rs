@@ -17,7 +17,10 @@ use crate::{
         files::{self, MODE_PUBLIC},
     },
     config::Config,
+    jwt_key::list,
 };
+
+mod jwt_key;
 
 const RELOAD: &str = "reload the verifier: systemctl reload assay-verifier";
 
@@ -75,13 +78,27 @@ pub(super) enum CaCommand {
         #[arg(value_name = "ID")]
         id: String,
     },
+    /// Replace the key that signs JWT-SVIDs. The new one is published first, and signs when everybody can have it.
+    ///
+    /// Both need the verifier to be reloaded once; it does the rest by itself. The former key stays in the bundle until the
+    /// last token that it signed has ended. `ca show` says which key is at what.
+    ///
+    /// Examples:
+    ///   verifier ca rotate-jwt-key && systemctl reload assay-verifier
+    ///   verifier ca rotate-jwt-key --now    # others may have the key: no token of before is good any more
+    #[command(verbatim_doc_comment)]
+    RotateJwtKey {
+        /// The key is compromised: at the reload the new one signs, and every other leaves the bundle.
+        #[arg(long)]
+        now: bool,
+    },
     /// Make a new key and certificate for the server, for the names in the configuration.
     ///
     /// Example:
     ///   verifier ca renew-server && systemctl reload assay-verifier
     #[command(verbatim_doc_comment)]
     RenewServer,
-    /// Show the CA's certificates and when they end.
+    /// Show the CA's certificates and when they end, and the keys of JWT-SVIDs.
     ///
     /// Example:
     ///   verifier ca show
@@ -137,6 +154,7 @@ pub(super) fn run(global: &Global, command: CaCommand) -> Done {
             let sentence = format!("root {id} left the trust bundle\nnext: {RELOAD}");
             output.either(&json!({ "retired": id, "next": [RELOAD] }), sentence)
         }
+        CaCommand::RotateJwtKey { now } => jwt_key::rotate_key(output, &config, at, now),
         CaCommand::RenewServer => {
             let issued = ca.renew_server(config.names.clone(), at)?;
             let not_after = issued.not_after_unix_s();
@@ -183,6 +201,7 @@ fn show(output: Output, config: &Config, ca: &CaDir) -> Done {
     let (server_ends, server_serial) = leaf(chain.first().map(Vec::as_slice).unwrap_or_default())?;
     let pin = format!("sha256:{}", hex::encode(ca.root()?.pin()));
     let root_key = ca.root_key_path();
+    let jwt_keys = list(&config.state_dir)?;
     if output.is_json() {
         let certificates: Vec<Value> = rows
             .iter()
@@ -200,12 +219,14 @@ fn show(output: Output, config: &Config, ca: &CaDir) -> Done {
             "bundle": ca.bundle_path(),
             "server": { "serial": server_serial, "not_after_unix_s": server_ends },
             "certificates": certificates,
+            "jwt_keys": jwt_keys.iter().map(jwt_key::as_json).collect::<Vec<_>>(),
         }));
     }
     let text: Vec<Vec<String>> = rows
         .into_iter()
         .map(|row| vec![row.what, row.subject, row.key, time(row.not_after_unix_s)])
         .chain([vec!["server".into(), names(config), server_serial, time(server_ends)]])
+        .chain(jwt_keys.iter().map(jwt_key::as_row))
         .collect();
     output.table(&["WHAT", "SUBJECT", "KEY OR SERIAL", "ENDS"], &text, "")?;
     output.line(format!("\nroot key digest, for workers that pin it: {pin}"))?;

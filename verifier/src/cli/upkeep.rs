@@ -15,7 +15,8 @@ use crate::{
     config::{Config, check_config},
     init::RING_FILE,
     jwt_key::JWT_KEY_FILE,
-    run::{STORE_FOLDER, open_store, retention},
+    results_files::ResultFiles,
+    run::{DropError, STORE_FOLDER, drop_results, open_store, results_retention, retention},
     store::By,
 };
 
@@ -208,11 +209,11 @@ fn place_keys(state: &Path, keys: &Path) -> Result<Vec<(PathBuf, bool)>, Failure
     Ok(placed)
 }
 
-/// Evidence that is no longer needed.
+/// Evidence and results that are no longer needed.
 #[derive(Debug, Subcommand)]
 pub(super) enum RetentionCommand {
-    /// Drop evidence beyond the configuration's age and count, as the running verifier does hourly.
-    /// Decisions and the audit trail stay for ever.
+    /// Drop evidence and attestation results beyond the configuration's ages and counts, as the running
+    /// verifier does hourly. Decisions and the audit trail stay for ever.
     ///
     /// Example:
     ///   verifier retention run --dry-run
@@ -238,15 +239,27 @@ pub(super) fn run_retention(global: &Global, command: RetentionCommand) -> Done 
             })?
         };
         let limits = retention(config.retention, now(), dry_run);
-        let retained = store.retain(limits, By::new(local_actor(), now())).await;
+        let by = || By::new(local_actor(), now());
+        let retained = store.retain(limits, by()).await;
+        let files = ResultFiles::at(&config.state_dir);
+        let limits = results_retention(config.retention, now());
+        let dropped = match dry_run {
+            true => files.would_drop(limits).map_err(DropError::from),
+            false => drop_results(&files, limits, &store, by(), || false).await,
+        };
         store.close().await?;
-        let report = retained?;
+        let (report, results) = (retained?, dropped?);
         let would = if dry_run { "would drop" } else { "dropped" };
         output.either(
-            &json!({ "dry_run": dry_run, "report": report }),
+            &json!({ "dry_run": dry_run, "report": report, "results": results }),
             format!(
-                "{would} the evidence of {} decisions ({} bytes) and {} objects ({} bytes)",
-                report.decisions, report.database_bytes, report.objects, report.object_bytes
+                "{would} the evidence of {} decisions ({} bytes) and {} objects ({} bytes), and {} results ({} bytes)",
+                report.decisions,
+                report.database_bytes,
+                report.objects,
+                report.object_bytes,
+                results.results,
+                results.bytes
             ),
         )
     })

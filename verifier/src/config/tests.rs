@@ -45,7 +45,7 @@ fn every_problem_is_named_with_line_and_key() {
          [service]\nlisten = \"0.0.0.0\"\nnames = []\nlisen = 3\n[certificate]\nlifetime = \"25h\"\n\
          [pcr]\nsha256 = [0, 24]\ntool_pcr = 16\n[ek]\nprofile = \"off\"\nrevocation = false\n\
          [inventory]\nallow_pending = \"yes\"\n[retention]\nevidence_age = \"1h\"\n\
-         evidence_count = -1\n[limits]\nstreams = 5000\nchallenge_lifetime = \"5m\"\n[bogus]\na = 1\n",
+         evidence_count = -1\nresults_age = \"7d\"\nresults_count = 999\n[limits]\nstreams = 5000\nchallenge_lifetime = \"5m\"\n[bogus]\na = 1\n",
         "00".repeat(32)
     );
     let found = problems(&text);
@@ -65,9 +65,11 @@ fn every_problem_is_named_with_line_and_key() {
         "line 18: inventory.allow_pending: must be true or false",
         "line 20: retention.evidence_age: must be from 1d to 3653d",
         "line 21: retention.evidence_count: must be a whole number from 1000",
-        "line 23: limits.streams: must be a whole number from 1 to 1024",
-        "line 24: limits.challenge_lifetime: must be from 15s to 1m",
-        "line 25: bogus: is not a key; remove it",
+        "line 22: retention.results_age: must be from 8d to 3653d",
+        "line 23: retention.results_count: must be a whole number from 1000 to 1000000000",
+        "line 25: limits.streams: must be a whole number from 1 to 1024",
+        "line 26: limits.challenge_lifetime: must be from 15s to 1m",
+        "line 27: bogus: is not a key; remove it",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {
@@ -260,6 +262,32 @@ fn durations() {
         "\"1é\"",
     ] {
         assert_eq!(problems(&with(text)).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn results_are_kept_from_eight_days_to_ten_years() {
+    let with = |lines: &str| format!("{}[retention]\n{lines}\n", minimal());
+    let default = Config::parse(&minimal()).expect("the defaults are good").retention;
+    assert_eq!(default.results_age, Duration::from_secs(400 * 24 * 3600));
+    for (lines, age_days, count) in [
+        ("results_age = \"8d\"\nresults_count = 1000", 8, 1000),
+        ("results_age = \"3653d\"\nresults_count = 1000000000", 3653, 1_000_000_000),
+    ] {
+        let Retention { results_age, results_count, evidence_age, evidence_count } =
+            Config::parse(&with(lines)).expect(lines).retention;
+        assert_eq!((results_age.as_secs(), results_count), (age_days * 24 * 3600, count));
+        assert_eq!((evidence_age, evidence_count), (default.evidence_age, default.evidence_count));
+    }
+    for lines in [
+        "results_age = \"191h\"",
+        "results_age = \"3654d\"",
+        "results_age = 400",
+        "results_count = 0",
+        "results_count = 1000000001",
+        "results_count = \"1000\"",
+    ] {
+        assert_eq!(problems(&with(lines)).len(), 1, "{lines}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a verifier does on its own: revocation lists, retention, metrics.
+//! What a verifier does on its own: revocation lists, keys of JWT-SVIDs, retention, metrics.
 //!
 //! | file under the state directory | content |
 //! |---|---|
@@ -21,6 +21,7 @@ use crate::{
         files::{self, FileError, MODE_PUBLIC},
     },
     config::{self, Config},
+    results_files::{ResultFiles, ResultsDropped, ResultsLimits},
     service::status::chain,
     store::{By, Certificate, Retention, RetentionReport, Store, StoreError},
 };
@@ -34,6 +35,8 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(3600);
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 /// Denials that were not recorded are summed up in one audit entry for so long.
 const REPORT_EVERY: Duration = Duration::from_secs(600);
+/// A key of JWT-SVIDs goes from one state to the next this long after its time at the latest.
+const KEYS_EVERY: Duration = Duration::from_secs(5);
 /// Histograms keep what was recorded since the last upkeep in memory.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
 /// Several revocations in a row make one list.
@@ -53,6 +56,21 @@ pub enum PublishError {
     Store(#[from] StoreError),
     /// A writing task ended.
     #[error("the task that writes the files ended")]
+    Task,
+}
+
+/// Results that are no longer needed could not be dropped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DropError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The database, in which it is recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The removing task ended.
+    #[error("the task that removes the files ended")]
     Task,
 }
 
@@ -164,13 +182,60 @@ pub fn retention(limits: config::Retention, now_unix_s: i64, dry_run: bool) -> R
     }
 }
 
-/// Drops evidence hourly.
+/// Which results may stay at `now_unix_s`.
+#[must_use]
+pub fn results_retention(limits: config::Retention, now_unix_s: i64) -> ResultsLimits {
+    let age = i64::try_from(limits.results_age.as_secs()).unwrap_or(i64::MAX);
+    ResultsLimits {
+        before_unix_s: now_unix_s.saturating_sub(age),
+        keep_newest: limits.results_count,
+    }
+}
+
+/// Drops results that the limits don't keep, step by step until none is left or it is said to stop, and records how many.
+/// No request waits for it.
+///
+/// # Errors
+/// [`DropError`]; what was dropped before stays dropped, and is recorded.
+pub async fn drop_results(
+    files: &ResultFiles,
+    limits: ResultsLimits,
+    store: &Store,
+    by: By,
+    stop: impl Fn() -> bool,
+) -> Result<ResultsDropped, DropError> {
+    let mut dropped = ResultsDropped::default();
+    let mut ended = Ok(());
+    while !stop() {
+        let files = files.clone();
+        let step = tokio::task::spawn_blocking(move || files.drop_some(limits)).await;
+        let step = step.map_err(|_| DropError::Task).and_then(|step| step.map_err(Into::into));
+        match step {
+            Ok((some, more)) => {
+                dropped.add(some);
+                if !more {
+                    break;
+                }
+            }
+            Err(error) => {
+                ended = Err(error);
+                break;
+            }
+        }
+    }
+    if dropped != ResultsDropped::default() {
+        store.record_dropped_results(dropped, by).await?;
+    }
+    ended.map(|()| dropped)
+}
+
+/// Drops evidence and results hourly.
 pub(super) async fn retention_task(parts: Arc<Parts>, stopping: watch::Receiver<bool>) {
     let mut hourly = tokio::time::interval(RETAIN_EVERY);
     hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Not at the start: who restores a backup with a wrong clock shall have time to see it.
     hourly.tick().await;
-    let stop = stopped(stopping);
+    let stop = stopped(stopping.clone());
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -190,6 +255,16 @@ pub(super) async fn retention_task(parts: Arc<Parts>, stopping: watch::Receiver<
             ),
             Err(error) => tracing::error!("retention failed: {}", chain(&error)),
         }
+        let limits = results_retention(parts.config.retention, now);
+        let (store, by) = (parts.verifier.store(), By::new("verifier", now));
+        let stop_now = || *stopping.borrow();
+        match drop_results(&parts.result_files, limits, store, by, stop_now).await {
+            Ok(dropped) if dropped == ResultsDropped::default() => {}
+            Ok(ResultsDropped { results, bytes }) => {
+                tracing::info!(results, bytes, "dropped old results");
+            }
+            Err(error) => tracing::error!("retention of results failed: {}", chain(&error)),
+        }
     }
 }
 
@@ -208,6 +283,28 @@ pub(super) async fn denials_task(parts: Arc<Parts>, stopping: watch::Receiver<bo
         if let Err(error) = parts.verifier.report_unrecorded().await {
             tracing::error!("denials that were not recorded are not summed up: {}", chain(&error));
         }
+    }
+}
+
+/// Moves keys of JWT-SVIDs on when it is time.
+pub(super) async fn jwt_keys_task(parts: Arc<Parts>, stopping: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(KEYS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let stop = stopped(stopping);
+    tokio::pin!(stop);
+    let mut said = String::new();
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            _ = ticks.tick() => {}
+        }
+        // What fails is tried again at the next tick, and said once.
+        let failed = parts.jwt_keys.move_on().await.err().map(|error| chain(&error));
+        let failed = failed.unwrap_or_default();
+        if !failed.is_empty() && failed != said {
+            tracing::error!("the keys of JWT-SVIDs stay as they are: {failed}");
+        }
+        said = failed;
     }
 }
 

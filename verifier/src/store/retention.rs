@@ -10,7 +10,7 @@ use super::{
     types::{By, Retention, RetentionReport},
     writer::{Event, Tx},
 };
-use crate::audit::AuditKind;
+use crate::{audit::AuditKind, results_files::ResultsDropped};
 
 /// Decisions whose evidence goes in one transaction: the writer serves others in between.
 const STEP: i64 = 500;
@@ -112,6 +112,26 @@ impl Store {
             .await?;
         }
         Ok(report)
+    }
+
+    /// Tells the audit chain that results were dropped: their files are beside the store, and nothing in it names them.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn record_dropped_results(
+        &self,
+        dropped: ResultsDropped,
+        by: By,
+    ) -> Result<(), StoreError> {
+        let body = row::json(&serde_json::json!({ "dropped": dropped }))?;
+        self.write(move |tx| {
+            Box::pin(async move {
+                let (kind, actor) = (AuditKind::Retention, by.actor.as_str());
+                tx.append(Event { kind, at: by.at, actor, subject: "results", body }).await
+            })
+        })
+        .await?;
+        Ok(())
     }
 
     async fn would_drop(&self, cutoff: i64) -> Result<RetentionReport, StoreError> {

@@ -1,0 +1,200 @@
+use std::{
+    os::unix::fs::symlink,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A folder of results, written at times of the test's.
+struct Kept {
+    state: TempDir,
+    results: ResultFiles,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let state = tempfile::tempdir().expect("folder");
+        let results = ResultFiles::open(state.path()).expect("opened");
+        Self { state, results }
+    }
+
+    /// A result of so many bytes, written then.
+    fn result(&self, number: u64, unix_s: u64) -> String {
+        let digest = self.results.keep(&number.to_be_bytes()).expect("kept");
+        let digest = hex::encode(digest.as_bytes());
+        written_at(&self.results.path(&digest), unix_s);
+        digest
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.state.path().join(RESULTS_FOLDER)
+    }
+
+    fn has(&self, digest: &str) -> bool {
+        self.results.read(digest).expect("read").is_some()
+    }
+
+    fn count(&self) -> usize {
+        fs::read_dir(self.folder()).expect("listed").count()
+    }
+}
+
+fn written_at(path: &Path, unix_s: u64) {
+    let file = fs::File::options().write(true).open(path).expect("there");
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(unix_s)).expect("set");
+}
+
+fn limits(before_unix_s: i64, keep_newest: u64) -> ResultsLimits {
+    ResultsLimits { before_unix_s, keep_newest }
+}
+
+fn dropped(results: u64) -> ResultsDropped {
+    ResultsDropped { results, bytes: 8 * results }
+}
+
+#[test]
+fn a_result_is_found_by_its_digest_and_nothing_else_is() {
+    let state = tempfile::tempdir().expect("folder");
+    let results = ResultFiles::open(state.path()).expect("opened");
+    let digest = results.keep(b"{}").expect("kept");
+    assert_eq!(results.keep(b"{}").expect("kept already"), digest);
+    let name = hex::encode(digest.as_bytes());
+    assert_eq!(results.read(&name).expect("read"), Some(b"{}".to_vec()));
+    fs::write(state.path().join("secret.json"), "secret").expect("written");
+    for other in ["", "../secret", &name[1..], &name.to_uppercase(), &format!("{name}/")] {
+        assert_eq!(results.read(other).expect("read"), None, "{other:?}");
+    }
+    let large = fs::File::options().write(true).open(results.path(&name)).expect("there");
+    large.set_len(MAX_RESULT_BYTES + 1).expect("set");
+    assert!(results.read(&name).expect_err("too large").to_string().contains("larger"));
+}
+
+#[test]
+fn results_older_than_the_age_go_and_others_stay() {
+    let kept = Kept::new();
+    let (old, edge, new) = (kept.result(1, 999), kept.result(2, 1000), kept.result(3, 5000));
+    let age = limits(1000, 100);
+    assert_eq!(kept.results.would_drop(age).expect("listed"), dropped(1));
+    assert!(kept.has(&old), "only said");
+    assert_eq!(kept.results.drop_some(age).expect("dropped"), (dropped(1), false));
+    assert!(!kept.has(&old) && kept.has(&edge) && kept.has(&new));
+    assert_eq!(kept.results.drop_some(age).expect("dropped"), (dropped(0), false));
+}
+
+#[test]
+fn beyond_the_count_the_oldest_go() {
+    let kept = Kept::new();
+    // Not in the order in which they were written.
+    let digests: Vec<String> =
+        [40, 10, 50, 20, 30].into_iter().map(|at| kept.result(at, at)).collect();
+    assert_eq!(kept.results.would_drop(limits(0, 2)).expect("listed"), dropped(3));
+    assert_eq!(kept.results.drop_some(limits(0, 2)).expect("dropped"), (dropped(3), false));
+    let left: Vec<bool> = digests.iter().map(|digest| kept.has(digest)).collect();
+    assert_eq!(left, [true, false, true, false, false]);
+    // Age and count together are the stricter of both.
+    assert_eq!(kept.results.would_drop(limits(45, 2)).expect("listed"), dropped(1));
+    assert_eq!(kept.results.would_drop(limits(45, 0)).expect("listed"), dropped(2));
+}
+
+#[test]
+fn what_is_no_result_stays_whatever_its_age() {
+    let kept = Kept::new();
+    let outside = kept.state.path().join("outside");
+    let linked = "5a".repeat(32) + EXTENSION;
+    for name in [
+        "notes.json".to_owned(),
+        "5b".repeat(32),
+        "5C".repeat(32) + EXTENSION,
+        "5d".repeat(31) + EXTENSION,
+        format!(".{}{EXTENSION}.7.0.tmp", "5e".repeat(32)),
+        "../outside".to_owned(),
+    ] {
+        let path = kept.folder().join(name);
+        fs::write(&path, "not ours").expect("written");
+        written_at(&path, 10);
+    }
+    symlink(&outside, kept.folder().join(&linked)).expect("linked");
+    let folder = kept.folder().join("5f".repeat(32) + EXTENSION);
+    fs::create_dir(&folder).expect("made");
+    let ours = kept.result(1, 10);
+    let before = kept.count();
+    // They do not count as results either.
+    assert_eq!(kept.results.drop_some(limits(0, 1)).expect("dropped"), (dropped(0), false));
+    let all = limits(i64::MAX, 0);
+    assert_eq!(kept.results.would_drop(all).expect("listed"), dropped(1));
+    assert_eq!(kept.results.drop_some(all).expect("dropped"), (dropped(1), false));
+    assert!(!kept.has(&ours));
+    assert_eq!(kept.count(), before - 1);
+    assert!(outside.exists() && folder.exists() && kept.folder().join(linked).is_symlink());
+}
+
+#[test]
+fn one_step_is_bounded_and_takes_the_oldest() {
+    let kept = Kept::new();
+    let count = STEP_FOR_TEST + 5;
+    // Plain files, not synced one by one.
+    for number in 0..count {
+        let digest = HashAlg::Sha256.hash(&[&number.to_be_bytes()]);
+        let path = kept.results.path(&hex::encode(digest.as_bytes()));
+        fs::write(&path, [0; 8]).expect("written");
+        written_at(&path, 1000 - number % 1000);
+    }
+    let all = limits(i64::MAX, 0);
+    let most = dropped(STEP_FOR_TEST);
+    assert_eq!(kept.results.drop_some(all).expect("dropped"), (most, true));
+    let oldest_left = fs::read_dir(kept.folder()).expect("listed").map(|entry| {
+        let metadata = entry.expect("an entry").metadata().expect("there");
+        metadata.modified().expect("a time")
+    });
+    let newest = UNIX_EPOCH + Duration::from_secs(1000);
+    assert!(oldest_left.min().expect("some") >= newest, "the oldest went first");
+    assert_eq!(kept.results.drop_some(all).expect("dropped"), (dropped(5), false));
+    assert_eq!(kept.count(), 0);
+}
+
+const STEP_FOR_TEST: u64 = retention::STEP as u64;
+
+/// A reader has a result or has none, whole; it never fails.
+#[test]
+fn a_result_is_read_while_it_is_removed() {
+    // Large ones are caught in the midst of a read, small ones between its calls.
+    for (bytes, rounds) in [(3_000_000, 30), (8, 1500)] {
+        let kept = Kept::new();
+        let content = vec![7; bytes];
+        let digest = hex::encode(kept.results.keep(&content).expect("kept").as_bytes());
+        let stop = AtomicBool::new(false);
+        let read = || {
+            while !stop.load(Ordering::SeqCst) {
+                if let Some(read) = kept.results.read(&digest).expect("an answer") {
+                    assert!(read == content, "{} bytes", read.len());
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let readers = [scope.spawn(read), scope.spawn(read)];
+            for _ in 0..rounds {
+                let new = kept.folder().join("new");
+                fs::write(&new, &content).expect("written");
+                fs::rename(&new, kept.results.path(&digest)).expect("there");
+                std::thread::yield_now();
+                kept.results.drop_some(limits(i64::MAX, 0)).expect("dropped");
+            }
+            stop.store(true, Ordering::SeqCst);
+            for reader in readers {
+                reader.join().expect("no read failed");
+            }
+        });
+        assert_eq!(kept.results.read(&digest).expect("an answer"), None);
+    }
+}
+
+#[test]
+fn where_there_is_no_folder_there_is_nothing_to_drop() {
+    let state = tempfile::tempdir().expect("folder");
+    let results = ResultFiles::at(state.path());
+    assert_eq!(results.would_drop(limits(i64::MAX, 0)).expect("none"), dropped(0));
+    assert!(!state.path().join(RESULTS_FOLDER).exists(), "nothing was made");
+}
