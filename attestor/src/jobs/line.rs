@@ -8,7 +8,10 @@ use proto::{
     permit::{continue_message, end_message, redeem_message, timestamp_message},
     reason::ReasonCode,
 };
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
@@ -36,7 +39,10 @@ pub enum LineError {
     Key(#[from] KeyError),
 }
 
-/// Pause before a redemption that got no answer is tried once more.
+/// A redemption that got no answer is tried once more if that took no longer: a job that waits is to learn that it waits in
+/// vain.
+const AGAIN_WITHIN: Duration = Duration::from_secs(10);
+/// Pause before that.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Codes that say that a permit is worth nothing: everything else may pass.
@@ -96,7 +102,7 @@ impl Line {
         &self.key
     }
 
-    /// Redeems the permit. Where there was no answer, it is asked once more: a verifier that could not answer, as one that got
+    /// Redeems the permit. Where no answer was soon known to come, it is asked once more: a verifier that could not answer, as one that got
     /// no time stamp, has not used the permit.
     ///
     /// # Errors
@@ -109,8 +115,9 @@ impl Line {
         let ask = async |request: pb::RedeemRequest| {
             self.link.ask_to_start(async |verifier| verifier.redeem(request).await).await
         };
+        let began = Instant::now();
         let first = match ask(request.clone()).await {
-            Err(LineError::Client(first)) => first,
+            Err(LineError::Client(first)) if began.elapsed() <= AGAIN_WITHIN => first,
             answered => return answered,
         };
         sleep(AGAIN_AFTER).await;
