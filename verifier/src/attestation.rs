@@ -162,6 +162,9 @@ pub enum AttestError {
     /// The permit is being redeemed at this moment, or too many of its node are.
     #[error("the permit is being redeemed already, or many of its node are; come again")]
     RedemptionUnderWay,
+    /// A permit could not be redeemed when it was looked at, and could a moment later: nothing was stated of it.
+    #[error("the permit could not be redeemed a moment ago, and can be now; come again")]
+    PermitCameToStand,
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),

@@ -297,6 +297,8 @@ impl Verifier {
             sequence,
             asked_at,
             proven_since: self.proven_since(now_unix_s),
+            // What came to stand since it was looked at is not redeemed without what is stated of it.
+            is_ready: stated.is_some(),
             certificates,
         };
         let by = By::new(format!("node/{}", permit.new.node), now_unix_s);
@@ -448,6 +450,7 @@ fn refusal(answer: PermitAnswer) -> JobError {
         PermitAnswer::Ended(why) => {
             JobError::refused(ReasonCode::PermitEnded, format!("the permit ended: {why}"))
         }
+        PermitAnswer::NotReady => JobError::Failed(AttestError::PermitCameToStand),
         PermitAnswer::Replayed | PermitAnswer::Good(_) => replayed(),
     }
 }

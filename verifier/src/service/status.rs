@@ -57,7 +57,7 @@ pub fn attest(error: &AttestError) -> Status {
             ReasonCode::ServiceBusy,
             "what the verifier judges by was changed meanwhile; come again",
         ),
-        AttestError::RedemptionUnderWay => {
+        AttestError::RedemptionUnderWay | AttestError::PermitCameToStand => {
             with_reason(Code::Aborted, ReasonCode::ServiceBusy, error.to_string())
         }
         AttestError::TooManyLogs { .. } => {

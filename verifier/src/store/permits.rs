@@ -276,6 +276,8 @@ pub struct PermitUse {
     pub asked_at: i64,
     /// A node that has not proved itself since, unix seconds, ends the permit.
     pub proven_since: i64,
+    /// Whether what a redemption gives is at hand; one that would be good and has it not is not recorded.
+    pub is_ready: bool,
     /// Certificates that are about to be signed for the job.
     pub certificates: Vec<CertificateIntent>,
 }
@@ -291,6 +293,8 @@ pub enum PermitAnswer {
     Expired,
     /// It was never redeemed, and this is no redemption.
     NotRedeemed,
+    /// It could be redeemed, but what that gives is not at hand: nothing is recorded.
+    NotReady,
     /// It has ended, now or before; why.
     Ended(String),
     /// The sequence does not rise.
@@ -306,7 +310,8 @@ impl Store {
     pub async fn use_permit(&self, request: PermitUse, by: By) -> Result<PermitAnswer, StoreError> {
         self.write(move |tx| {
             Box::pin(async move {
-                let PermitUse { id, sequence, asked_at, proven_since, certificates } = request;
+                let PermitUse { id, sequence, asked_at, proven_since, is_ready, certificates } =
+                    request;
                 let mut permit = existing(&mut tx.conn, &id).await?;
                 let is_redemption = sequence == 0;
                 match (permit.state, is_redemption) {
@@ -331,6 +336,9 @@ impl Store {
                     return Ok(PermitAnswer::Ended(why));
                 }
                 if is_redemption {
+                    if !is_ready {
+                        return Ok(PermitAnswer::NotReady);
+                    }
                     permit.state = PermitState::Redeemed;
                     permit.redeemed_at = Some(by.at);
                 }

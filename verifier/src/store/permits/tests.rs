@@ -37,7 +37,14 @@ async fn issue(store: &Store, decision_id: &str, new: NewPermit) -> Result<(), S
 
 fn request(sequence: u64) -> PermitUse {
     let id = format!("{:032x}", 1);
-    PermitUse { id, sequence, asked_at: NOW, proven_since: NOW - 60, certificates: Vec::new() }
+    PermitUse {
+        id,
+        sequence,
+        asked_at: NOW,
+        proven_since: NOW - 60,
+        is_ready: true,
+        certificates: Vec::new(),
+    }
 }
 
 fn at(seconds: i64) -> By {
@@ -120,6 +127,28 @@ async fn whether_a_permit_may_begin_is_what_its_use_would_find() {
     assert!(!may(NOW - 60, 1).await, "redeemed");
     let unknown = store.permit_may_begin("none", NOW, NOW).await;
     assert!(matches!(unknown, Err(StoreError::NotFound { .. })));
+}
+
+/// Between a look that found that a permit may not begin, and its use, it may come to stand: nobody stated anything then.
+#[tokio::test]
+async fn a_redemption_without_what_it_gives_records_nothing_unless_it_is_refused() {
+    let (_folder, store) = with_permit(permit(1)).await;
+    let unready = PermitUse { is_ready: false, ..request(0) };
+    let answer = store.use_permit(unready.clone(), at(1)).await.expect("an answer");
+    assert_eq!(answer, PermitAnswer::NotReady);
+    let found = store.permit(&unready.id).await.expect("read").expect("there");
+    assert_eq!((found.state, found.redeemed_at), (PermitState::Issued, None));
+    assert!(matches!(used(&store, 0, 2).await, PermitAnswer::Good(_)));
+    let again = store.use_permit(unready.clone(), at(3)).await.expect("an answer");
+    assert_eq!(again, PermitAnswer::AlreadyRedeemed);
+    // What goes on gives nothing that has to be at hand.
+    let goes_on = PermitUse { sequence: 1, ..unready.clone() };
+    let good = store.use_permit(goes_on, at(4)).await.expect("an answer");
+    assert!(matches!(good, PermitAnswer::Good(_)), "{good:?}");
+    issue(&store, "d2", permit(2)).await.expect("issued");
+    let silent = PermitUse { id: permit(2).id, proven_since: NOW + 9, ..unready };
+    ended(store.use_permit(silent, at(5)).await.expect("an answer"), "has not renewed");
+    assert_eq!(store.verify_chain(|_, _| {}).await.expect("walk").broken, None);
 }
 
 /// What the node proved must still hold whenever its permit is used; what the job got is revoked then.
