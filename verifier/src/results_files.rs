@@ -13,7 +13,7 @@ use std::{
 
 use proto::digest::{Digest, HashAlg};
 
-pub use self::retention::{ResultsDropped, ResultsLimits};
+pub use self::retention::{ResultsDropped, ResultsLimits, ResultsStep};
 use crate::ca::files::{self, FileError, MODE_PUBLIC};
 
 /// Folder of the results under the state directory.

@@ -1,6 +1,8 @@
 //! Removing old results: by age and by number, the oldest first.
 
-use std::{collections::BinaryHeap, fs, io, os::unix::fs::MetadataExt as _};
+use std::{
+    collections::BinaryHeap, ffi::OsString, fs, io, os::unix::fs::MetadataExt as _, path::Path,
+};
 
 use serde::Serialize;
 
@@ -41,6 +43,17 @@ impl ResultsDropped {
     }
 }
 
+/// What one step did.
+#[derive(Debug)]
+pub struct ResultsStep {
+    /// What it removed.
+    pub dropped: ResultsDropped,
+    /// Whether there are more to remove, and another step would get on with it.
+    pub goes_on: bool,
+    /// The first one that could not be removed, and why; the others went.
+    pub failed: Option<FileError>,
+}
+
 /// A result that may go, ordered by when it was written.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Old {
@@ -49,27 +62,52 @@ struct Old {
     bytes: u64,
 }
 
+/// What is beyond the limits.
+#[derive(Debug, Default)]
+struct Beyond {
+    /// Results, the oldest first.
+    oldest: Vec<Old>,
+    /// How many results there are in all.
+    count: usize,
+    /// Names of what killed writes left.
+    rests: Vec<OsString>,
+}
+
 impl ResultFiles {
-    /// Removes some of the results that the limits don't keep, the oldest; says what went, and whether there are more.
+    /// Removes some of the results that the limits don't keep, the oldest; one that cannot be removed keeps no other.
     ///
-    /// A file with another name, a symbolic link and a folder are nobody's results: they are neither counted nor removed.
+    /// A file with another name, a symbolic link and a folder are nobody's results: they are neither counted nor removed. Of a
+    /// write that was killed the rest goes, not counted, when it is as old as a result that goes.
     ///
     /// # Errors
-    /// [`FileError`]; what was removed before stays removed.
-    pub fn drop_some(&self, limits: ResultsLimits) -> Result<(ResultsDropped, bool), FileError> {
-        let (oldest, beyond) = self.beyond(limits, STEP)?;
-        let more = beyond > oldest.len();
-        let mut dropped = ResultsDropped::default();
-        for Old { digest, bytes, .. } in oldest {
-            let path = self.path(&hex::encode(digest));
-            match fs::remove_file(&path) {
-                Ok(()) => dropped.count(bytes),
+    /// [`FileError`] if they cannot be listed.
+    pub fn drop_some(&self, limits: ResultsLimits) -> Result<ResultsStep, FileError> {
+        self.drop_with(limits, |path| fs::remove_file(path))
+    }
+
+    pub(super) fn drop_with(
+        &self,
+        limits: ResultsLimits,
+        remove: impl Fn(&Path) -> io::Result<()>,
+    ) -> Result<ResultsStep, FileError> {
+        let Beyond { oldest, count, rests } = self.beyond(limits, STEP)?;
+        let more = count > oldest.len();
+        let (mut dropped, mut failed) = (ResultsDropped::default(), None);
+        let results = oldest.iter().map(|old| (self.path(&hex::encode(old.digest)), Some(old)));
+        let rests = rests.iter().map(|name| (self.folder.join(name), None));
+        for (path, old) in results.chain(rests) {
+            match remove(&path) {
+                Ok(()) => old.iter().for_each(|old| dropped.count(old.bytes)),
                 // By whoever cleans up by hand.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(FileError::Io { doing: "remove", path, source }),
+                Err(source) => {
+                    failed.get_or_insert(FileError::Io { doing: "remove", path, source });
+                }
             }
         }
-        Ok((dropped, more))
+        // Where nothing went, the next step would find the same.
+        let is_stuck = failed.is_some() && dropped == ResultsDropped::default();
+        Ok(ResultsStep { dropped, goes_on: more && !is_stuck, failed })
     }
 
     /// What [`Self::drop_some`] would remove until there is nothing more.
@@ -77,25 +115,27 @@ impl ResultFiles {
     /// # Errors
     /// [`FileError`].
     pub fn would_drop(&self, limits: ResultsLimits) -> Result<ResultsDropped, FileError> {
-        let (oldest, _) = self.beyond(limits, usize::MAX)?;
+        let beyond = self.beyond(limits, usize::MAX)?;
         let mut dropped = ResultsDropped::default();
-        oldest.iter().for_each(|old| dropped.count(old.bytes));
+        beyond.oldest.iter().for_each(|old| dropped.count(old.bytes));
         Ok(dropped)
     }
 
-    /// At most `most` of the results beyond the limits, the oldest first, and how many there are in all.
-    fn beyond(&self, limits: ResultsLimits, most: usize) -> Result<(Vec<Old>, usize), FileError> {
+    /// At most `most` of the results beyond the limits.
+    fn beyond(&self, limits: ResultsLimits, most: usize) -> Result<Beyond, FileError> {
         let failed = |source| FileError::Io { doing: "list", path: self.folder.clone(), source };
         let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Beyond::default()),
             other => other.map_err(failed)?,
         };
+        let mut rests = Vec::new();
         let (mut all, mut aged) = (0_usize, 0_usize);
         // The newest on top, to be thrown out for an older one: bounded, whatever the folder holds.
         let mut oldest = BinaryHeap::new();
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            let Some(digest) = entry.file_name().to_str().and_then(digest_of) else { continue };
+            let name = entry.file_name();
+            let Some(kind) = name.to_str().and_then(Kind::of) else { continue };
             // Of the name, not of what a link leads to.
             let metadata = match entry.metadata() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -105,8 +145,15 @@ impl ResultFiles {
                 continue;
             }
             let written = (metadata.mtime(), metadata.mtime_nsec());
+            let is_aged = written.0 < limits.before_unix_s;
+            let Kind::Result(digest) = kind else {
+                if is_aged && rests.len() < most {
+                    rests.push(name);
+                }
+                continue;
+            };
             all = all.saturating_add(1);
-            aged = aged.saturating_add(usize::from(written.0 < limits.before_unix_s));
+            aged = aged.saturating_add(usize::from(is_aged));
             oldest.push(Old { written, digest, bytes: metadata.len() });
             if oldest.len() > most {
                 oldest.pop();
@@ -115,16 +162,31 @@ impl ResultFiles {
         let too_many =
             all.saturating_sub(usize::try_from(limits.keep_newest).unwrap_or(usize::MAX));
         // Both are the oldest so many: the larger number includes the other.
-        let beyond = aged.max(too_many);
+        let count = aged.max(too_many);
         let mut oldest = oldest.into_sorted_vec();
-        oldest.truncate(beyond);
-        Ok((oldest, beyond))
+        oldest.truncate(count);
+        Ok(Beyond { oldest, count, rests })
     }
 }
 
-fn digest_of(name: &str) -> Option<[u8; 32]> {
-    let name = name.strip_suffix(EXTENSION).filter(|name| is_digest(name))?;
-    let mut digest = [0; 32];
-    hex::decode_to_slice(name, &mut digest).ok()?;
-    Some(digest)
+/// What a file's name says that it is.
+enum Kind {
+    /// A result with this digest.
+    Result([u8; 32]),
+    /// Of a write that did not come to its end.
+    Rest,
+}
+
+impl Kind {
+    /// `None` for what nothing here has written.
+    fn of(name: &str) -> Option<Self> {
+        if let Some(name) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")) {
+            let (digest, writer) = name.split_once(EXTENSION)?;
+            return (is_digest(digest) && writer.starts_with('.')).then_some(Self::Rest);
+        }
+        let name = name.strip_suffix(EXTENSION).filter(|name| is_digest(name))?;
+        let mut digest = [0; 32];
+        hex::decode_to_slice(name, &mut digest).ok()?;
+        Some(Self::Result(digest))
+    }
 }

@@ -37,6 +37,13 @@ impl Kept {
         self.results.read(digest).expect("read").is_some()
     }
 
+    /// A step that fails nowhere: what it removed, and whether there is more.
+    fn drops(&self, limits: ResultsLimits) -> (ResultsDropped, bool) {
+        let step = self.results.drop_some(limits).expect("listed");
+        assert!(step.failed.is_none(), "{:?}", step.failed);
+        (step.dropped, step.goes_on)
+    }
+
     fn count(&self) -> usize {
         fs::read_dir(self.folder()).expect("listed").count()
     }
@@ -79,9 +86,9 @@ fn results_older_than_the_age_go_and_others_stay() {
     let age = limits(1000, 100);
     assert_eq!(kept.results.would_drop(age).expect("listed"), dropped(1));
     assert!(kept.has(&old), "only said");
-    assert_eq!(kept.results.drop_some(age).expect("dropped"), (dropped(1), false));
+    assert_eq!(kept.drops(age), (dropped(1), false));
     assert!(!kept.has(&old) && kept.has(&edge) && kept.has(&new));
-    assert_eq!(kept.results.drop_some(age).expect("dropped"), (dropped(0), false));
+    assert_eq!(kept.drops(age), (dropped(0), false));
 }
 
 #[test]
@@ -91,7 +98,7 @@ fn beyond_the_count_the_oldest_go() {
     let digests: Vec<String> =
         [40, 10, 50, 20, 30].into_iter().map(|at| kept.result(at, at)).collect();
     assert_eq!(kept.results.would_drop(limits(0, 2)).expect("listed"), dropped(3));
-    assert_eq!(kept.results.drop_some(limits(0, 2)).expect("dropped"), (dropped(3), false));
+    assert_eq!(kept.drops(limits(0, 2)), (dropped(3), false));
     let left: Vec<bool> = digests.iter().map(|digest| kept.has(digest)).collect();
     assert_eq!(left, [true, false, true, false, false]);
     // Age and count together are the stricter of both.
@@ -103,13 +110,17 @@ fn beyond_the_count_the_oldest_go() {
 fn what_is_no_result_stays_whatever_its_age() {
     let kept = Kept::new();
     let outside = kept.state.path().join("outside");
+    let rest = format!(".{}{EXTENSION}.7.0.tmp", "5e".repeat(32));
     let linked = "5a".repeat(32) + EXTENSION;
     for name in [
         "notes.json".to_owned(),
         "5b".repeat(32),
         "5C".repeat(32) + EXTENSION,
         "5d".repeat(31) + EXTENSION,
-        format!(".{}{EXTENSION}.7.0.tmp", "5e".repeat(32)),
+        rest.clone(),
+        format!(".{}{EXTENSION}", "5e".repeat(32)),
+        format!(".{}{EXTENSION}tmp", "5e".repeat(32)),
+        ".notes.json.7.0.tmp".to_owned(),
         "../outside".to_owned(),
     ] {
         let path = kept.folder().join(name);
@@ -122,12 +133,14 @@ fn what_is_no_result_stays_whatever_its_age() {
     let ours = kept.result(1, 10);
     let before = kept.count();
     // They do not count as results either.
-    assert_eq!(kept.results.drop_some(limits(0, 1)).expect("dropped"), (dropped(0), false));
+    assert_eq!(kept.drops(limits(0, 1)), (dropped(0), false));
     let all = limits(i64::MAX, 0);
     assert_eq!(kept.results.would_drop(all).expect("listed"), dropped(1));
-    assert_eq!(kept.results.drop_some(all).expect("dropped"), (dropped(1), false));
+    assert_eq!(kept.drops(all), (dropped(1), false));
     assert!(!kept.has(&ours));
-    assert_eq!(kept.count(), before - 1);
+    // Of a write that was killed, the rest: it is as old.
+    assert!(!kept.folder().join(rest).exists());
+    assert_eq!(kept.count(), before - 2);
     assert!(outside.exists() && folder.exists() && kept.folder().join(linked).is_symlink());
 }
 
@@ -144,15 +157,61 @@ fn one_step_is_bounded_and_takes_the_oldest() {
     }
     let all = limits(i64::MAX, 0);
     let most = dropped(STEP_FOR_TEST);
-    assert_eq!(kept.results.drop_some(all).expect("dropped"), (most, true));
+    assert_eq!(kept.drops(all), (most, true));
     let oldest_left = fs::read_dir(kept.folder()).expect("listed").map(|entry| {
         let metadata = entry.expect("an entry").metadata().expect("there");
         metadata.modified().expect("a time")
     });
     let newest = UNIX_EPOCH + Duration::from_secs(1000);
     assert!(oldest_left.min().expect("some") >= newest, "the oldest went first");
-    assert_eq!(kept.results.drop_some(all).expect("dropped"), (dropped(5), false));
+    assert_eq!(kept.drops(all), (dropped(5), false));
     assert_eq!(kept.count(), 0);
+}
+
+#[test]
+fn one_that_cannot_be_removed_keeps_no_other_and_is_named() {
+    let kept = Kept::new();
+    let [stuck, gone, other, last] = [1, 2, 3, 4].map(|number| kept.result(number, number));
+    let all = limits(i64::MAX, 0);
+    let step = kept.results.drop_with(all, |path| {
+        let has = |digest: &str| path.to_string_lossy().contains(digest);
+        if has(&gone) {
+            fs::remove_file(path)?;
+        }
+        if has(&stuck) || has(&other) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        fs::remove_file(path)
+    });
+    let step = step.expect("listed");
+    // Another removed the second; the last went, and the first that stayed is told of.
+    assert_eq!((step.dropped, step.goes_on), (dropped(1), false));
+    let failed = step.failed.expect("two stayed").to_string();
+    assert!(failed.contains(&stuck), "{failed}");
+    let left = [&stuck, &gone, &other, &last].map(|digest| kept.has(digest));
+    assert_eq!(left, [true, false, true, false]);
+}
+
+#[test]
+fn steps_go_on_as_long_as_one_gets_on() {
+    let kept = Kept::new();
+    for number in 0..=STEP_FOR_TEST {
+        let digest = HashAlg::Sha256.hash(&[&number.to_be_bytes()]);
+        fs::write(kept.results.path(&hex::encode(digest.as_bytes())), [0; 8]).expect("written");
+    }
+    let all = limits(i64::MAX, 0);
+    let refuse = |_: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
+    let stuck = kept.results.drop_with(all, refuse).expect("listed");
+    assert!(!stuck.goes_on && stuck.failed.is_some(), "{stuck:?}");
+    let first = AtomicBool::new(true);
+    let but_one = |path: &Path| match first.swap(false, Ordering::SeqCst) {
+        true => refuse(path),
+        false => fs::remove_file(path),
+    };
+    let gets_on = kept.results.drop_with(all, but_one).expect("listed");
+    assert!(gets_on.goes_on && gets_on.failed.is_some(), "{gets_on:?}");
+    assert_eq!(gets_on.dropped, dropped(STEP_FOR_TEST - 1));
+    assert_eq!(kept.drops(all), (dropped(2), false));
 }
 
 const STEP_FOR_TEST: u64 = retention::STEP as u64;
@@ -180,7 +239,7 @@ fn a_result_is_read_while_it_is_removed() {
                 fs::write(&new, &content).expect("written");
                 fs::rename(&new, kept.results.path(&digest)).expect("there");
                 std::thread::yield_now();
-                kept.results.drop_some(limits(i64::MAX, 0)).expect("dropped");
+                kept.drops(limits(i64::MAX, 0));
             }
             stop.store(true, Ordering::SeqCst);
             for reader in readers {

@@ -21,7 +21,7 @@ use crate::{
         files::{self, FileError, MODE_PUBLIC},
     },
     config::{self, Config},
-    results_files::{ResultFiles, ResultsDropped, ResultsLimits},
+    results_files::{ResultFiles, ResultsDropped, ResultsLimits, ResultsStep},
     service::status::chain,
     store::{By, Certificate, Retention, RetentionReport, Store, StoreError},
 };
@@ -192,11 +192,11 @@ pub fn results_retention(limits: config::Retention, now_unix_s: i64) -> ResultsL
     }
 }
 
-/// Drops results that the limits don't keep, step by step until none is left or it is said to stop, and records how many.
-/// No request waits for it.
+/// Drops results that the limits don't keep, step by step until none is left or it is said to stop, and records with each
+/// step how many. No request waits for it.
 ///
 /// # Errors
-/// [`DropError`]; what was dropped before stays dropped, and is recorded.
+/// [`DropError`]: the first that could not be removed; what could be is dropped, and recorded.
 pub async fn drop_results(
     files: &ResultFiles,
     limits: ResultsLimits,
@@ -204,29 +204,22 @@ pub async fn drop_results(
     by: By,
     stop: impl Fn() -> bool,
 ) -> Result<ResultsDropped, DropError> {
-    let mut dropped = ResultsDropped::default();
-    let mut ended = Ok(());
+    let (mut all, mut first_failed) = (ResultsDropped::default(), None);
     while !stop() {
         let files = files.clone();
         let step = tokio::task::spawn_blocking(move || files.drop_some(limits)).await;
-        let step = step.map_err(|_| DropError::Task).and_then(|step| step.map_err(Into::into));
-        match step {
-            Ok((some, more)) => {
-                dropped.add(some);
-                if !more {
-                    break;
-                }
-            }
-            Err(error) => {
-                ended = Err(error);
-                break;
-            }
+        let ResultsStep { dropped, goes_on, failed } = step.map_err(|_| DropError::Task)??;
+        all.add(dropped);
+        first_failed = first_failed.or(failed);
+        // At once: whoever ends this between two steps leaves nothing that is not told of.
+        if dropped != ResultsDropped::default() {
+            store.record_dropped_results(dropped, by.clone()).await?;
+        }
+        if !goes_on {
+            break;
         }
     }
-    if dropped != ResultsDropped::default() {
-        store.record_dropped_results(dropped, by).await?;
-    }
-    ended.map(|()| dropped)
+    first_failed.map_or(Ok(all), |failed| Err(failed.into()))
 }
 
 /// Drops evidence and results hourly.
