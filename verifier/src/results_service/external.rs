@@ -101,6 +101,12 @@ pub enum StampError {
         /// Behind or ahead of.
         side: &'static str,
     },
+    /// The verifier's own clock went back since what is stated was found.
+    #[error("the verifier's clock went back: it is {seconds} s before what is to be stamped")]
+    WentBack {
+        /// How far.
+        seconds: u64,
+    },
     /// The verifier's own clock.
     #[error("the verifier's clock shows no time")]
     NoTime,
@@ -137,7 +143,7 @@ impl StampError {
         match self {
             Self::Ask(_) | Self::Late => "no_answer",
             Self::Refused(_) => "refused",
-            Self::Clock { .. } => "clock",
+            Self::Clock { .. } | Self::WentBack { .. } => "clock",
             Self::Busy => "busy",
             Self::NoTime | Self::Random(_) => "error",
         }
@@ -247,6 +253,10 @@ impl ExternalAuthority {
         loop {
             let request = Request::new(imprint, &random_bytes()?[..NONCE_BYTES])?;
             let asked = time_of(clock)?;
+            let went_back = earliest.seconds_since(asked);
+            if went_back > MAX_SKEW_S {
+                return Err(StampError::WentBack { seconds: went_back });
+            }
             let answer = match self.ask(request.to_der()?).await {
                 Ok(answer) => answer,
                 Err(error) if error.may_pass() => {
@@ -264,7 +274,10 @@ impl ExternalAuthority {
                 return Err(off(behind, ahead));
             }
             if at < earliest {
-                *last = off(behind, ahead);
+                *last = match went_back {
+                    0 => off(behind, ahead),
+                    seconds => StampError::WentBack { seconds },
+                };
                 sleep(Duration::from_secs(earliest.seconds_since(at))).await;
                 continue;
             }

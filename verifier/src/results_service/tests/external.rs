@@ -246,6 +246,24 @@ async fn a_clock_that_is_a_little_off_is_waited_for_and_one_that_is_wrong_is_not
     }
 }
 
+/// The authority is right, and so was what is stated: it is the verifier's clock that was set since.
+#[tokio::test]
+async fn a_verifier_whose_clock_went_back_says_so() {
+    let authority = Arc::new(Authority::new());
+    for back in [4, 100_000] {
+        let asked_for_nothing = authority.serve(|_, _, _| unreachable!("nobody is to be asked"));
+        match refused_after(asked_for_nothing.await, NOW_I64 + back).await {
+            StampError::WentBack { seconds } => assert_eq!(i64::try_from(seconds), Ok(back)),
+            other => panic!("{other:?}"),
+        }
+    }
+    // A little may be waited for; a clock of the test's stands still.
+    match refused_after(authority.honest(0).await, NOW_I64 + 1).await {
+        StampError::WentBack { seconds: 1 } => {}
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn certificates_that_cannot_be_used_are_told_with_the_key() {
     let authority = Arc::new(Authority::new());
