@@ -100,6 +100,17 @@ pub enum JwtKeyError {
         /// From when it signs; `None`: it is not published.
         signs_from_unix_s: Option<i64>,
     },
+    /// The next key cannot sign yet.
+    #[error(
+        "the key {id} signs when a former key leaves the bundle, at unix second {room_from_unix_s}: the clock was set back, \
+         and as many former keys as may be are kept"
+    )]
+    NoRoom {
+        /// The key that waits.
+        id: String,
+        /// When the first of those leaves.
+        room_from_unix_s: i64,
+    },
     /// The reading task ended.
     #[error("the task that reads the keys ended")]
     Task,
@@ -152,10 +163,18 @@ impl JwtKeys {
     }
 
     /// [`Self::reload`], where something is to be done.
+    ///
+    /// # Errors
+    /// [`JwtKeyError::NoRoom`] where it was time for a key that has to wait; as [`Self::reload`].
     pub(crate) async fn move_on(self: &Arc<Self>) -> Result<(), JwtKeyError> {
-        match self.in_force.load().is_due(self.clock.now_unix_s()) {
-            true => self.reload().await,
-            false => Ok(()),
+        if self.in_force.load().is_due(self.clock.now_unix_s()) {
+            self.reload().await?;
+        }
+        match self.in_force.load().waits_for_room(self.clock.now_unix_s()) {
+            Some((id, room_from_unix_s)) => {
+                Err(JwtKeyError::NoRoom { id: id.to_owned(), room_from_unix_s })
+            }
+            None => Ok(()),
         }
     }
 

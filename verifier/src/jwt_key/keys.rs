@@ -160,6 +160,13 @@ impl Keys {
             || self.former.iter().any(|former| former.ends_unix_s <= now_unix_s)
     }
 
+    /// Name of a key that should sign by now, and when the first former key makes room for it.
+    pub(super) fn waits_for_room(&self, now_unix_s: i64) -> Option<(&str, i64)> {
+        let (id, from) = self.published_next()?;
+        let room_from = self.former.iter().map(|former| former.ends_unix_s).min()?;
+        (from <= now_unix_s && self.former.len() >= MAX_FORMER).then_some((id, room_from))
+    }
+
     /// Moves every key on for which it is time; says whether one was moved.
     ///
     /// `served` is the key that this process serves and that does not sign yet, and from when it will: another one, whatever

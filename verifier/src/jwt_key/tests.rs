@@ -209,6 +209,38 @@ fn one_rotation_at_a_time() {
     }
 }
 
+/// A clock that is set back again and again keeps former keys for long: what has no room waits, and says for what.
+#[tokio::test]
+async fn a_key_that_finds_no_room_among_the_former_ones_says_so() {
+    let site = Site::new();
+    let day = 86_400;
+    let mut now = NOW;
+    let mut came = Vec::new();
+    for _ in 0..4 {
+        came.push(site.rotate(false).expect("the one before is done").current);
+        site.keys.take_over().expect("reloaded");
+        site.clock.set(now + LEAD_S);
+        let moved = site.keys.move_on().await;
+        if came.len() < 4 {
+            moved.expect("there is room");
+            assert_eq!(&site.signs(), came.last().expect("one"));
+            now -= day;
+            site.clock.set(now);
+            continue;
+        }
+        let first_leaves = now + day + LEAD_S + kept_s();
+        let refused = moved.expect_err("no room");
+        assert!(
+            matches!(&refused, JwtKeyError::NoRoom { id, room_from_unix_s } if *id == came[3] && *room_from_unix_s == first_leaves),
+            "{refused}"
+        );
+        assert_eq!((site.signs(), site.published().len()), (came[2].clone(), 5));
+        site.clock.set(first_leaves);
+        site.keys.move_on().await.expect("there is room now");
+        assert_eq!(site.signs(), came[3]);
+    }
+}
+
 /// Killed before and after each write: what has signed is published, and what signs was published for the whole lead
 /// while a verifier ran.
 #[test]
