@@ -1,8 +1,17 @@
 //! What a site has done when a job must not run: a command of its own, as the daemon's user; few at once, none left out.
 
-use std::{collections::HashMap, process::Stdio, time::Duration};
+use std::{
+    collections::HashMap,
+    process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use tokio::{process::Command, sync::Semaphore, time::timeout};
+use tokio::{
+    process::Command,
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
+};
 
 /// How long one may take, from its start.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -10,6 +19,12 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 4;
 /// Commands of one user's jobs that run at once: a user whose many jobs end together leaves turns to others.
 const PER_USER: usize = 2;
+/// How many more run at once, of all and of one user, when the daemon stops: what waits then has little time.
+const MORE_AT_THE_END: usize = 12;
+/// How long one has when the daemon stops and others wait: the time that there is is for all.
+const SHARE_AT_THE_END: Duration = Duration::from_secs(10);
+/// Between looks at whether others wait.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Commands of one kind, and whose turn it is.
 #[derive(Debug)]
@@ -17,6 +32,10 @@ pub(super) struct Actions {
     command: Vec<String>,
     turns: Semaphore,
     by_user: HashMap<u32, Semaphore>,
+    /// Whose turn has not come.
+    waiting: AtomicUsize,
+    is_ending: watch::Sender<bool>,
+    share: Duration,
 }
 
 impl Actions {
@@ -24,14 +43,42 @@ impl Actions {
     pub(super) fn new(command: Vec<String>, users: &[u32]) -> Self {
         let each = users.iter().copied().chain([0]);
         let by_user = each.map(|uid| (uid, Semaphore::new(PER_USER))).collect();
-        Self { command, turns: Semaphore::new(AT_ONCE), by_user }
+        Self {
+            command,
+            turns: Semaphore::new(AT_ONCE),
+            by_user,
+            waiting: AtomicUsize::new(0),
+            is_ending: watch::Sender::new(false),
+            share: SHARE_AT_THE_END,
+        }
+    }
+
+    /// The daemon stops: more run at once, and none takes others' time.
+    pub(super) fn end_soon(&self) {
+        if !self.is_ending.send_replace(true) {
+            self.turns.add_permits(MORE_AT_THE_END);
+            self.by_user.values().for_each(|own| own.add_permits(MORE_AT_THE_END));
+        }
+    }
+
+    /// Resolves when a command has run for long enough.
+    async fn is_late(&self) {
+        let at_the_end = async {
+            let mut is_ending = self.is_ending.subscribe();
+            let _ = is_ending.wait_for(|is_ending| *is_ending).await;
+            sleep(self.share).await;
+            while self.waiting.load(Ordering::Relaxed) == 0 {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        let _ = timeout(DEADLINE, at_the_end).await;
     }
 
     /// Runs the command about a job of this user when it is its turn, with what it is about in its environment; nothing if
     /// nothing is named.
     pub(super) async fn act(&self, uid: u32, about: &[(&str, &str)]) {
         let Some((program, arguments)) = self.command.split_first() else { return };
-        let mut waiting = Waiting { program, uid, is_over: false };
+        let mut waiting = Waiting::of(self, program, uid);
         // Semaphores that are never closed.
         let _own = match self.by_user.get(&uid) {
             Some(own) => own.acquire().await.ok(),
@@ -39,31 +86,48 @@ impl Actions {
         };
         let _turn = self.turns.acquire().await.ok();
         waiting.is_over = true;
+        drop(waiting);
         let mut command = Command::new(program);
         command.args(arguments).envs(about.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
-        match timeout(DEADLINE, command.status()).await {
-            Ok(Ok(status)) if status.success() => tracing::info!(program, "ran what ends the job"),
-            Ok(Ok(status)) => tracing::error!(program, %status, "what should end the job failed"),
-            Ok(Err(error)) => {
+        let ran = tokio::select! {
+            biased;
+            ran = command.status() => Some(ran),
+            () = self.is_late() => None,
+        };
+        match ran {
+            Some(Ok(status)) if status.success() => {
+                tracing::info!(program, "ran what ends the job");
+            }
+            Some(Ok(status)) => tracing::error!(program, %status, "what should end the job failed"),
+            Some(Err(error)) => {
                 tracing::error!(program, %error, "what should end the job did not start");
             }
-            Err(_) => tracing::error!(program, "what should end the job took too long"),
+            None => tracing::error!(program, "what should end the job took too long"),
         }
     }
 }
 
 /// A command whose turn has not come.
 struct Waiting<'a> {
+    actions: &'a Actions,
     program: &'a str,
     uid: u32,
     is_over: bool,
 }
 
+impl<'a> Waiting<'a> {
+    fn of(actions: &'a Actions, program: &'a str, uid: u32) -> Self {
+        actions.waiting.fetch_add(1, Ordering::Relaxed);
+        Self { actions, program, uid, is_over: false }
+    }
+}
+
 impl Drop for Waiting<'_> {
     /// Only a daemon that stops and could not wait any longer gives one up.
     fn drop(&mut self) {
-        if !self.is_over {
-            let Self { program, uid, .. } = *self;
+        let Self { actions, program, uid, is_over } = *self;
+        actions.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !is_over {
             tracing::error!(
                 program,
                 uid,
@@ -136,6 +200,44 @@ mod tests {
         begun.sort_unstable();
         begun.dedup();
         assert_eq!(begun.len(), 60);
+    }
+
+    /// More of one user than can run at once, none of which comes to an end, and one of another user at last.
+    #[tokio::test]
+    async fn when_the_daemon_stops_none_is_left_out_and_none_takes_the_others_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let slow = format!("test $ASSAY_UID = {BUSY} && exec sleep 300");
+        let mut actions = noting(folder.path(), &slow);
+        actions.share = Duration::from_millis(400);
+        let actions = Arc::new(actions);
+        let mut all = JoinSet::new();
+        let count = 3 * (PER_USER + MORE_AT_THE_END);
+        for number in 0..count {
+            start(&actions, &mut all, BUSY, number);
+        }
+        start(&actions, &mut all, OTHER, 0);
+        let noted = |text: &str| notes(folder.path()).matches(text).count();
+        while noted(&format!("+ {BUSY}")) < PER_USER || noted(&format!("- {OTHER}")) < 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // Nobody is hurried before.
+        tokio::time::sleep(2 * actions.share).await;
+        assert_eq!(noted(&format!("+ {BUSY}")), PER_USER);
+        actions.end_soon();
+        actions.end_soon();
+        let begun = async {
+            while noted(&format!("+ {BUSY}")) < count {
+                assert!(actions.turns.available_permits() > 0, "another user finds a turn");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(DEADLINE / 2, begun).await.expect("each one begins");
+        // The last ones have all the time that there is.
+        tokio::time::sleep(2 * actions.share).await;
+        assert_eq!(all.len() - count + noted(&format!("- {BUSY}")), 1);
+        assert_eq!(actions.waiting.load(Ordering::Relaxed), 0);
+        assert!(actions.turns.available_permits() < AT_ONCE + MORE_AT_THE_END);
+        all.shutdown().await;
     }
 
     #[tokio::test]

@@ -162,6 +162,12 @@ impl Gate {
         }
     }
 
+    /// The daemon stops: what is done about ends and refusals is done soon.
+    pub(super) fn end_soon(&self) {
+        self.on_end.end_soon();
+        self.on_refused.end_soon();
+    }
+
     /// Resolves when every job has ended, with all that is done about it, or `within` is over. None starts any more.
     pub(super) async fn ended(&self, within: Duration) {
         self.jobs().waiting.clear();
@@ -298,11 +304,18 @@ impl Gate {
         stands()?;
         // One that was not deferred is used as well: its number stands in logs and environments.
         remember(&mut self.used(), line.permit_id());
-        let identity = line.redeem(request.audiences.clone()).await?;
-        let served = stands().and_then(|()| self.serve(&line, &identity, &processes, caller));
-        let handle = match served {
-            Ok(handle) => handle,
-            // Redeemed, and no job will use it.
+        let redeemed = match line.redeem(request.audiences.clone()).await {
+            Err(LineError::Refused { code, why }) => return Err(Refusal::new(&code, why)),
+            other => other,
+        };
+        let served = redeemed.map_err(Refusal::from).and_then(|identity| {
+            stands()?;
+            let handle = self.serve(&line, &identity, &processes, caller)?;
+            Ok((identity, handle))
+        });
+        let (identity, handle) = match served {
+            Ok(served) => served,
+            // Redeemed, or perhaps: what gave no answer may have been. No job will use it.
             Err(refusal) => {
                 let _ = timeout(FAREWELL, line.end(&refusal.0.why)).await;
                 return Err(refusal);

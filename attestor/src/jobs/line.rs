@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::{
     binding::VerifierId,
-    pb,
+    pb::{self, jobs_client::JobsClient},
     permit::{continue_message, end_message, redeem_message, timestamp_message},
     reason::ReasonCode,
 };
@@ -12,7 +12,7 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
-use tonic::{Code, Status};
+use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
@@ -39,9 +39,9 @@ pub enum LineError {
     Key(#[from] KeyError),
 }
 
-/// A redemption that got no answer is tried once more if that took no longer: a job that waits is to learn that it waits in
-/// vain.
-const AGAIN_WITHIN: Duration = Duration::from_secs(10);
+/// A redemption that got no answer is tried once more if that was known this soon after it was sent: a job that waits is to
+/// learn that it waits in vain. A connection that died is noticed earlier.
+const AGAIN_WITHIN: Duration = Duration::from_secs(15);
 /// Pause before that.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -112,23 +112,18 @@ impl Line {
         let message = redeem_message(&self.verifier_id, &self.secret, &audiences);
         let signature = self.key.sign(&message)?;
         let request = pb::RedeemRequest { secret: self.secret.to_vec(), audiences, signature };
-        let ask = async |request: pb::RedeemRequest| {
-            self.link.ask_to_start(async |verifier| verifier.redeem(request).await).await
+        ask_once_more(|| self.ask_to_redeem(request.clone())).await
+    }
+
+    async fn ask_to_redeem(&self, request: pb::RedeemRequest) -> Attempt<pb::JobIdentity> {
+        let mut sent = Instant::now();
+        let call = async |verifier: &mut JobsClient<Channel>| {
+            // Turns may have been waited for.
+            sent = Instant::now();
+            verifier.redeem(request).await
         };
-        let began = Instant::now();
-        let first = match ask(request.clone()).await {
-            Err(LineError::Client(first)) if began.elapsed() <= AGAIN_WITHIN => first,
-            answered => return answered,
-        };
-        sleep(AGAIN_AFTER).await;
-        match ask(request).await {
-            Err(LineError::Refused { code, .. })
-                if code == ReasonCode::PermitAlreadyRedeemed.as_str() =>
-            {
-                Err(first.into())
-            }
-            answered => answered,
-        }
+        let came = self.link.ask_to_start(call).await;
+        Attempt { sent, came }
     }
 
     /// Asks whether the job may go on.
@@ -195,8 +190,103 @@ impl Line {
     }
 }
 
+/// One request for a redemption.
+struct Attempt<T> {
+    /// When it was sent, or where it was not, asked for.
+    sent: Instant,
+    came: Result<T, LineError>,
+}
+
+async fn ask_once_more<T, A: Future<Output = Attempt<T>>>(
+    ask: impl Fn() -> A,
+) -> Result<T, LineError> {
+    let Attempt { sent, came } = ask().await;
+    let first = match came {
+        Err(LineError::Client(first)) if sent.elapsed() <= AGAIN_WITHIN => first,
+        answered => return answered,
+    };
+    sleep(AGAIN_AFTER).await;
+    match ask().await.came {
+        Err(LineError::Refused { code, .. })
+            if code == ReasonCode::PermitAlreadyRedeemed.as_str() =>
+        {
+            Err(first.into())
+        }
+        answered => answered,
+    }
+}
+
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Line").field("permit_id", &self.permit_id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// What comes of a request, after it waited and was sent, seconds.
+    #[derive(Clone, Copy)]
+    struct Try {
+        waits: u64,
+        takes: u64,
+        gives: Result<u32, &'static str>,
+    }
+
+    const fn no_answer(takes: u64) -> Try {
+        Try { waits: 0, takes, gives: Err("") }
+    }
+
+    const fn gives(gives: Result<u32, &'static str>) -> Try {
+        Try { waits: 0, takes: 0, gives }
+    }
+
+    /// What a redemption gives, and how often it asked.
+    async fn redeemed(tries: &[Try]) -> (Result<u32, String>, usize) {
+        let asked = Cell::new(0);
+        let ask = async || {
+            let one = tries[asked.replace(asked.get() + 1)];
+            sleep(Duration::from_secs(one.waits)).await;
+            let sent = Instant::now();
+            sleep(Duration::from_secs(one.takes)).await;
+            let came = one.gives.map_err(|code| match code {
+                "" => ClientError::Silent(Duration::from_secs(one.takes)).into(),
+                code => LineError::Refused { code: code.to_owned(), why: code.to_owned() },
+            });
+            Attempt { sent, came }
+        };
+        let given = ask_once_more(ask).await.map_err(|error| error.to_string());
+        (given, asked.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_redemption_without_an_answer_is_asked_for_once_more_where_that_was_soon_known() {
+        let good = gives(Ok(1));
+        assert_eq!(redeemed(&[good]).await, (Ok(1), 1));
+        for first in [no_answer(0), no_answer(15), Try { waits: 600, ..no_answer(15) }] {
+            assert_eq!(redeemed(&[first, good]).await, (Ok(1), 2));
+        }
+        let (late, asked) = redeemed(&[no_answer(16), good]).await;
+        assert!(late.is_err_and(|why| why.contains("16")) && asked == 1);
+        // Not a third time.
+        let (silent, asked) = redeemed(&[no_answer(3), no_answer(4), good]).await;
+        assert!(silent.is_err_and(|why| why.contains('4')) && asked == 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_verifier_refuses_is_refused() {
+        let refuses = |code| gives(Err(code));
+        let [used, ended] = ["PERMIT_ALREADY_REDEEMED", "PERMIT_ENDED"];
+        for code in [used, ended] {
+            assert_eq!(redeemed(&[refuses(code)]).await, (Err(code.to_owned()), 1));
+        }
+        let (refused, asked) = redeemed(&[no_answer(3), refuses(ended)]).await;
+        assert_eq!((refused, asked), (Err(ended.to_owned()), 2));
+        // By the first request, whose answer was lost: what came of it is not known.
+        let (lost, asked) = redeemed(&[no_answer(3), refuses(used)]).await;
+        assert!(lost.is_err_and(|why| why.contains('3')) && asked == 2);
     }
 }

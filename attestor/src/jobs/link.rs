@@ -40,6 +40,8 @@ const ON_IT: Deadlines = Deadlines {
     ping_within: Duration::from_secs(5),
     ..DEADLINES
 };
+/// A request that was given up after less says nothing about its connection: whoever asked went away.
+const TELLS_AFTER: Duration = Duration::from_secs(2);
 
 /// Where the verifier is, what it is trusted by at the moment, and the connection to it. Clones share it.
 #[derive(Clone)]
@@ -108,13 +110,14 @@ impl Link {
         let (channel, is_bad) = self.channel().await?;
         let stopping = |_| Status::unavailable("the daemon is stopping");
         let _turn = turns.acquire().await.map_err(stopping)?;
-        let mut asking = Asking { is_bad, is_answered: false };
+        let mut asking = Asking { is_bad, since: Instant::now(), came: Came::Nothing };
         let mut client = JobsClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let answer = call(&mut client).await;
         // The verifier gives a reason with each refusal; what the transport says has none.
-        asking.is_answered = answer
+        let is_answered = answer
             .as_ref()
             .map_or_else(|status| status.get_details_error_info().is_some(), |_| true);
+        asking.came = if is_answered { Came::Answer } else { Came::Failure };
         Ok(answer?.into_inner())
     }
 
@@ -150,15 +153,30 @@ impl Link {
     }
 }
 
-/// A request that is under way. One that is given up got no answer either.
+/// A request that is under way. One that is given up after a while got no answer either.
 struct Asking {
     is_bad: Arc<AtomicBool>,
-    is_answered: bool,
+    since: Instant,
+    came: Came,
+}
+
+/// What came of a request.
+enum Came {
+    Nothing,
+    /// From the verifier.
+    Answer,
+    /// From the transport.
+    Failure,
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        if !self.is_answered {
+        let is_bad = match self.came {
+            Came::Answer => false,
+            Came::Failure => true,
+            Came::Nothing => self.since.elapsed() >= TELLS_AFTER,
+        };
+        if is_bad {
             self.is_bad.store(true, Ordering::Relaxed);
         }
     }
@@ -209,9 +227,23 @@ mod tests {
         let pin = Trust::Pin([1; 32]).read().expect("nothing is read");
         assert!(!good.is_good_for(&pin, &bundle));
         assert!(!good.is_good_for(&given, &given.learned(vec![vec![1]])));
-        drop(Asking { is_bad: Arc::clone(&good.is_bad), is_answered: true });
-        assert!(good.is_good_for(&given, &bundle));
-        drop(Asking { is_bad: Arc::clone(&good.is_bad), is_answered: false });
-        assert!(!good.is_good_for(&given, &bundle));
+    }
+
+    #[test]
+    fn a_connection_is_bad_when_a_request_fails_on_it_or_is_given_up_after_a_while() {
+        let now = Instant::now();
+        let moment = Duration::from_millis(1);
+        let long_ago = now.checked_sub(TELLS_AFTER).expect("the machine runs for a minute");
+        for (came, since, expected) in [
+            (Came::Answer, now, false),
+            (Came::Answer, long_ago, false),
+            (Came::Failure, now, true),
+            (Came::Nothing, now, false),
+            (Came::Nothing, long_ago - moment, true),
+        ] {
+            let is_bad = Arc::<AtomicBool>::default();
+            drop(Asking { is_bad: Arc::clone(&is_bad), since, came });
+            assert_eq!(is_bad.load(Ordering::Relaxed), expected);
+        }
     }
 }

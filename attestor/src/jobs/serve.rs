@@ -109,6 +109,7 @@ impl JobSockets {
         };
         let signal = async {
             shutdown.await;
+            jobs.end_soon();
             stop.send_replace(true);
         };
         let both = async {

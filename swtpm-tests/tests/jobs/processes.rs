@@ -36,11 +36,11 @@ async fn pids(site: &JobSite, count: usize) -> Vec<String> {
     read().lines().map(str::to_owned).collect()
 }
 
-fn send(pid: u32, signal: Signal) {
+pub(super) fn send(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 
-fn state(pid: &str) -> String {
+pub(super) fn state(pid: &str) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().unwrap().split_whitespace().next().unwrap_or("gone").to_owned()
 }

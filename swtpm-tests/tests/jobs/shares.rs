@@ -2,7 +2,12 @@
 
 use std::time::Instant;
 
-use super::*;
+use rustix::process::Signal;
+
+use super::{
+    processes::{send, state},
+    *,
+};
 
 /// The user `daemon`.
 pub(super) const OTHER: u32 = 1;
@@ -101,48 +106,88 @@ async fn a_flood_leaves_a_daemon_with_few_descriptors_its_own() {
     assert!(!site.log().contains("cannot accept connections"), "{}", site.log());
 }
 
-/// Jobs that end together.
+/// Jobs of one user that end together.
 const ENDING: usize = 10;
+
+/// Such jobs, each of which notes when what is done about its end begins and when it is done.
+struct EndingJobs {
+    site: JobSite,
+    shells: Vec<std::process::Child>,
+    start: Instant,
+}
+
+impl EndingJobs {
+    /// They run; what is done about an end takes so many seconds.
+    async fn start(takes_s: &str) -> Self {
+        let script = format!(
+            "echo \"+ $ASSAY_PERMIT_ID\" >>@FOLDER@/ends; sleep {takes_s}; echo \"- $ASSAY_PERMIT_ID\" >>@FOLDER@/ends"
+        );
+        let on_end = ["/bin/sh", "-c", &script];
+        let jobs = format!("verifier_silence_s = 60\nmax_jobs = 16\non_end = {on_end:?}\n");
+        let site = JobSite::start_with(JobSiteOptions { jobs, ..JobSiteOptions::default() }).await;
+        let site = site.unwrap();
+        let mut shells = Vec::new();
+        for number in 0..ENDING {
+            let script = format!("touch begun-{number}; sleep 120");
+            shells.push(below_a_shell(&site, &script).spawn().unwrap());
+        }
+        let ending = Self { site, shells, start: Instant::now() };
+        let begun = |number: usize| ending.site.path(&format!("begun-{number}")).exists();
+        ending.until(&|| (0..ENDING).all(begun)).await;
+        ending
+    }
+
+    fn notes(&self) -> String {
+        std::fs::read_to_string(self.site.path("ends")).unwrap_or_default()
+    }
+
+    async fn until(&self, is_so: &dyn Fn() -> bool) {
+        while !is_so() {
+            let passed = self.start.elapsed();
+            assert!(passed < Duration::from_secs(90), "{}{}", self.notes(), self.site.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// When all is done about every end: how much of it at once.
+    async fn are_acted_upon(mut self) -> usize {
+        self.until(&|| self.notes().matches("- ").count() == ENDING).await;
+        let (mut now, mut most) = (0, 0);
+        let mut permits = std::collections::BTreeSet::new();
+        for line in self.notes().lines() {
+            match line.split_once(' ').unwrap() {
+                ("+", permit) => {
+                    now += 1;
+                    permits.insert(permit.to_owned());
+                }
+                (_, _) => now -= 1,
+            }
+            most = most.max(now);
+        }
+        assert_eq!(permits.len(), ENDING, "{}", self.notes());
+        for shell in &mut self.shells {
+            shell.kill().unwrap();
+            shell.wait().unwrap();
+        }
+        most
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_end_together_are_all_acted_upon_two_of_a_user_at_a_time() {
-    let script = "echo \"+ $ASSAY_PERMIT_ID\" >>@FOLDER@/ends; sleep 0.2; echo \"- $ASSAY_PERMIT_ID\" >>@FOLDER@/ends";
-    let on_end = ["/bin/sh", "-c", script];
-    let jobs = format!("verifier_silence_s = 60\nmax_jobs = 16\non_end = {on_end:?}\n");
-    let site = JobSite::start_with(JobSiteOptions { jobs, ..JobSiteOptions::default() }).await;
-    let site = site.unwrap();
-    let mut shells = Vec::new();
-    for number in 0..ENDING {
-        let script = format!("touch begun-{number}; sleep 120");
-        shells.push(below_a_shell(&site, &script).spawn().unwrap());
-    }
-    let start = Instant::now();
-    let notes = || std::fs::read_to_string(site.path("ends")).unwrap_or_default();
-    let until = async |is_so: &dyn Fn() -> bool| {
-        while !is_so() {
-            assert!(start.elapsed() < Duration::from_secs(90), "{}{}", notes(), site.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let begun = |number: usize| site.path(&format!("begun-{number}")).exists();
-    until(&|| (0..ENDING).all(begun)).await;
-    site.tools.write("cc1", b"compiler proper 12.2.1").unwrap();
-    until(&|| notes().matches("- ").count() == ENDING).await;
-    let (mut now, mut most) = (0, 0);
-    let mut permits = std::collections::BTreeSet::new();
-    for line in notes().lines() {
-        match line.split_once(' ').unwrap() {
-            ("+", permit) => {
-                now += 1;
-                permits.insert(permit.to_owned());
-            }
-            (_, _) => now -= 1,
-        }
-        most = most.max(now);
-    }
-    assert_eq!((permits.len(), most), (ENDING, 2), "{}", notes());
-    for mut shell in shells {
-        shell.kill().unwrap();
-        shell.wait().unwrap();
-    }
+    let ending = EndingJobs::start("0.2").await;
+    ending.site.tools.write("cc1", b"compiler proper 12.2.1").unwrap();
+    assert_eq!(ending.are_acted_upon().await, 2);
+}
+
+/// Two at a time would take 40 s; of more jobs, longer than a service manager waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_sees_to_all_ends_of_a_user_at_once() {
+    let ending = EndingJobs::start("8").await;
+    let daemon = ending.site.daemon_id();
+    let stopped = Instant::now();
+    send(daemon, Signal::TERM);
+    ending.until(&|| state(&daemon.to_string()) == "Z").await;
+    assert!(stopped.elapsed() < Duration::from_secs(30), "{:?}", stopped.elapsed());
+    assert_eq!(ending.are_acted_upon().await, ENDING);
 }

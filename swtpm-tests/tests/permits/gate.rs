@@ -34,6 +34,8 @@ use super::*;
 enum Habit {
     /// A redemption gives no certificates.
     RedeemsNothing,
+    /// A redemption is done, and its answer lost.
+    RedeemsUnheard,
     /// A redemption takes until something has happened; told when it begins.
     RedeemsLate { begun: Arc<Notify>, go_on: Arc<Notify> },
     /// Certificates are to be renewed at once, and then there are none.
@@ -70,6 +72,7 @@ impl jobs_server::Jobs for Between {
         let mut identity = self.verifier.redeem(request.into_inner()).await.map_err(internal)?;
         match &self.habit {
             Habit::RedeemsNothing => identity.x509.clear(),
+            Habit::RedeemsUnheard => return Err(Status::unavailable("a proxy lost the answer")),
             Habit::RedeemsLate { begun, go_on } => {
                 begun.notify_one();
                 go_on.notified().await;
@@ -198,6 +201,17 @@ async fn a_job_without_certificates_does_not_start_and_its_permit_is_given_back(
     assert_eq!(refused.code, "GATE_IDENTITY_UNUSABLE");
     let reason = worker.ended_permit().await.end_reason.unwrap_or_default();
     assert!(reason.contains("no identity"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_is_given_back_where_nobody_heard_what_became_of_its_redemption() {
+    let mut worker = Worker::asked(Habit::RedeemsUnheard).await;
+    let refused = worker.next().await;
+    let Some(Event::Refused(refused)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.code, "GATE_NO_VERDICT");
+    let permit = worker.ended_permit().await;
+    assert!(permit.redeemed_at.is_some(), "{permit:?}");
+    assert_eq!(permit.end_reason, Some(refused.why));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The way of all jobs of a worker to the verifier: one connection, few requests at a time; over real sockets and TLS.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use attestor::{
     jobs::{Line, LineError, Link},
@@ -8,7 +8,7 @@ use attestor::{
 };
 use pb::jobs_server;
 use swtpm_tests::{impostor, road::Road};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tonic::{Request, Response, Status, service::Routes};
 
 use super::*;
@@ -16,12 +16,17 @@ use super::*;
 const JOBS: usize = 100;
 /// A quarter of what the verifier lets one address have.
 const AT_ONCE: usize = 16;
+/// Of those, for jobs that start.
+const STARTS_AT_ONCE: usize = 8;
 
-/// Lets every job go on, after a moment in which it counts who else asks.
+/// Lets every job go on, after a moment in which it counts who else asks; lets none begin.
 #[derive(Clone, Debug, Default)]
 struct Counting {
     now: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
+    /// Whether redemptions wait for ever, and how many came.
+    keeps_redemptions: Arc<AtomicBool>,
+    redemptions: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
@@ -30,6 +35,10 @@ impl jobs_server::Jobs for Counting {
         &self,
         _request: Request<pb::RedeemRequest>,
     ) -> Result<Response<pb::JobIdentity>, Status> {
+        self.redemptions.fetch_add(1, Ordering::SeqCst);
+        if self.keeps_redemptions.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         // Of the transport: no verifier refuses without a reason.
         Err(Status::unavailable("a proxy has no way on"))
     }
@@ -102,7 +111,7 @@ impl Busy {
     }
 
     async fn has_no_connection(&self) {
-        let closed = tokio::time::timeout(Duration::from_secs(30), self.road.is_empty()).await;
+        let closed = timeout(Duration::from_secs(30), self.road.is_empty()).await;
         closed.expect("it is closed");
     }
 }
@@ -149,12 +158,35 @@ async fn a_connection_is_made_again_when_trust_changes_or_it_gives_no_answer() {
     assert!(matches!(unavailable, Err(LineError::Client(_))), "{unavailable:?}");
     // It was asked twice, each time on a connection of its own.
     proceeds(2, "no answer of a verifier").await;
-    // A request that is given up, as those of a job that ends are.
-    let given_up = busy.lines[0].end("over");
-    assert!(tokio::time::timeout(Duration::from_millis(300), given_up).await.is_err());
-    proceeds(1, "given up").await;
+    // A request that is given up: soon, by a job that went away, or after a while.
+    for (after_ms, new) in [(50, 0), (300, 0), (2500, 1)] {
+        let given_up = busy.lines[0].end("over");
+        assert!(timeout(Duration::from_millis(after_ms), given_up).await.is_err());
+        proceeds(new, "given up").await;
+    }
     // Between requests.
     busy.road.cut();
     busy.has_no_connection().await;
     proceeds(1, "cut").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_wait_to_begin_keep_none_that_runs_from_being_checked() {
+    let busy = Busy::start(AT_ONCE + 1).await;
+    busy.counting.keeps_redemptions.store(true, Ordering::SeqCst);
+    let mut starting = JoinSet::new();
+    for line in &busy.lines[1..] {
+        let line = Arc::clone(line);
+        starting.spawn(async move { line.redeem(Vec::new()).await.map(drop) });
+    }
+    let came = || busy.counting.redemptions.load(Ordering::SeqCst);
+    while came() < STARTS_AT_ONCE {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for _ in 0..10 {
+        timeout(Duration::from_secs(10), busy.proceeds()).await.expect("there is a turn");
+    }
+    assert_eq!(came(), STARTS_AT_ONCE, "the others wait");
+    assert_eq!(busy.road.connections(), 1);
+    starting.shutdown().await;
 }

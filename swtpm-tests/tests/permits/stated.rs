@@ -161,6 +161,28 @@ async fn a_redemption_is_one_and_goes_on_where_its_caller_hangs_up() {
     assert_eq!(authority.asked(), 0);
 }
 
+/// As a worker does that gave the redemption up: whichever comes first, no job has the permit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_that_ends_while_its_statements_are_stamped_is_not_redeemed() {
+    let (mut site, authority) = site().await;
+    let key = JobKeyPair::generate().unwrap();
+    let permit = site.permit(&key).await;
+    authority.delay.store(600, Ordering::SeqCst);
+    let end = async {
+        while authority.asked.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        site.end(&permit, &key, 1).await.unwrap();
+    };
+    let (redeemed, ()) = tokio::join!(site.redeem(&permit, &key), end);
+    let why = refused(redeemed, ReasonCode::PermitEnded);
+    assert!(why.contains("over"), "{why}");
+    let certificates = site.cluster.store().certificates("w1", 10).await.unwrap();
+    let recorded = site.cluster.store().permit(&permit.id).await.unwrap().unwrap();
+    assert_eq!(recorded.redeemed_at, None);
+    assert!(certificates.iter().all(|one| one.decision_id != recorded.decision_id));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_in_time_is_not_late_because_of_the_authority() {
     let (mut site, authority) = site().await;
