@@ -10,7 +10,9 @@
 mod answer;
 mod boots;
 mod candidate;
+mod challenge;
 mod denials;
+mod error;
 mod in_force;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,33 +30,32 @@ use appraisal::{
     Appraisal,
     activation::ActivationChallenge,
     ak::RestrictedAk,
-    appraise,
-    boot::Boot,
-    boot_unproven,
+    appraise, boot_unproven,
     context::{AppraisalContext, IssuedChallenge, Signer, Standing},
     ek::{AllowListed, ek_digest},
-    ima::{IMA_PCR, ImaPolicy},
-    policy::{Manifests, ReferenceValues},
+    policy::Manifests,
     verdict::{Admission, Denial, Verdict},
 };
 use arc_swap::ArcSwap;
 use platform::Platforms;
 use proto::{
-    binding::{Challenge, Purpose},
-    digest::{Digest, HashAlg, PcrIndex, PcrSelection, PcrSet},
-    evidence::{Evidence, EvidenceError, Hello, LogKind, LogSuffix},
+    binding::Purpose,
+    digest::{Digest, HashAlg},
+    evidence::{Evidence, Hello, LogKind, LogSuffix},
     pb,
 };
 
 pub(crate) use self::in_force::blocking;
 pub use self::{
     answer::{Outcome, denied},
+    error::AttestError,
     in_force::{Endorsements, ForJobs, Issuers, Settings},
 };
 use self::{
     answer::{accepted_by_staged, codes, permitted, revoked, token_used},
     boots::{Boots, ParsedBoot, WrittenBoot},
     candidate::{Candidate, is_allow_listed},
+    challenge::logs_wanted,
     denials::{About, Denials},
 };
 use crate::{
@@ -69,10 +70,7 @@ use crate::{
     metrics,
     results_files::ResultFiles,
     results_service::ResultsSigner,
-    store::{
-        self, AdmissionRule, By, CertificateIntent, DocumentId, Ground, NewDecision, Store,
-        StoreError,
-    },
+    store::{self, AdmissionRule, By, CertificateIntent, Ground, NewDecision, Store, StoreError},
 };
 
 /// Everything an attestation needs besides what the worker sends.
@@ -138,66 +136,6 @@ pub struct Session {
     expected: Arc<PoolExpectations>,
     /// The job that asks for a permit.
     job: Option<AskingJob>,
-}
-
-/// The verifier failed to answer: no verdict, no certificate.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AttestError {
-    /// What came over the wire is not well-formed.
-    #[error(transparent)]
-    Evidence(#[from] EvidenceError),
-    /// The store.
-    #[error("the store failed")]
-    Store(#[from] StoreError),
-    /// The certificate could not be made.
-    #[error("the certificate could not be made")]
-    Certificate(#[from] CaError),
-    /// A JWT-SVID could not be made.
-    #[error("the JWT-SVID could not be made")]
-    Token(#[source] jose::svid::SvidError),
-    /// An attestation result could not be signed or kept.
-    #[error("an attestation result could not be made")]
-    Result(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The permit is being redeemed at this moment, or too many of its node are.
-    #[error("the permit is being redeemed already, or many of its node are; come again")]
-    RedemptionUnderWay,
-    /// A permit could not be redeemed when it was looked at, and could a moment later: nothing was stated of it.
-    #[error("the permit could not be redeemed a moment ago, and can be now; come again")]
-    PermitCameToStand,
-    /// No randomness.
-    #[error(transparent)]
-    Random(#[from] RandomError),
-    /// The credential could not be made.
-    #[error(transparent)]
-    Credential(#[from] appraisal::activation::CredentialError),
-    /// The clock went back behind what is recorded.
-    #[error("the clock shows {now_unix_s}, but a decision at {last_unix_s} is recorded")]
-    ClockRegressed {
-        /// Now.
-        now_unix_s: i64,
-        /// Last recorded decision.
-        last_unix_s: i64,
-    },
-    /// The node's admissions have stored as many log bytes as they may for now.
-    #[error("node {node} has sent as many log bytes as its admissions may store; come again later")]
-    TooManyLogs {
-        /// The node.
-        node: String,
-    },
-    /// A policy of the site is in force and cannot be used: without it more would be admitted.
-    #[error(
-        "{id} is in force and cannot be used, and without it nobody is judged: {why}; restore the database, or replace the policy with the version of this program that it was activated with"
-    )]
-    PolicyUnusable {
-        /// Which.
-        id: DocumentId,
-        /// Why not.
-        why: String,
-    },
-    /// A background task ended.
-    #[error("a verification task ended without an answer")]
-    Task,
 }
 
 impl fmt::Debug for Verifier {
@@ -657,46 +595,6 @@ impl Verifier {
         })
     }
 
-    /// A fresh challenge over everything that will be read.
-    fn issue(
-        &self,
-        now_unix_s: i64,
-        purpose: Purpose,
-        expected: &PoolExpectations,
-    ) -> Result<IssuedChallenge, AttestError> {
-        let base = self.settings.selection.banks().iter().copied();
-        let in_force = expected.in_force.reference.as_ref();
-        let everything = expected.references().map(ReferenceValues::selection);
-        let everything = everything.flat_map(|read| read.banks().to_vec());
-        let needed = in_force.map(ReferenceValues::required_selection);
-        let needed = needed.iter().flat_map(|read| read.banks().to_vec());
-        let ima = |is_read: bool| is_read.then_some(IMA_PCR);
-        let has_ima = expected.ima_policies().next().is_some();
-        let needs_ima = in_force.is_some_and(ReferenceValues::needs_ima);
-        // Asked for is what any rule reads, also a staged one; a quote has to cover what every alternative reads.
-        let selection = self.with_tools(base.clone().chain(everything), ima(has_ima));
-        let required = self.with_tools(base.chain(needed), ima(needs_ima));
-        let lifetime = i64::try_from(self.settings.challenge_lifetime.as_secs()).unwrap_or(60);
-        Ok(IssuedChallenge {
-            challenge: Challenge::new(random_bytes()?),
-            verifier_id: self.settings.verifier_id,
-            selection,
-            required,
-            expires_unix_s: now_unix_s.saturating_add(lifetime),
-            purpose,
-        })
-    }
-
-    /// The banks with the PCRs that other logs continue, in each of them.
-    fn with_tools(
-        &self,
-        banks: impl Iterator<Item = (HashAlg, PcrSet)>,
-        ima: Option<PcrIndex>,
-    ) -> PcrSelection {
-        let continued: PcrSet = std::iter::once(self.settings.tool_pcr).chain(ima).collect();
-        PcrSelection::new(banks.flat_map(|(alg, set)| [(alg, set), (alg, continued)]))
-    }
-
     /// From the one-shot admission to a linted certificate and its recorded intent.
     fn prepare(
         &self,
@@ -727,30 +625,6 @@ impl Verifier {
         };
         Ok(Prepared { tbs, intent, spiffe_id })
     }
-}
-
-/// Logs to ask for, and from which byte on: the tool log always, those of firmware and systemd to prove a boot, the
-/// kernel's where the golden set judges it.
-fn logs_wanted(
-    hello: &Hello,
-    known: Option<&Boot>,
-    expected: &PoolExpectations,
-) -> Vec<(LogKind, u64)> {
-    let has = |kind| hello.logs.iter().any(|(known, _)| *known == kind);
-    let mut wanted = vec![(LogKind::Tools, known.map_or(0, |boot| boot.tool_log().bytes))];
-    if known.is_none() && has(LogKind::Uefi) {
-        wanted.push((LogKind::Uefi, 0));
-        wanted.extend(has(LogKind::Systemd).then_some((LogKind::Systemd, 0)));
-    }
-    let policies: Vec<&Arc<ImaPolicy>> = expected.ima_policies().collect();
-    if !policies.is_empty() && has(LogKind::Ima) {
-        // Entries that another policy judged were not kept: they are wanted again.
-        let judged = known
-            .and_then(|boot| boot.ima())
-            .filter(|state| policies.iter().all(|policy| state.is_judged_by(policy.digest())));
-        wanted.push((LogKind::Ima, judged.map_or(0, |state| state.bytes)));
-    }
-    wanted
 }
 
 /// What the store knows of the boot that an AK belongs to.

@@ -10,12 +10,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use appraisal::{ek::Profile, policy::Manifests, x509::RevocationRequirement};
-use arc_swap::ArcSwap;
-use platform::refresh::Refresher;
 use proto::{
-    binding::VerifierId,
-    digest::{Digest, HashAlg},
     limits::{
         CONNECTION_WINDOW_BYTES, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, MAX_STREAMS_PER_CONNECTION,
         STREAM_WINDOW_BYTES, max_held_bytes,
@@ -25,12 +20,7 @@ use proto::{
         jobs_server::JobsServer, reference_server::ReferenceServer,
     },
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, watch},
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use tonic::{
     Request, Status,
     service::interceptor::InterceptedService,
@@ -38,32 +28,34 @@ use tonic::{
 };
 
 use crate::{
-    attestation::{AttestError, ForJobs, Issuers, Settings, Verifier},
-    ca::{CaDir, CaError, CaRole, Segment, files::FileError},
+    attestation::{AttestError, Verifier},
+    ca::CaError,
     clock::Clock,
-    config::{Config, EkProfile, Limits, Revocation},
-    documents::ReadDocument,
-    endorsements::EkRules,
-    init::RING_FILE,
-    jwt_key::{self, JwtKeyError, JwtKeys},
+    config::{Config, Limits},
+    jwt_key::JwtKeyError,
     metrics,
-    platforms::{self, PlatformsError},
-    results_files::ResultFiles,
-    results_service::{AuthorityError, ExternalAuthorities, ResultsError, ResultsSigner},
+    platforms::PlatformsError,
+    results_service::{AuthorityError, ResultsError},
     server::{self, Peer},
     service::{
         access::Access, admin::AdminService, attest::AttestationService, gate::Gate,
         jobs::JobService, reference::ReferenceService,
     },
-    store::{Admin, By, DATABASE_FILE, DocumentKind, Role, Store, StoreError, StoreOptions},
-    tls::{self, AdminAuthority, ServerCertificate, TlsError},
+    store::{Store, StoreError, StoreOptions},
+    tls::TlsError,
     web,
 };
 
+mod first_start;
+mod parts;
 mod upkeep;
 
-pub use upkeep::{
-    DropError, PUBLIC_FOLDER, PublishError, drop_results, publish, results_retention, retention,
+use self::parts::Parts;
+pub use self::{
+    first_start::{adopt_first_ring, register_first_admin, spki_digest},
+    upkeep::{
+        DropError, PUBLIC_FOLDER, PublishError, drop_results, publish, results_retention, retention,
+    },
 };
 
 /// Name of the store's folder in the state directory.
@@ -147,298 +139,6 @@ pub fn store_folder(config: &Config) -> PathBuf {
 /// [`StoreError`].
 pub async fn open_store(config: &Config, clock: &dyn Clock) -> Result<Store, StoreError> {
     Store::open(StoreOptions::new(store_folder(config)), clock.now_unix_s()).await
-}
-
-/// Creates the database, and in it the first administrator, with the role security.
-///
-/// Changes nothing where an administrator of that name is known. Returns whether it was added.
-///
-/// # Errors
-/// [`ServeError`].
-pub async fn register_first_admin(
-    config: &Config,
-    name: &Segment,
-    certificate: &std::path::Path,
-    clock: &dyn Clock,
-) -> Result<bool, ServeError> {
-    let spki_sha256 = spki_digest(certificate)?;
-    let known = async |store: &Store| {
-        Ok::<_, StoreError>(store.admins().await?.iter().any(|admin| admin.name == name.as_str()))
-    };
-    let folder = store_folder(config);
-    if folder.join(DATABASE_FILE).exists() {
-        // Beside a running verifier too.
-        let store = Store::open(StoreOptions::new(&folder).read_only(), 0).await?;
-        let found = known(&store).await;
-        store.close().await?;
-        if found? {
-            return Ok(false);
-        }
-    }
-    let store = open_store(config, clock).await?;
-    let added = async {
-        if known(&store).await? {
-            return Ok(false);
-        }
-        let created = By::new("local/init", clock.now_unix_s());
-        let (name, role) = (name.to_string(), Role::Security);
-        store.add_admin(Admin { name, role, spki_sha256, created, revoked_at: None }).await?;
-        Ok(true)
-    }
-    .await;
-    store.close().await?;
-    added
-}
-
-/// Puts the first ring of security keys in force, from the file that init wrote.
-///
-/// Changes nothing where there is a ring. Returns whether it was taken.
-///
-/// # Errors
-/// [`ServeError`].
-pub async fn adopt_first_ring(
-    config: &Config,
-    file: &std::path::Path,
-    clock: &dyn Clock,
-) -> Result<bool, ServeError> {
-    let text = crate::ca::files::read_text(file).map_err(CaError::from)?;
-    let tool_pcr = config.tool_pcr;
-    let ring = ReadDocument::read(&text, tool_pcr, &Manifests::new()).map_err(|problems| {
-        CaError::from(FileError::Content {
-            path: file.to_owned(),
-            what: problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-        })
-    })?;
-    let ring = ring.into_new(false, format!("file {}", file.display()));
-    let known = async |store: &Store| {
-        Ok::<_, StoreError>(!store.documents(DocumentKind::Keys).await?.is_empty())
-    };
-    let folder = store_folder(config);
-    if folder.join(DATABASE_FILE).exists() {
-        // Beside a running verifier too; a database of an older schema is brought up to date below.
-        let store = Store::open(StoreOptions::new(&folder).read_only(), 0).await?;
-        let found = known(&store).await;
-        store.close().await?;
-        if let Ok(true) = found {
-            return Ok(false);
-        }
-    }
-    let store = open_store(config, clock).await?;
-    let by = By::new("local/init", clock.now_unix_s());
-    let adopted = store.adopt_keys(ring, by).await;
-    store.close().await?;
-    Ok(adopted?)
-}
-
-/// SHA-256 of the `SubjectPublicKeyInfo` of the first certificate in a PEM file.
-///
-/// # Errors
-/// [`CaError`].
-pub fn spki_digest(path: &std::path::Path) -> Result<Digest, CaError> {
-    use der::{Decode as _, Encode as _};
-    let ders = crate::ca::files::certificates_of(path, &crate::ca::files::read_text(path)?)?;
-    let bad = |error: der::Error| CaError::Certificate {
-        what: path.display().to_string(),
-        why: error.to_string(),
-    };
-    let der = ders.first().map(Vec::as_slice).unwrap_or_default();
-    let certificate = x509_cert::Certificate::from_der(der).map_err(bad)?;
-    let spki = certificate.tbs_certificate().subject_public_key_info().to_der().map_err(bad)?;
-    Ok(HashAlg::Sha256.hash(&[&spki]))
-}
-
-/// Parts that live as long as the service.
-struct Parts {
-    config: Config,
-    clock: Arc<dyn Clock>,
-    ca: CaDir,
-    verifier: Arc<Verifier>,
-    results: Arc<ResultsSigner>,
-    jwt_keys: Arc<JwtKeys>,
-    access: Arc<Access>,
-    admin: Arc<AdminService>,
-    certificate: Arc<ServerCertificate>,
-    tls: Arc<ArcSwap<rustls::ServerConfig>>,
-    /// As `tls`, for what relying parties fetch.
-    web_tls: Arc<ArcSwap<rustls::ServerConfig>>,
-    result_files: ResultFiles,
-    /// Loads keys of job tokens' issuers as long as it lives.
-    _refresher: Refresher,
-}
-
-impl Parts {
-    async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<Self>, ServeError> {
-        let ca = CaDir::new(&config.state_dir, config.trust_domain.clone());
-        // The CA first: an error in it leaves the database alone.
-        let issuers = issuers(&ca)?;
-        let bundle = ca.bundle()?;
-        let results = ResultsSigner::new(
-            ca.issuer(CaRole::Results)?,
-            config.trust_domain.clone(),
-            Arc::clone(&clock),
-            ExternalAuthorities::read(&config.results)?,
-        )?;
-        let results = Arc::new(results);
-        let authority = AdminAuthority::load(&ca)?;
-        let (chain, key) = ca.server()?;
-        let certificate = ServerCertificate::new(&chain, &key)?;
-        let tls = tls::server_config(Arc::clone(&certificate), &bundle)?;
-        let tls = Arc::new(ArcSwap::from_pointee(tls));
-        let result_files = ResultFiles::open(&config.state_dir).map_err(CaError::from)?;
-        let platforms = platforms::read(config.jobs.platforms.as_deref())?;
-        platforms::load(&platforms, &clock).await;
-        let refresher = Refresher::start(&platforms, &platforms::now(&clock));
-        let lead = jwt_key::lead(config.jobs.check_every);
-        let jwt_keys = Arc::new(JwtKeys::open(&config.state_dir, Arc::clone(&clock), lead)?);
-        let for_jobs = ForJobs {
-            platforms,
-            jwt_key: Arc::clone(&jwt_keys),
-            results: Arc::clone(&results),
-            result_files: result_files.clone(),
-            ended: Arc::new(Notify::new()),
-        };
-        let store = open_store(&config, clock.as_ref()).await?;
-        let opened = Verifier::open(
-            settings(&config),
-            ek_rules(&config),
-            store.clone(),
-            Arc::clone(&clock),
-            issuers,
-            for_jobs,
-            bundle,
-        )
-        .await;
-        let verifier = match opened {
-            Ok(verifier) => Arc::new(verifier),
-            Err(error) => {
-                store.close().await?;
-                return Err(error.into());
-            }
-        };
-        let access = Arc::new(Access::new(Arc::clone(&verifier), authority));
-        let admin = Arc::new(AdminService::new(Arc::clone(&verifier), Arc::clone(&access)));
-        Ok(Arc::new(Self {
-            config,
-            clock,
-            ca,
-            verifier,
-            access,
-            admin,
-            certificate,
-            web_tls: Arc::new(ArcSwap::from_pointee(web::tls_config(&tls))),
-            tls,
-            results,
-            jwt_keys,
-            result_files,
-            _refresher: refresher,
-        }))
-    }
-
-    /// Puts in force what changed on the disk and in the database. Each part that fails keeps what
-    /// was in force; the first failure is returned, all are logged.
-    async fn reload(&self) -> Result<(), ServeError> {
-        let mut first = None;
-        let mut keep = |error: ServeError| {
-            tracing::error!(
-                "reloading failed, the old stays in force: {}",
-                crate::service::status::chain(&error)
-            );
-            first.get_or_insert(error);
-        };
-        let server = self.ca.server().map_err(ServeError::from);
-        let server = server
-            .and_then(|(chain, key)| self.certificate.replace(&chain, &key).map_err(Into::into));
-        if let Err(error) = server {
-            keep(error);
-        }
-        match (issuers(&self.ca), self.ca.bundle()) {
-            (Ok(issuers), Ok(bundle)) => {
-                // A new root: certificates of administrators may lead to it.
-                match tls::server_config(Arc::clone(&self.certificate), &bundle) {
-                    Ok(tls) => {
-                        self.tls.store(Arc::new(tls));
-                        self.web_tls.store(Arc::new(web::tls_config(&self.tls)));
-                    }
-                    Err(error) => keep(error.into()),
-                }
-                self.verifier.replace_issuers(issuers, bundle);
-            }
-            (Err(error), _) | (_, Err(error)) => keep(error.into()),
-        }
-        let results = self.ca.issuer(CaRole::Results).map_err(ServeError::from);
-        let results = results
-            .and_then(|issuer| self.results.replace_issuer(issuer).map_err(ServeError::from));
-        if let Err(error) = results {
-            keep(error);
-        }
-        if let Err(error) = self.jwt_keys.reload().await {
-            keep(error.into());
-        }
-        match AdminAuthority::load(&self.ca) {
-            Ok(authority) => self.access.replace_authority(authority),
-            Err(error) => keep(error.into()),
-        }
-        if let Err(error) = self.verifier.reload().await {
-            keep(error.into());
-        }
-        if let Err(error) = self.publish().await {
-            keep(error.into());
-        }
-        first.map_or(Ok(()), Err)
-    }
-
-    async fn publish(&self) -> Result<(), PublishError> {
-        publish(&self.config, &self.ca, self.verifier.store(), self.clock.now_unix_s()).await
-    }
-}
-
-fn issuers(ca: &CaDir) -> Result<Issuers, CaError> {
-    Ok(Issuers { nodes: ca.issuer(CaRole::Nodes)?, jobs: ca.issuer(CaRole::Jobs)? })
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        trust_domain: config.trust_domain.clone(),
-        verifier_id: VerifierId::new(config.verifier_id()),
-        selection: config.pcrs.clone(),
-        tool_pcr: config.tool_pcr,
-        certificate_lifetime: config.certificate_lifetime,
-        allow_pending: config.allow_pending,
-        max_denied_percent: config.max_denied_percent,
-        first_ring: first_ring(config),
-        challenge_lifetime: config.limits.challenge_lifetime,
-        jobs: config.jobs.clone(),
-    }
-}
-
-/// Digest of the ring that init wrote; without it nothing is approved, and every pool denies.
-fn first_ring(config: &Config) -> Option<Digest> {
-    let path = config.state_dir.join(RING_FILE);
-    match crate::ca::files::read_text(&path) {
-        Ok(text) => Some(HashAlg::Sha256.hash(&[text.as_bytes()])),
-        Err(error) => {
-            tracing::error!(
-                "no golden set can be in force without the first ring of security keys; `verifier init` \
-                 writes it: {}",
-                crate::service::status::chain(&error)
-            );
-            None
-        }
-    }
-}
-
-fn ek_rules(config: &Config) -> EkRules {
-    EkRules {
-        profile: match config.ek_profile {
-            EkProfile::Strict => Profile::Strict,
-            EkProfile::Manufacturers => Profile::AsShipped,
-        },
-        revocation: match config.revocation {
-            Revocation::Required => RevocationRequirement::Required,
-            Revocation::IfKnown => RevocationRequirement::IfKnown,
-        },
-        ..EkRules::default()
-    }
 }
 
 /// A verifier that runs in this process. Dropped without [`Running::stop`], it goes on until the
