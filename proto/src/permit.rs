@@ -118,18 +118,40 @@ impl TryFrom<pb::JobRequest> for JobRequest {
 
 /// Audiences that nothing may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("at most {MAX_AUDIENCES} audiences, of 1 to {MAX_AUDIENCE_BYTES} bytes each")]
-pub struct AudiencesUnbounded;
+pub enum AudiencesError {
+    /// Too many, or one that is empty or too long.
+    #[error("at most {MAX_AUDIENCES} audiences, of 1 to {MAX_AUDIENCE_BYTES} bytes each")]
+    Unbounded,
+    /// One twice, or with what nobody could read.
+    #[error("no audience is named twice, and none has control characters")]
+    Form,
+}
 
-/// Whether these audiences may be asked for: a few, none empty, none too long.
+impl AudiencesError {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(self) -> ReasonCode {
+        match self {
+            Self::Unbounded => ReasonCode::EvidenceLimitExceeded,
+            Self::Form => ReasonCode::EvidenceFieldInvalid,
+        }
+    }
+}
+
+/// Whether these audiences may be asked for: a few, none empty, too long or named twice. What passes here, a JWT-SVID can be for.
 ///
 /// # Errors
-/// [`AudiencesUnbounded`].
-pub fn bounded_audiences(audiences: &[String]) -> Result<(), AudiencesUnbounded> {
-    let is_good = |audience: &String| (1..=MAX_AUDIENCE_BYTES).contains(&audience.len());
-    match audiences.len() <= MAX_AUDIENCES && audiences.iter().all(is_good) {
+/// [`AudiencesError`].
+pub fn check_audiences(audiences: &[String]) -> Result<(), AudiencesError> {
+    let is_bounded = |audience: &String| (1..=MAX_AUDIENCE_BYTES).contains(&audience.len());
+    if audiences.len() > MAX_AUDIENCES || !audiences.iter().all(is_bounded) {
+        return Err(AudiencesError::Unbounded);
+    }
+    let is_new = |(at, audience): (usize, &String)| !audiences[..at].contains(audience);
+    let is_text = audiences.iter().all(|audience| !audience.chars().any(char::is_control));
+    match is_text && audiences.iter().enumerate().all(is_new) {
         true => Ok(()),
-        false => Err(AudiencesUnbounded),
+        false => Err(AudiencesError::Form),
     }
 }
 

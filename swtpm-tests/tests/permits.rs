@@ -250,6 +250,19 @@ async fn a_permit_is_redeemed_once_by_its_own_key() {
     };
     let outcome = site.cluster.verifier().redeem(request).await;
     refused(outcome, ReasonCode::PermitSignatureInvalid);
+    // Nor for what no token can be for: nothing is used up by that.
+    for (audiences, code) in [
+        (vec!["a"; 9], ReasonCode::EvidenceLimitExceeded),
+        (vec![""], ReasonCode::EvidenceLimitExceeded),
+        (vec!["a", "a"], ReasonCode::EvidenceFieldInvalid),
+        (vec!["a\u{7}"], ReasonCode::EvidenceFieldInvalid),
+    ] {
+        let audiences: Vec<String> = audiences.into_iter().map(str::to_owned).collect();
+        let message = redeem_message(&site.verifier_id(), &permit.secret, &audiences);
+        let signature = key.sign(&message).unwrap();
+        let request = pb::RedeemRequest { secret: permit.secret.clone(), audiences, signature };
+        refused(site.cluster.verifier().redeem(request).await, code);
+    }
     let identity = site.redeem(&permit, &key).await.unwrap();
     let ids: Vec<&str> = identity.x509.iter().map(|svid| svid.spiffe_id.as_str()).collect();
     let of_the_job = format!("spiffe://test.example/pool/linux/job/generic/{}", permit.id);

@@ -26,7 +26,7 @@ use proto::{
     digest::{Digest, HashAlg},
     limits::MAX_TEXT_BYTES,
     pb,
-    permit::{bounded_audiences, continue_message, end_message, redeem_message},
+    permit::{check_audiences, continue_message, end_message, redeem_message},
     reason::ReasonCode,
 };
 
@@ -186,7 +186,7 @@ impl Verifier {
     /// [`JobError`].
     pub async fn redeem(&self, request: pb::RedeemRequest) -> Result<pb::JobIdentity, JobError> {
         let asked_at = self.now()?;
-        bounded(&request.audiences)?;
+        checked(&request.audiences)?;
         let secret = HashAlg::Sha256.hash(&[&request.secret]);
         let permit = self.store().permit_by_secret(&secret).await?;
         let permit = permit.ok_or_else(|| unknown("this secret"))?;
@@ -211,7 +211,7 @@ impl Verifier {
     /// [`JobError`]: `PERMIT_ENDED` says that it may not.
     pub async fn proceed(&self, request: pb::ContinueRequest) -> Result<pb::JobIdentity, JobError> {
         let asked_at = self.now()?;
-        bounded(&request.audiences)?;
+        checked(&request.audiences)?;
         let permit = self.known(&request.permit_id, &request.secret).await?;
         let message = continue_message(&self.settings().verifier_id, &request);
         signed(&permit, &message, &request.signature)?;
@@ -297,8 +297,8 @@ impl Verifier {
             sequence,
             asked_at,
             proven_since: self.proven_since(now_unix_s),
-            // What came to stand since it was looked at is not redeemed without what is stated of it.
-            is_ready: stated.is_some(),
+            // A permit that came to stand since it was looked at is not redeemed: nothing was stated of it.
+            is_stated: stated.is_some(),
             certificates,
         };
         let by = By::new(format!("node/{}", permit.new.node), now_unix_s);
@@ -425,9 +425,8 @@ fn signed(permit: &Permit, message: &[u8], signature: &[u8]) -> Result<(), JobEr
     )
 }
 
-fn bounded(audiences: &[String]) -> Result<(), JobError> {
-    bounded_audiences(audiences)
-        .map_err(|error| JobError::refused(ReasonCode::EvidenceLimitExceeded, error.to_string()))
+fn checked(audiences: &[String]) -> Result<(), JobError> {
+    check_audiences(audiences).map_err(|error| JobError::refused(error.code(), error.to_string()))
 }
 
 fn unknown(what: &str) -> JobError {
@@ -450,7 +449,7 @@ fn refusal(answer: PermitAnswer) -> JobError {
         PermitAnswer::Ended(why) => {
             JobError::refused(ReasonCode::PermitEnded, format!("the permit ended: {why}"))
         }
-        PermitAnswer::NotReady => JobError::Failed(AttestError::PermitCameToStand),
+        PermitAnswer::NotStated => JobError::Failed(AttestError::PermitCameToStand),
         PermitAnswer::Replayed | PermitAnswer::Good(_) => replayed(),
     }
 }

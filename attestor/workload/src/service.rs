@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use prost_types::{Struct, Value as ProtoValue, value::Kind};
-use proto::{permit::bounded_audiences, spiffe::SpiffeId};
+use proto::{permit::check_audiences, spiffe::SpiffeId};
 use serde_json::Value;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, async_trait};
@@ -127,7 +127,7 @@ impl Service {
         if audiences.is_empty() {
             return Err(invalid("a request names its audience".to_owned()));
         }
-        bounded_audiences(audiences).map_err(|error| invalid(error.to_string()))
+        check_audiences(audiences).map_err(|error| invalid(error.to_string()))
     }
 
     /// Asks the job's issuer, and hands over only what is for this job, which is still there.

@@ -38,7 +38,9 @@ fn told<T>(what: &str, peer: Option<IpAddr>, outcome: Result<T, JobError>) -> An
             tracing::info!(?peer, %code, why, "refused to {what} a permit");
             metrics::permit_refused(code);
             let grpc = match code {
-                ReasonCode::EvidenceLimitExceeded => Code::InvalidArgument,
+                ReasonCode::EvidenceLimitExceeded | ReasonCode::EvidenceFieldInvalid => {
+                    Code::InvalidArgument
+                }
                 ReasonCode::PermitUnknown => Code::NotFound,
                 ReasonCode::PermitSignatureInvalid | ReasonCode::PermitTimestampForeign => {
                     Code::PermissionDenied

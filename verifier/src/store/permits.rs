@@ -40,7 +40,7 @@ pub struct NewPermit {
     pub token_id: Option<String>,
     /// After this second it cannot be redeemed.
     pub redeem_by: i64,
-    /// After this second it ends whatever happens.
+    /// From this second on it has ended, whatever happens.
     pub ends_at: i64,
 }
 
@@ -221,7 +221,7 @@ async fn against(
     proven_since: i64,
     at: i64,
 ) -> Result<Option<String>, StoreError> {
-    if at > permit.ends_at {
+    if at >= permit.ends_at {
         return Ok(Some("its time is up".to_owned()));
     }
     Ok(match node_now(conn, permit).await? {
@@ -276,8 +276,8 @@ pub struct PermitUse {
     pub asked_at: i64,
     /// A node that has not proved itself since, unix seconds, ends the permit.
     pub proven_since: i64,
-    /// Whether what a redemption gives is at hand; one that would be good and has it not is not recorded.
-    pub is_ready: bool,
+    /// Of a redemption, whether what the verifier states of the job is at hand: one that would be good without it is not recorded.
+    pub is_stated: bool,
     /// Certificates that are about to be signed for the job.
     pub certificates: Vec<CertificateIntent>,
 }
@@ -293,8 +293,8 @@ pub enum PermitAnswer {
     Expired,
     /// It was never redeemed, and this is no redemption.
     NotRedeemed,
-    /// It could be redeemed, but what that gives is not at hand: nothing is recorded.
-    NotReady,
+    /// It could be redeemed, but nothing was stated of its job: nothing is recorded.
+    NotStated,
     /// It has ended, now or before; why.
     Ended(String),
     /// The sequence does not rise.
@@ -310,7 +310,7 @@ impl Store {
     pub async fn use_permit(&self, request: PermitUse, by: By) -> Result<PermitAnswer, StoreError> {
         self.write(move |tx| {
             Box::pin(async move {
-                let PermitUse { id, sequence, asked_at, proven_since, is_ready, certificates } =
+                let PermitUse { id, sequence, asked_at, proven_since, is_stated, certificates } =
                     request;
                 let mut permit = existing(&mut tx.conn, &id).await?;
                 let is_redemption = sequence == 0;
@@ -336,8 +336,8 @@ impl Store {
                     return Ok(PermitAnswer::Ended(why));
                 }
                 if is_redemption {
-                    if !is_ready {
-                        return Ok(PermitAnswer::NotReady);
+                    if !is_stated {
+                        return Ok(PermitAnswer::NotStated);
                     }
                     permit.state = PermitState::Redeemed;
                     permit.redeemed_at = Some(by.at);

@@ -76,6 +76,10 @@ async fn who_may_ask_is_settled_before_anything_is_done() {
     assert_eq!(code(&gate, claims, &caller).await, "JOB_CLAIMS_INVALID");
     let many = pb::StartRequest { audiences: vec!["a".to_owned(); 9], ..request() };
     assert_eq!(code(&gate, many, &caller).await, "EVIDENCE_LIMIT_EXCEEDED");
+    for audiences in [vec!["a".to_owned(); 2], vec!["a\nb".to_owned()]] {
+        let twice = pb::StartRequest { audiences, ..request() };
+        assert_eq!(code(&gate, twice, &caller).await, "EVIDENCE_FIELD_INVALID");
+    }
     let deep: Vec<u32> = (2..).take(MAX_ANCESTORS).collect();
     let deep = process(LISTED, &deep);
     assert_eq!(code(&gate, request(), &deep).await, "GATE_PROCESSES_UNKNOWN");

@@ -42,7 +42,7 @@ fn request(sequence: u64) -> PermitUse {
         sequence,
         asked_at: NOW,
         proven_since: NOW - 60,
-        is_ready: true,
+        is_stated: true,
         certificates: Vec::new(),
     }
 }
@@ -131,22 +131,22 @@ async fn whether_a_permit_may_begin_is_what_its_use_would_find() {
 
 /// Between a look that found that a permit may not begin, and its use, it may come to stand: nobody stated anything then.
 #[tokio::test]
-async fn a_redemption_without_what_it_gives_records_nothing_unless_it_is_refused() {
+async fn a_redemption_of_which_nothing_was_stated_records_nothing_unless_it_is_refused() {
     let (_folder, store) = with_permit(permit(1)).await;
-    let unready = PermitUse { is_ready: false, ..request(0) };
-    let answer = store.use_permit(unready.clone(), at(1)).await.expect("an answer");
-    assert_eq!(answer, PermitAnswer::NotReady);
-    let found = store.permit(&unready.id).await.expect("read").expect("there");
+    let unstated = PermitUse { is_stated: false, ..request(0) };
+    let answer = store.use_permit(unstated.clone(), at(1)).await.expect("an answer");
+    assert_eq!(answer, PermitAnswer::NotStated);
+    let found = store.permit(&unstated.id).await.expect("read").expect("there");
     assert_eq!((found.state, found.redeemed_at), (PermitState::Issued, None));
     assert!(matches!(used(&store, 0, 2).await, PermitAnswer::Good(_)));
-    let again = store.use_permit(unready.clone(), at(3)).await.expect("an answer");
+    let again = store.use_permit(unstated.clone(), at(3)).await.expect("an answer");
     assert_eq!(again, PermitAnswer::AlreadyRedeemed);
     // What goes on gives nothing that has to be at hand.
-    let goes_on = PermitUse { sequence: 1, ..unready.clone() };
+    let goes_on = PermitUse { sequence: 1, ..unstated.clone() };
     let good = store.use_permit(goes_on, at(4)).await.expect("an answer");
     assert!(matches!(good, PermitAnswer::Good(_)), "{good:?}");
     issue(&store, "d2", permit(2)).await.expect("issued");
-    let silent = PermitUse { id: permit(2).id, proven_since: NOW + 9, ..unready };
+    let silent = PermitUse { id: permit(2).id, proven_since: NOW + 9, ..unstated };
     ended(store.use_permit(silent, at(5)).await.expect("an answer"), "has not renewed");
     assert_eq!(store.verify_chain(|_, _| {}).await.expect("walk").broken, None);
 }
