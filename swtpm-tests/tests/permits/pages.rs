@@ -85,7 +85,7 @@ async fn relying_parties_fetch_bundle_results_and_lists() {
     // One that retention removed is as unknown as any other.
     let results = ResultFiles::at(&site.cluster.folder().join("state"));
     let all = ResultsLimits { before_unix_s: i64::MAX, keep_newest: 0 };
-    assert_eq!(results.drop_some(all).unwrap().dropped.results, 2);
+    assert_eq!(results.drop_some(all, || false).unwrap().dropped.results, 2);
     for statement in &identity.statements {
         let digest = hex::encode(HashAlg::Sha256.hash(&[&statement.bundle]).as_bytes());
         let (status, _, body) = fetched(&site, &format!("/results/sha256/{digest}")).await;

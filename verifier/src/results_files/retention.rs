@@ -74,20 +74,26 @@ struct Beyond {
 }
 
 impl ResultFiles {
-    /// Removes some of the results that the limits don't keep, the oldest; one that cannot be removed keeps no other.
+    /// Removes some of the results that the limits don't keep, the oldest, until it is said to stop; one that cannot be removed
+    /// keeps no other of these.
     ///
     /// A file with another name, a symbolic link and a folder are nobody's results: they are neither counted nor removed. Of a
     /// write that was killed the rest goes, not counted, when it is as old as a result that goes.
     ///
     /// # Errors
     /// [`FileError`] if they cannot be listed.
-    pub fn drop_some(&self, limits: ResultsLimits) -> Result<ResultsStep, FileError> {
-        self.drop_with(limits, |path| fs::remove_file(path))
+    pub fn drop_some(
+        &self,
+        limits: ResultsLimits,
+        stop: impl Fn() -> bool,
+    ) -> Result<ResultsStep, FileError> {
+        self.drop_with(limits, stop, |path| fs::remove_file(path))
     }
 
     pub(super) fn drop_with(
         &self,
         limits: ResultsLimits,
+        stop: impl Fn() -> bool,
         remove: impl Fn(&Path) -> io::Result<()>,
     ) -> Result<ResultsStep, FileError> {
         let Beyond { oldest, count, rests } = self.beyond(limits, STEP)?;
@@ -95,7 +101,8 @@ impl ResultFiles {
         let (mut dropped, mut failed) = (ResultsDropped::default(), None);
         let results = oldest.iter().map(|old| (self.path(&hex::encode(old.digest)), Some(old)));
         let rests = rests.iter().map(|name| (self.folder.join(name), None));
-        for (path, old) in results.chain(rests) {
+        // A service that stops waits for a moment, and a disk may be slow.
+        for (path, old) in results.chain(rests).take_while(|_| !stop()) {
             match remove(&path) {
                 Ok(()) => old.iter().for_each(|old| dropped.count(old.bytes)),
                 // By whoever cleans up by hand.

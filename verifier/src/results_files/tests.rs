@@ -39,7 +39,7 @@ impl Kept {
 
     /// A step that fails nowhere: what it removed, and whether there is more.
     fn drops(&self, limits: ResultsLimits) -> (ResultsDropped, bool) {
-        let step = self.results.drop_some(limits).expect("listed");
+        let step = self.results.drop_some(limits, || false).expect("listed");
         assert!(step.failed.is_none(), "{:?}", step.failed);
         (step.dropped, step.goes_on)
     }
@@ -173,16 +173,20 @@ fn one_that_cannot_be_removed_keeps_no_other_and_is_named() {
     let kept = Kept::new();
     let [stuck, gone, other, last] = [1, 2, 3, 4].map(|number| kept.result(number, number));
     let all = limits(i64::MAX, 0);
-    let step = kept.results.drop_with(all, |path| {
-        let has = |digest: &str| path.to_string_lossy().contains(digest);
-        if has(&gone) {
-            fs::remove_file(path)?;
-        }
-        if has(&stuck) || has(&other) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        fs::remove_file(path)
-    });
+    let step = kept.results.drop_with(
+        all,
+        || false,
+        |path| {
+            let has = |digest: &str| path.to_string_lossy().contains(digest);
+            if has(&gone) {
+                fs::remove_file(path)?;
+            }
+            if has(&stuck) || has(&other) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            fs::remove_file(path)
+        },
+    );
     let step = step.expect("listed");
     // Another removed the second; the last went, and the first that stayed is told of.
     assert_eq!((step.dropped, step.goes_on), (dropped(1), false));
@@ -190,6 +194,16 @@ fn one_that_cannot_be_removed_keeps_no_other_and_is_named() {
     assert!(failed.contains(&stuck), "{failed}");
     let left = [&stuck, &gone, &other, &last].map(|digest| kept.has(digest));
     assert_eq!(left, [true, false, true, false]);
+}
+
+#[test]
+fn a_step_stops_when_it_is_told_to() {
+    let kept = Kept::new();
+    (0..5).for_each(|number| drop(kept.result(number, number)));
+    let left = std::cell::Cell::new(2);
+    let stop = || left.replace(left.get() - 1) == 0;
+    let step = kept.results.drop_some(limits(i64::MAX, 0), stop).expect("listed");
+    assert_eq!((step.dropped, kept.count()), (dropped(2), 3));
 }
 
 #[test]
@@ -201,14 +215,14 @@ fn steps_go_on_as_long_as_one_gets_on() {
     }
     let all = limits(i64::MAX, 0);
     let refuse = |_: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
-    let stuck = kept.results.drop_with(all, refuse).expect("listed");
+    let stuck = kept.results.drop_with(all, || false, refuse).expect("listed");
     assert!(!stuck.goes_on && stuck.failed.is_some(), "{stuck:?}");
     let first = AtomicBool::new(true);
     let but_one = |path: &Path| match first.swap(false, Ordering::SeqCst) {
         true => refuse(path),
         false => fs::remove_file(path),
     };
-    let gets_on = kept.results.drop_with(all, but_one).expect("listed");
+    let gets_on = kept.results.drop_with(all, || false, but_one).expect("listed");
     assert!(gets_on.goes_on && gets_on.failed.is_some(), "{gets_on:?}");
     assert_eq!(gets_on.dropped, dropped(STEP_FOR_TEST - 1));
     assert_eq!(kept.drops(all), (dropped(2), false));

@@ -202,18 +202,22 @@ pub async fn drop_results(
     limits: ResultsLimits,
     store: &Store,
     by: By,
-    stop: impl Fn() -> bool,
+    stop: impl Fn() -> bool + Clone + Send + 'static,
 ) -> Result<ResultsDropped, DropError> {
     let (mut all, mut first_failed) = (ResultsDropped::default(), None);
     while !stop() {
-        let files = files.clone();
-        let step = tokio::task::spawn_blocking(move || files.drop_some(limits)).await;
+        let (files, stop) = (files.clone(), stop.clone());
+        let step = tokio::task::spawn_blocking(move || files.drop_some(limits, stop)).await;
         let ResultsStep { dropped, goes_on, failed } = step.map_err(|_| DropError::Task)??;
         all.add(dropped);
         first_failed = first_failed.or(failed);
         // At once: whoever ends this between two steps leaves nothing that is not told of.
         if dropped != ResultsDropped::default() {
-            store.record_dropped_results(dropped, by.clone()).await?;
+            let recorded = store.record_dropped_results(dropped, by.clone()).await;
+            recorded.inspect_err(|_| {
+                let ResultsDropped { results, bytes } = dropped;
+                tracing::error!(results, bytes, "results were dropped, and that is not recorded");
+            })?;
         }
         if !goes_on {
             break;
@@ -250,7 +254,8 @@ pub(super) async fn retention_task(parts: Arc<Parts>, stopping: watch::Receiver<
         }
         let limits = results_retention(parts.config.retention, now);
         let (store, by) = (parts.verifier.store(), By::new("verifier", now));
-        let stop_now = || *stopping.borrow();
+        let stopping = stopping.clone();
+        let stop_now = move || *stopping.borrow();
         match drop_results(&parts.result_files, limits, store, by, stop_now).await {
             Ok(dropped) if dropped == ResultsDropped::default() => {}
             Ok(ResultsDropped { results, bytes }) => {
