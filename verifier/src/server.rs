@@ -1,12 +1,12 @@
 //! TLS connections: accepted, shaken hands with under a deadline, handed to the gRPC server with who they are.
 
 use std::{
-    io,
+    io, mem,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -26,6 +26,28 @@ use tonic::transport::server::Connected;
 const READY: usize = 64;
 /// Pause after accepting failed, for example because no file descriptor was left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Between two words about what anybody on the network can cause.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// What is said once a minute, however often it happens.
+#[derive(Debug, Default)]
+struct Seldom {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Seldom {
+    /// Whether it is to be said now: then, how often it happened since and was not.
+    fn say(&mut self, now: Instant) -> Option<u64> {
+        if self.said.is_some_and(|said| now.duration_since(said) < SAY_EVERY) {
+            self.unsaid = self.unsaid.saturating_add(1);
+            return None;
+        }
+        self.said = Some(now);
+        Some(mem::take(&mut self.unsaid))
+    }
+}
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -92,6 +114,7 @@ pub fn accept(
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(READY);
     let places = Arc::new(Semaphore::new(max_connections));
+    let (mut failed, mut closed) = (Seldom::default(), Seldom::default());
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
@@ -101,13 +124,18 @@ pub fn accept(
             let (tcp, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "accepting a connection failed");
+                    if let Some(unsaid) = failed.say(Instant::now()) {
+                        tracing::warn!(%error, unsaid, "accepting a connection failed");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                tracing::warn!(%address, max_connections, "closed a connection: as many are open as allowed");
+                if let Some(unsaid) = closed.say(Instant::now()) {
+                    let why = "closed a connection: as many are open as allowed";
+                    tracing::warn!(%address, max_connections, unsaid, "{why}");
+                }
                 continue;
             };
             let acceptor = TlsAcceptor::from(tls.load_full());
@@ -145,4 +173,22 @@ async fn handshake(
         .unwrap_or_default();
     let peer = Peer { address, certificates: Arc::new(certificates) };
     let _ = ready.send(Ok(Connection { stream, peer, _place: place })).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_often_is_said_once_a_minute_with_how_often() {
+        let (mut seldom, start) = (Seldom::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(seldom.say(at(0)), Some(0));
+        for second in 0..60 {
+            assert_eq!(seldom.say(at(second)), None);
+        }
+        assert_eq!(seldom.say(at(60)), Some(60));
+        assert_eq!(seldom.say(at(119)), None);
+        assert_eq!(seldom.say(at(500)), Some(1));
+    }
 }
