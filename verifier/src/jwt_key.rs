@@ -43,8 +43,7 @@ pub(crate) const REFRESH_HINT_S: u64 = 300;
 /// keep the bundle's page, and room for one refresh that fails.
 const MIN_LEAD: Duration = Duration::from_secs(900);
 
-/// How long a key is published before it signs. Workers' jobs learn of it with their certificates, which are renewed when
-/// the worker asks, every `check_every`.
+/// How long a key is published before it signs. Workers' jobs learn of it when the worker asks, every `check_every`.
 #[must_use]
 pub fn lead(check_every: Duration) -> Duration {
     MIN_LEAD.max(check_every.saturating_mul(2))

@@ -188,6 +188,7 @@ impl Life {
         let mut heard = start;
         let mut rotate = half_life(start, &self.identity);
         let mut check = start + check_every;
+        let mut keys = Keys::of(&self.identity);
         loop {
             tokio::select! {
                 biased;
@@ -211,6 +212,12 @@ impl Life {
                             return End::new("GATE_IDENTITY_UNUSABLE", why);
                         }
                         rotate = half_life(heard, &identity);
+                        keys = Keys::of(&identity);
+                    } else if keys != Keys::of(&identity) {
+                        // A key that left may be known to others: the job has what verifies now with new certificates.
+                        rotate = heard;
+                        check = heard;
+                        continue;
                     }
                     None
                 }
@@ -244,6 +251,20 @@ async fn tell(line: &Line, end: &End) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("the verifier was not told: {}", crate::chain(&error)),
         Err(_) => tracing::warn!("the verifier was not told: it does not answer"),
+    }
+}
+
+/// What others are verified with: roots, and keys of JWT-SVIDs.
+#[derive(PartialEq, Eq)]
+struct Keys {
+    trust_bundle: Vec<Vec<u8>>,
+    jwt_bundle: Vec<u8>,
+}
+
+impl Keys {
+    fn of(identity: &pb::JobIdentity) -> Self {
+        let pb::JobIdentity { trust_bundle, jwt_bundle, .. } = identity;
+        Self { trust_bundle: trust_bundle.clone(), jwt_bundle: jwt_bundle.clone() }
     }
 }
 

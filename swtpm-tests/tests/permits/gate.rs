@@ -3,7 +3,7 @@
 use std::{
     os::unix::fs::MetadataExt as _,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use attestor::{
@@ -23,9 +23,13 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 use verifier::{
-    attestation::Verifier,
+    clock::Clock as _,
+    config::Limits,
+    jwt_key::rotate,
+    service::{gate::Gate, jobs::JobService},
     store::{Permit, PermitState},
 };
+use workload::pb::{JwtBundlesRequest, spiffe_workload_api_client::SpiffeWorkloadApiClient};
 
 use super::*;
 
@@ -42,6 +46,8 @@ enum Habit {
     RenewsNothing,
     /// An end is never answered; told when the worker gave up to wait.
     HearsNoEnd(Arc<AtomicBool>),
+    /// None; counts how often certificates were renewed.
+    Honest { renewals: Arc<AtomicUsize> },
 }
 
 /// Notes that whoever waited does not any more.
@@ -53,14 +59,10 @@ impl Drop for GivenUp {
     }
 }
 
-/// Passes everything on to the verifier; its answers as its habit wants them.
+/// Passes everything on to the verifier's own service; its answers as its habit wants them.
 struct Between {
-    verifier: Arc<Verifier>,
+    service: JobService,
     habit: Habit,
-}
-
-fn internal(error: impl std::fmt::Debug) -> Status {
-    Status::internal(format!("{error:?}"))
 }
 
 #[tonic::async_trait]
@@ -69,7 +71,8 @@ impl jobs_server::Jobs for Between {
         &self,
         request: Request<pb::RedeemRequest>,
     ) -> Result<Response<pb::JobIdentity>, Status> {
-        let mut identity = self.verifier.redeem(request.into_inner()).await.map_err(internal)?;
+        let mut response = self.service.redeem(request).await?;
+        let identity = response.get_mut();
         match &self.habit {
             Habit::RedeemsNothing => identity.x509.clear(),
             Habit::RedeemsUnheard => return Err(Status::unavailable("a proxy lost the answer")),
@@ -78,21 +81,28 @@ impl jobs_server::Jobs for Between {
                 go_on.notified().await;
             }
             Habit::RenewsNothing => identity.x509.iter_mut().for_each(|svid| svid.lifetime_s = 0),
-            Habit::HearsNoEnd(_) => {}
+            Habit::HearsNoEnd(_) | Habit::Honest { .. } => {}
         }
-        Ok(Response::new(identity))
+        Ok(response)
     }
 
     async fn r#continue(
         &self,
         request: Request<pb::ContinueRequest>,
     ) -> Result<Response<pb::JobIdentity>, Status> {
-        let mut identity = self.verifier.proceed(request.into_inner()).await.map_err(internal)?;
-        if let Habit::RenewsNothing = self.habit {
-            assert!(!identity.x509.is_empty(), "the certificates' time was up");
-            identity.x509.clear();
+        let mut response = self.service.r#continue(request).await?;
+        let identity = response.get_mut();
+        match &self.habit {
+            Habit::RenewsNothing => {
+                assert!(!identity.x509.is_empty(), "the certificates' time was up");
+                identity.x509.clear();
+            }
+            Habit::Honest { renewals } => {
+                renewals.fetch_add(usize::from(!identity.x509.is_empty()), Ordering::SeqCst);
+            }
+            _ => {}
         }
-        Ok(Response::new(identity))
+        Ok(response)
     }
 
     async fn end(&self, request: Request<pb::EndRequest>) -> Result<Response<pb::Ended>, Status> {
@@ -100,15 +110,14 @@ impl jobs_server::Jobs for Between {
             let _waiting = GivenUp(Arc::clone(given_up));
             return std::future::pending().await;
         }
-        self.verifier.end_job(request.into_inner()).await.map_err(internal)?;
-        Ok(Response::new(pb::Ended {}))
+        self.service.end(request).await
     }
 
     async fn timestamp(
         &self,
-        _request: Request<pb::TimestampRequest>,
+        request: Request<pb::TimestampRequest>,
     ) -> Result<Response<pb::TimestampReply>, Status> {
-        Err(Status::unimplemented("nobody asks here"))
+        self.service.timestamp(request).await
     }
 }
 
@@ -125,8 +134,9 @@ impl Worker {
     async fn asked(habit: Habit) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let mut site = Site::start_at(i64::try_from(now.as_secs()).unwrap()).await;
-        let verifier = Arc::clone(site.cluster.verifier());
-        let service = jobs_server::JobsServer::new(Between { verifier, habit });
+        let places = Arc::new(Gate::new(&Limits::default()));
+        let service = JobService::new(Arc::clone(site.cluster.verifier()), places);
+        let service = jobs_server::JobsServer::new(Between { service, habit });
         let url = impostor::serve(&site.cluster, Some(Routes::new(service))).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let settings = JobSettings {
@@ -255,4 +265,31 @@ async fn an_end_is_told_and_acted_upon_while_the_verifier_does_not_answer() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(!given_up.load(Ordering::SeqCst), "the job's end waited for the verifier");
+}
+
+/// A key that others know is worth nothing to a job that runs as soon as the verifier is asked next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_runs_learns_of_other_keys_with_the_next_check() {
+    let renewals = Arc::<AtomicUsize>::default();
+    let mut worker = Worker::asked(Habit::Honest { renewals: Arc::clone(&renewals) }).await;
+    let started = worker.next().await;
+    assert!(matches!(started, Some(Event::Started(_))), "{started:?}");
+    let channel = dial(&worker.folder.path().join("workload.sock")).await;
+    let mut client = SpiffeWorkloadApiClient::new(channel);
+    let mut request = Request::new(JwtBundlesRequest {});
+    request.metadata_mut().insert("workload.spiffe.io", "true".parse().unwrap());
+    let mut bundles = client.fetch_jwt_bundles(request).await.unwrap().into_inner();
+    let mut served = async || {
+        let next = tokio::time::timeout(Duration::from_secs(60), bundles.message()).await;
+        let bundle = next.expect("the job learns of it").unwrap().unwrap().bundles;
+        let set = jose::jwk::JwkSet::parse(&bundle["spiffe://test.example"]).unwrap();
+        set.keys().iter().map(|key| key.id().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let before = served().await;
+    let state = worker.site.cluster.folder().join("state");
+    let rotation = rotate(&state, worker.site.clock.now_unix_s(), true).unwrap();
+    worker.site.cluster.running().reload().await.unwrap();
+    assert_eq!(before, [rotation.former]);
+    assert_eq!(served().await, [rotation.current]);
+    assert_eq!(renewals.load(Ordering::SeqCst), 1);
 }
