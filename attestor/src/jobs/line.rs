@@ -116,13 +116,17 @@ impl Line {
     }
 
     async fn ask_to_redeem(&self, request: pb::RedeemRequest) -> Attempt<pb::JobIdentity> {
+        // Waiting for a turn is no silence of the verifier.
+        let turn = self.link.turn_to_start().await;
         let mut sent = Instant::now();
         let call = async |verifier: &mut JobsClient<Channel>| {
-            // Turns may have been waited for.
             sent = Instant::now();
             verifier.redeem(request).await
         };
-        let came = self.link.ask_to_start(call).await;
+        let came = match turn {
+            Ok(_turn) => self.link.ask(call).await,
+            Err(stopping) => Err(stopping),
+        };
         Attempt { sent, came }
     }
 
@@ -192,7 +196,7 @@ impl Line {
 
 /// One request for a redemption.
 struct Attempt<T> {
-    /// When it was sent, or where it was not, asked for.
+    /// When it was sent; where there was no connection, when it had its turn.
     sent: Instant,
     came: Result<T, LineError>,
 }

@@ -14,7 +14,7 @@ use std::{
 
 use proto::{limits::MAX_MESSAGE_BYTES, pb::jobs_client::JobsClient};
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, Semaphore, SemaphorePermit, watch},
     time::{Instant, sleep, timeout},
 };
 use tonic::{Response, Status, transport::Channel};
@@ -90,14 +90,10 @@ impl Link {
         Self(Arc::new(Shared { url, trust, bundle, turns, starts, open: Mutex::new(None) }))
     }
 
-    /// As [`Link::ask`], for a job that starts: half of the requests at once are left for others.
-    pub(super) async fn ask_to_start<T>(
-        &self,
-        call: impl AsyncFnOnce(&mut JobsClient<Channel>) -> Result<Response<T>, Status>,
-    ) -> Result<T, LineError> {
+    /// What a job that starts has while it asks: half of the requests at once are left for others.
+    pub(super) async fn turn_to_start(&self) -> Result<SemaphorePermit<'_>, LineError> {
         let stopping = |_| Status::unavailable("the daemon is stopping");
-        let _start = self.0.starts.acquire().await.map_err(stopping)?;
-        self.ask(call).await
+        Ok(self.0.starts.acquire().await.map_err(stopping)?)
     }
 
     /// Makes one request, when it is its turn. May be given up at any time.
