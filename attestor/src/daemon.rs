@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    convert::Infallible,
     path::PathBuf,
-    pin::pin,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -91,13 +91,26 @@ pub fn keep(
 ///
 /// A file that cannot be written (a full disk) is logged and written again at the next attestation.
 pub async fn run(
+    attester: Attester,
+    output: Output,
+    plan: Plan,
+    counter: Counter,
+    ends: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        // Whatever is under way is given up: a verifier that does not answer keeps nobody from stopping.
+        () = ends => stopping(),
+        never = prove(attester, output, plan, counter) => match never {},
+    }
+}
+
+/// Attests, measures and serves jobs that ask, for ever.
+async fn prove(
     mut attester: Attester,
     output: Output,
     plan: Plan,
     (mut asks, node): Counter,
-    ends: impl Future<Output = ()>,
-) {
-    let mut ends = pin!(ends);
+) -> Infallible {
     // A job that waits for its node's own proof.
     let mut waiting: Option<Ask> = None;
     let (changed, mut changes) = mpsc::channel(1);
@@ -105,11 +118,7 @@ pub async fn run(
     let mut backoff = MIN_BACKOFF;
     sd_notify(&[sd_notify::NotifyState::Ready]);
     loop {
-        let attested = tokio::select! {
-            () = &mut ends => return stopping(),
-            attested = attester.attest() => attested,
-        };
-        let wait = match attested {
+        let wait = match attester.attest().await {
             Ok(answered) => {
                 let admitted = answered.result.outcome() == pb::Outcome::Admit;
                 let wait = if admitted {
@@ -157,7 +166,6 @@ pub async fn run(
         loop {
             let measure_at = (Instant::now() + plan.measure_interval).min(renew);
             tokio::select! {
-                () = &mut ends => return stopping(),
                 () = sleep_until(renew) => break,
                 () = sleep_until(measure_at) => {}
                 ask = asks.next() => {

@@ -508,3 +508,42 @@ async fn a_daemon_that_stops_ends_its_jobs_and_sees_to_what_is_done_about_it() {
     let ended = permit_in(&site, PermitState::Ended).await;
     assert_eq!(ended.end_reason.as_deref(), Some("the worker's daemon stops"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_waits_for_what_is_done_about_a_refusal() {
+    let script = "echo begun >>@FOLDER@/refused; sleep 3; echo done >>@FOLDER@/refused";
+    let on_refused = ["/bin/sh", "-c", script];
+    let jobs =
+        format!("verifier_silence_s = 2\nsystems = [\"github\"]\non_refused = {on_refused:?}\n");
+    let site = JobSite::start_with(JobSiteOptions { jobs, ..JobSiteOptions::default() }).await;
+    let site = site.unwrap();
+    assert_refused(
+        &site.run(&exec(&["echo", "the job ran"])).await.unwrap(),
+        "GATE_SYSTEM_NOT_ALLOWED",
+    );
+    let notes = || std::fs::read_to_string(site.path("refused")).unwrap_or_default();
+    processes::until("it is acted upon", || notes() == "begun\n").await;
+    let daemon = site.daemon_id();
+    processes::send(daemon, rustix::process::Signal::TERM);
+    processes::until("the daemon ended", || processes::state(&daemon.to_string()) == "Z").await;
+    assert_eq!(notes(), "begun\ndone\n");
+}
+
+/// It waits for the verifier's answer about a job's permit, which does not come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_told_to_stop_does_not_wait_for_the_verifier() {
+    let site = JobSite::start().await.unwrap();
+    let job = tokio::spawn(finish(site.attestor(&exec(&["echo", "the job ran"]))));
+    let daemon = site.daemon_id();
+    // A connection that nobody answers is given up after ten seconds, and then there is another try.
+    let stopped = site.road.hold(1, async || {
+        let start = std::time::Instant::now();
+        processes::send(daemon, rustix::process::Signal::TERM);
+        processes::until("the daemon ended", || processes::state(&daemon.to_string()) == "Z").await;
+        assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    });
+    stopped.await;
+    let output = job.await.unwrap().unwrap();
+    assert_ne!(output.status.code(), Some(0));
+    assert!(!text(&output).0.contains("the job ran"));
+}

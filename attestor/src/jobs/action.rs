@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
-    process::Command,
-    sync::{Semaphore, watch},
+    process::{Child, Command},
+    sync::{Semaphore, SemaphorePermit, watch},
     time::{sleep, timeout},
 };
 
@@ -30,24 +31,54 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Actions {
     command: Vec<String>,
-    turns: Semaphore,
-    by_user: HashMap<u32, Semaphore>,
-    /// Whose turn has not come.
-    waiting: AtomicUsize,
+    all: Turns,
+    by_user: HashMap<u32, Turns>,
     is_ending: watch::Sender<bool>,
     share: Duration,
+}
+
+/// Turns of many or of one, and who waits for them.
+#[derive(Debug)]
+struct Turns {
+    left: Semaphore,
+    waiting: AtomicUsize,
+}
+
+/// Somebody who waits for a turn, until this is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Turns {
+    const fn new(count: usize) -> Self {
+        Self { left: Semaphore::const_new(count), waiting: AtomicUsize::new(0) }
+    }
+
+    /// A turn, when there is one.
+    async fn take(&self) -> Option<SemaphorePermit<'_>> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        // Never closed.
+        self.left.acquire().await.ok()
+    }
+
+    fn are_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
 }
 
 impl Actions {
     /// What the configuration names, for jobs of these users and of root.
     pub(super) fn new(command: Vec<String>, users: &[u32]) -> Self {
         let each = users.iter().copied().chain([0]);
-        let by_user = each.map(|uid| (uid, Semaphore::new(PER_USER))).collect();
         Self {
             command,
-            turns: Semaphore::new(AT_ONCE),
-            by_user,
-            waiting: AtomicUsize::new(0),
+            all: Turns::new(AT_ONCE),
+            by_user: each.map(|uid| (uid, Turns::new(PER_USER))).collect(),
             is_ending: watch::Sender::new(false),
             share: SHARE_AT_THE_END,
         }
@@ -56,44 +87,35 @@ impl Actions {
     /// The daemon stops: more run at once, and none takes others' time.
     pub(super) fn end_soon(&self) {
         if !self.is_ending.send_replace(true) {
-            self.turns.add_permits(MORE_AT_THE_END);
-            self.by_user.values().for_each(|own| own.add_permits(MORE_AT_THE_END));
+            let turns = self.by_user.values().chain([&self.all]);
+            turns.for_each(|turns| turns.left.add_permits(MORE_AT_THE_END));
         }
-    }
-
-    /// Resolves when a command has run for long enough.
-    async fn is_late(&self) {
-        let at_the_end = async {
-            let mut is_ending = self.is_ending.subscribe();
-            let _ = is_ending.wait_for(|is_ending| *is_ending).await;
-            sleep(self.share).await;
-            while self.waiting.load(Ordering::Relaxed) == 0 {
-                sleep(LOOK_EVERY).await;
-            }
-        };
-        let _ = timeout(DEADLINE, at_the_end).await;
     }
 
     /// Runs the command about a job of this user when it is its turn, with what it is about in its environment; nothing if
     /// nothing is named.
     pub(super) async fn act(&self, uid: u32, about: &[(&str, &str)]) {
         let Some((program, arguments)) = self.command.split_first() else { return };
-        let mut waiting = Waiting::of(self, program, uid);
-        // Semaphores that are never closed.
-        let _own = match self.by_user.get(&uid) {
-            Some(own) => own.acquire().await.ok(),
+        let mut pending = Pending { program, uid, is_over: false };
+        // Whoever waits for its own user's turn takes nobody else's.
+        let own = self.by_user.get(&uid);
+        let _own = match own {
+            Some(own) => own.take().await,
             None => None,
         };
-        let _turn = self.turns.acquire().await.ok();
-        waiting.is_over = true;
-        drop(waiting);
+        let _turn = self.all.take().await;
         let mut command = Command::new(program);
-        command.args(arguments).envs(about.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+        command.args(arguments).envs(about.iter().copied()).stdin(Stdio::null());
+        let ran = async {
+            let mut group = Group(command.process_group(0).kill_on_drop(true).spawn()?);
+            group.0.wait().await
+        };
         let ran = tokio::select! {
             biased;
-            ran = command.status() => Some(ran),
-            () = self.is_late() => None,
+            ran = ran => Some(ran),
+            () = self.is_late(own) => None,
         };
+        pending.is_over = true;
         match ran {
             Some(Ok(status)) if status.success() => {
                 tracing::info!(program, "ran what ends the job");
@@ -102,36 +124,53 @@ impl Actions {
             Some(Err(error)) => {
                 tracing::error!(program, %error, "what should end the job did not start");
             }
-            None => tracing::error!(program, "what should end the job took too long"),
+            None => tracing::error!(program, uid, "what should end the job took too long"),
+        }
+    }
+
+    /// Resolves when a command, which has one of these turns, has run for long enough.
+    async fn is_late(&self, own: Option<&Turns>) {
+        let at_the_end = async {
+            let mut is_ending = self.is_ending.subscribe();
+            let _ = is_ending.wait_for(|is_ending| *is_ending).await;
+            sleep(self.share).await;
+            while !self.all.are_waited_for() && !own.is_some_and(Turns::are_waited_for) {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        let _ = timeout(DEADLINE, at_the_end).await;
+    }
+}
+
+/// A command that runs, with what it started.
+struct Group(Child);
+
+impl Drop for Group {
+    /// One that did not come to its end leaves nothing behind: what it waits for is a process as well.
+    fn drop(&mut self) {
+        let leader = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(leader) = leader {
+            let _ = kill_process_group(leader, Signal::KILL);
         }
     }
 }
 
-/// A command whose turn has not come.
-struct Waiting<'a> {
-    actions: &'a Actions,
+/// A command that did not come to its end.
+struct Pending<'a> {
     program: &'a str,
     uid: u32,
     is_over: bool,
 }
 
-impl<'a> Waiting<'a> {
-    fn of(actions: &'a Actions, program: &'a str, uid: u32) -> Self {
-        actions.waiting.fetch_add(1, Ordering::Relaxed);
-        Self { actions, program, uid, is_over: false }
-    }
-}
-
-impl Drop for Waiting<'_> {
+impl Drop for Pending<'_> {
     /// Only a daemon that stops and could not wait any longer gives one up.
     fn drop(&mut self) {
-        let Self { actions, program, uid, is_over } = *self;
-        actions.waiting.fetch_sub(1, Ordering::Relaxed);
-        if !is_over {
+        if !self.is_over {
+            let Self { program, uid, .. } = *self;
             tracing::error!(
                 program,
                 uid,
-                "what should end the job was not run: the daemon stopped before its turn"
+                "what should end the job did not come to its end: the daemon stopped before"
             );
         }
     }
@@ -153,7 +192,7 @@ mod tests {
     fn noting(folder: &Path, takes: &str) -> Actions {
         let note = folder.join("notes").display().to_string();
         let script = format!(
-            "echo \"+ $ASSAY_UID $ASSAY_N\" >>{note}; {takes}; echo \"- $ASSAY_UID $ASSAY_N\" >>{note}"
+            "export NOTES={note}; echo \"+ $ASSAY_UID $ASSAY_N\" >>$NOTES; {takes}; echo \"- $ASSAY_UID $ASSAY_N\" >>$NOTES"
         );
         let command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
         Actions::new(command, &[BUSY, OTHER, THIRD])
@@ -202,42 +241,65 @@ mod tests {
         assert_eq!(begun.len(), 60);
     }
 
-    /// More of one user than can run at once, none of which comes to an end, and one of another user at last.
+    /// More of one user than can run at once, none of which comes to an end, and one of another user that takes a while.
     #[tokio::test]
     async fn when_the_daemon_stops_none_is_left_out_and_none_takes_the_others_time() {
         let folder = tempfile::tempdir().expect("a folder");
-        let slow = format!("test $ASSAY_UID = {BUSY} && exec sleep 300");
+        // In a process of its own: what is cut leaves none behind.
+        let slow = format!(
+            "test $ASSAY_UID = {BUSY} && {{ sleep 301; true; }}; test $ASSAY_UID = {OTHER} && sleep 5"
+        );
         let mut actions = noting(folder.path(), &slow);
-        actions.share = Duration::from_millis(400);
+        actions.share = Duration::from_secs(2);
         let actions = Arc::new(actions);
         let mut all = JoinSet::new();
-        let count = 3 * (PER_USER + MORE_AT_THE_END);
+        let at_once = PER_USER + MORE_AT_THE_END;
+        let count = 2 * at_once;
         for number in 0..count {
             start(&actions, &mut all, BUSY, number);
         }
-        start(&actions, &mut all, OTHER, 0);
-        let noted = |text: &str| notes(folder.path()).matches(text).count();
-        while noted(&format!("+ {BUSY}")) < PER_USER || noted(&format!("- {OTHER}")) < 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        // Nobody is hurried before.
-        tokio::time::sleep(2 * actions.share).await;
-        assert_eq!(noted(&format!("+ {BUSY}")), PER_USER);
-        actions.end_soon();
-        actions.end_soon();
-        let begun = async {
-            while noted(&format!("+ {BUSY}")) < count {
-                assert!(actions.turns.available_permits() > 0, "another user finds a turn");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        let noted = |text: String| notes(folder.path()).matches(&text).count();
+        let until = async |what: &str, is_so: &dyn Fn() -> bool| {
+            let so = async {
+                while !is_so() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            timeout(DEADLINE, so).await.unwrap_or_else(|_| panic!("never: {what}"));
         };
-        timeout(DEADLINE / 2, begun).await.expect("each one begins");
-        // The last ones have all the time that there is.
-        tokio::time::sleep(2 * actions.share).await;
-        assert_eq!(all.len() - count + noted(&format!("- {BUSY}")), 1);
-        assert_eq!(actions.waiting.load(Ordering::Relaxed), 0);
-        assert!(actions.turns.available_permits() < AT_ONCE + MORE_AT_THE_END);
+        let begun = || noted(format!("+ {BUSY}"));
+        until("two run", &|| begun() == PER_USER).await;
+        // Nobody is hurried before.
+        tokio::time::sleep(actions.share * 3 / 2).await;
+        assert_eq!(begun(), PER_USER);
+        actions.end_soon();
+        actions.end_soon();
+        until("as many as may", &|| begun() >= at_once).await;
+        // The other user's has turns that the busy one's do not want, and all its time.
+        start(&actions, &mut all, OTHER, 0);
+        until("each one begins", &|| begun() == count).await;
+        until("the other's is done", &|| noted(format!("- {OTHER}")) == 1).await;
+        assert!(!actions.all.are_waited_for() && !actions.by_user[&BUSY].are_waited_for());
+        // The last ones have all the time that there is; none of the first is left.
+        tokio::time::sleep(actions.share * 3 / 2).await;
+        let mine = || sleepers(folder.path());
+        assert_eq!(mine(), at_once);
         all.shutdown().await;
+        until("none is left", &|| mine() == 0).await;
+    }
+
+    /// Processes that sleep for a command with its notes in this folder, whether that is still there or not.
+    fn sleepers(folder: &Path) -> usize {
+        let folder = folder.display().to_string();
+        let all = std::fs::read_dir("/proc").expect("Linux").flatten();
+        let has = |process: &Path, file: &str, what: &str| {
+            let bytes = std::fs::read(process.join(file)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).contains(what)
+        };
+        let is_one = |process: &std::path::PathBuf| {
+            has(process, "cmdline", "sleep\u{0}301") && has(process, "environ", &folder)
+        };
+        all.map(|entry| entry.path()).filter(is_one).count()
     }
 
     #[tokio::test]

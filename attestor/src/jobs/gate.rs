@@ -9,7 +9,7 @@ use std::{
 use proto::{
     job::{JobClaims, Source},
     pb,
-    permit::bounded_audiences,
+    permit::check_audiences,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
@@ -22,7 +22,7 @@ use workload::{
 };
 
 use super::{
-    Desk, JobKeyPair, JobSettings, Line, LineError, Link,
+    Desk, JobKeyPair, JobSettings, Line, Link,
     action::Actions,
     life::{End, FAREWELL, Life, by_the_node, credentials},
 };
@@ -69,6 +69,8 @@ pub struct Gate {
     on_end: Arc<Actions>,
     /// Time stamps that are being asked for.
     stamps: Arc<stamp::Stamps>,
+    /// Calls for a job that are not over yet, with what is done about their refusals.
+    calls: Arc<watch::Sender<usize>>,
 }
 
 /// By the identifiers of their permits.
@@ -121,6 +123,15 @@ struct Slot {
     _place: Place,
 }
 
+/// A call for a job that is not over yet.
+struct Call(Arc<watch::Sender<usize>>);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.send_modify(|calls| *calls = calls.saturating_sub(1));
+    }
+}
+
 /// A user's turn to have something done about a refusal, given back on drop.
 struct Acting<'a>(&'a Mutex<HashSet<u32>>, u32);
 
@@ -159,7 +170,14 @@ impl Gate {
             on_refused,
             on_end,
             stamps: Arc::new(stamp::Stamps::new()),
+            calls: Arc::new(watch::Sender::new(0)),
         }
+    }
+
+    /// A call for a job, until this is dropped.
+    fn call(&self) -> Call {
+        self.calls.send_modify(|calls| *calls += 1);
+        Call(Arc::clone(&self.calls))
     }
 
     /// The daemon stops: what is done about ends and refusals is done soon.
@@ -168,11 +186,16 @@ impl Gate {
         self.on_refused.end_soon();
     }
 
-    /// Resolves when every job has ended, with all that is done about it, or `within` is over. None starts any more.
+    /// Resolves when every job has ended and every call for one, with all that is done about it, or `within` is over. None starts
+    /// any more.
     pub(super) async fn ended(&self, within: Duration) {
         self.jobs().waiting.clear();
         let all = u32::try_from(self.settings.max_jobs).unwrap_or(u32::MAX);
-        if timeout(within, self.slots.acquire_many(all)).await.is_err() {
+        let over = async {
+            let _slots = self.slots.acquire_many(all).await;
+            let _ = self.calls.subscribe().wait_for(|calls| *calls == 0).await;
+        };
+        if timeout(within, over).await.is_err() {
             tracing::warn!("jobs, or what is done about their end, did not come to an end in time");
         }
     }
@@ -304,10 +327,7 @@ impl Gate {
         stands()?;
         // One that was not deferred is used as well: its number stands in logs and environments.
         remember(&mut self.used(), line.permit_id());
-        let redeemed = match line.redeem(request.audiences.clone()).await {
-            Err(LineError::Refused { code, why }) => return Err(Refusal::new(&code, why)),
-            other => other,
-        };
+        let redeemed = line.redeem(request.audiences.clone()).await;
         let served = redeemed.map_err(Refusal::from).and_then(|identity| {
             stands()?;
             let handle = self.serve(&line, &identity, &processes, caller)?;
@@ -315,7 +335,7 @@ impl Gate {
         });
         let (identity, handle) = match served {
             Ok(served) => served,
-            // Redeemed, or perhaps: what gave no answer may have been. No job will use it.
+            // Redeemed, or perhaps: by a request whose answer was lost. No job will use it.
             Err(refusal) => {
                 let _ = timeout(FAREWELL, line.end(&refusal.0.why)).await;
                 return Err(refusal);
@@ -427,8 +447,8 @@ impl Gate {
         events: &mpsc::Sender<Result<pb::JobEvent, Status>>,
     ) -> Result<(), Refusal> {
         self.admits(caller)?;
-        bounded_audiences(&request.audiences)
-            .map_err(|error| Refusal::new("EVIDENCE_LIMIT_EXCEEDED", error.to_string()))?;
+        check_audiences(&request.audiences)
+            .map_err(|error| Refusal::new(error.code().as_str(), error.to_string()))?;
         let permit = match request.permit_id.as_str() {
             "" => tokio::select! {
                 biased;

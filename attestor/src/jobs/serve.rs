@@ -19,7 +19,7 @@ const MAX_REQUEST_BYTES: usize = 64 * 1024;
 const PER_CONNECTION: usize = 2;
 /// Descriptors that are not for connections: the TPM, measuring, and the lines to the verifier.
 const KEPT_DESCRIPTORS: usize = 128;
-/// Jobs that run when the daemon stops end, with what is done about it, within this time: service managers wait for 90 s.
+/// Jobs that run when the daemon stops end, with what is done about it, within this time; its unit waits longer.
 const JOBS_END_WITHIN: Duration = Duration::from_secs(75);
 
 /// Descriptors that this process may have, after asking for so many.
@@ -121,5 +121,22 @@ impl JobSockets {
         let (served, ()) = tokio::join!(both, signal);
         jobs.ended(JOBS_END_WITHIN).await;
         served.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_waits_for_the_ends_of_jobs_and_signals_the_daemon_alone() {
+        let unit = include_str!("../../dist/assay-attestor.service");
+        let of =
+            |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        assert_eq!(of("KillMode"), Some("mixed"));
+        let waits = of("TimeoutStopSec").and_then(|seconds| seconds.parse().ok());
+        let waits = waits.map(Duration::from_secs).expect("seconds");
+        // With room for the sockets, which close first.
+        assert!(waits >= JOBS_END_WITHIN + Duration::from_secs(10), "{waits:?}");
     }
 }

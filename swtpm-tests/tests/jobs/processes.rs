@@ -19,7 +19,7 @@ fn is_alive(pid: &str) -> bool {
 }
 
 /// Waits until something is so.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..400 {
         if is_so() {
             return;

@@ -167,7 +167,7 @@ async fn a_permit_that_ends_while_its_statements_are_stamped_is_not_redeemed() {
     let (mut site, authority) = site().await;
     let key = JobKeyPair::generate().unwrap();
     let permit = site.permit(&key).await;
-    authority.delay.store(600, Ordering::SeqCst);
+    authority.delay.store(1500, Ordering::SeqCst);
     let end = async {
         while authority.asked.load(Ordering::SeqCst) == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;

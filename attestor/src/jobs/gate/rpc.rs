@@ -28,7 +28,9 @@ impl pb::job_gate_server::JobGate for Gate {
         let caller = caller(&request)?;
         let (events, stream) = mpsc::channel(EVENTS);
         let (gate, request) = (self.clone(), request.into_inner());
+        let call = self.call();
         tokio::spawn(async move {
+            let _call = call;
             if let Err(Refusal(refused)) = gate.start(request, &caller, &events).await {
                 tracing::warn!(
                     uid = caller.uid,

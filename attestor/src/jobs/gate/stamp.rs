@@ -23,7 +23,10 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use workload::{ERROR_DOMAIN, Observation};
 
-use super::{super::NodeState, End, Gate, Line, LineError, Refusal, by_the_node};
+use super::{
+    super::{LineError, NodeState},
+    End, Gate, Line, Refusal, by_the_node,
+};
 
 /// Time stamps asked for at once, of all jobs together: the verifier counts what comes from one address, and attestations
 /// and permits of this worker must find their place.
