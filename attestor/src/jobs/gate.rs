@@ -22,7 +22,7 @@ use workload::{
 };
 
 use super::{
-    Desk, JobKeyPair, JobSettings, Line, Link,
+    Desk, JobKeyPair, JobSettings, Line, Link, NodeState,
     action::Actions,
     life::{End, FAREWELL, Life, by_the_node, credentials},
 };
@@ -317,27 +317,21 @@ impl Gate {
         caller: &Observation,
     ) -> Result<Begun, Refusal> {
         let Deferred { line, tool_events, tools, decision_id, claims, slot, .. } = deferred;
-        let processes = Processes::of(request.processes(), caller)?;
         let node = self.desk.node();
-        let stands = || match by_the_node(&node.borrow(), tool_events) {
-            Some(End { code, why }) => Err(Refusal::new(&code, why)),
-            None => Ok(()),
-        };
-        // What the worker itself knows by now, the verifier may not.
-        stands()?;
         // One that was not deferred is used as well: its number stands in logs and environments.
         remember(&mut self.used(), line.permit_id());
-        let redeemed = line.redeem(request.audiences.clone()).await;
-        let served = redeemed.map_err(Refusal::from).and_then(|identity| {
-            stands()?;
+        let served = async {
+            let processes = Processes::of(request.processes(), caller)?;
+            let identity = redeemed(&line, request, &node, tool_events).await?;
             let handle = self.serve(&line, &identity, &processes, caller)?;
-            Ok((identity, handle))
-        });
-        let (identity, handle) = match served {
+            Ok((processes, identity, handle))
+        };
+        let (processes, identity, handle) = match served.await {
             Ok(served) => served,
-            // Redeemed, or perhaps: by a request whose answer was lost. No job will use it.
+            // Redeemed or not, or nobody knows: the answer may have been lost. No job will use it.
             Err(refusal) => {
-                let _ = timeout(FAREWELL, line.end(&refusal.0.why)).await;
+                let Refusal(pb::JobRefused { why, .. }) = &refusal;
+                let _ = timeout(FAREWELL, line.end(why)).await;
                 return Err(refusal);
             }
         };
@@ -516,6 +510,36 @@ struct Begun {
     life: Life,
     stop: watch::Sender<Option<End>>,
     slot: Slot,
+}
+
+/// What a redemption gives, unless the worker itself knows better by then: before and after it, and while it is waited for.
+async fn redeemed(
+    line: &Line,
+    request: &pb::StartRequest,
+    node: &watch::Receiver<NodeState>,
+    tool_events: u64,
+) -> Result<pb::JobIdentity, Refusal> {
+    let stopping = || Refusal::new("GATE_STOPPING", "the worker's daemon stops");
+    let stands = || match by_the_node(&node.borrow(), tool_events) {
+        Some(End { code, why }) => Err(Refusal::new(&code, why)),
+        None if node.has_changed().is_err() => Err(stopping()),
+        None => Ok(()),
+    };
+    stands()?;
+    let mut changes = node.clone();
+    let changed = async {
+        while changes.changed().await.is_ok() {
+            stands()?;
+        }
+        Err(stopping())
+    };
+    let identity = tokio::select! {
+        biased;
+        redeemed = line.redeem(request.audiences.clone()) => redeemed?,
+        ended = changed => return ended,
+    };
+    stands()?;
+    Ok(identity)
 }
 
 /// Notes a permit as used, once.

@@ -116,11 +116,11 @@ impl Line {
     }
 
     async fn ask_to_redeem(&self, request: pb::RedeemRequest) -> Attempt<pb::JobIdentity> {
-        // Waiting for a turn is no silence of the verifier.
         let turn = self.link.turn_to_start().await;
-        let mut sent = Instant::now();
+        let mut sent = None;
         let call = async |verifier: &mut JobsClient<Channel>| {
-            sent = Instant::now();
+            // Waiting for a turn is no silence of the verifier.
+            sent = Some(Instant::now());
             verifier.redeem(request).await
         };
         let came = match turn {
@@ -196,8 +196,8 @@ impl Line {
 
 /// One request for a redemption.
 struct Attempt<T> {
-    /// When it was sent; where there was no connection, when it had its turn.
-    sent: Instant,
+    /// When it was sent; `None`: it was not.
+    sent: Option<Instant>,
     came: Result<T, LineError>,
 }
 
@@ -205,8 +205,9 @@ async fn ask_once_more<T, A: Future<Output = Attempt<T>>>(
     ask: impl Fn() -> A,
 ) -> Result<T, LineError> {
     let Attempt { sent, came } = ask().await;
+    let is_soon = sent.is_none_or(|sent| sent.elapsed() <= AGAIN_WITHIN);
     let first = match came {
-        Err(LineError::Client(first)) if sent.elapsed() <= AGAIN_WITHIN => first,
+        Err(LineError::Client(first)) if is_soon => first,
         answered => return answered,
     };
     sleep(AGAIN_AFTER).await;
@@ -236,16 +237,17 @@ mod tests {
     #[derive(Clone, Copy)]
     struct Try {
         waits: u64,
+        is_sent: bool,
         takes: u64,
         gives: Result<u32, &'static str>,
     }
 
     const fn no_answer(takes: u64) -> Try {
-        Try { waits: 0, takes, gives: Err("") }
+        Try { waits: 0, is_sent: true, takes, gives: Err("") }
     }
 
     const fn gives(gives: Result<u32, &'static str>) -> Try {
-        Try { waits: 0, takes: 0, gives }
+        Try { waits: 0, is_sent: true, takes: 0, gives }
     }
 
     /// What a redemption gives, and how often it asked.
@@ -254,7 +256,7 @@ mod tests {
         let ask = async || {
             let one = tries[asked.replace(asked.get() + 1)];
             sleep(Duration::from_secs(one.waits)).await;
-            let sent = Instant::now();
+            let sent = one.is_sent.then(Instant::now);
             sleep(Duration::from_secs(one.takes)).await;
             let came = one.gives.map_err(|code| match code {
                 "" => ClientError::Silent(Duration::from_secs(one.takes)).into(),
@@ -270,7 +272,12 @@ mod tests {
     async fn a_redemption_without_an_answer_is_asked_for_once_more_where_that_was_soon_known() {
         let good = gives(Ok(1));
         assert_eq!(redeemed(&[good]).await, (Ok(1), 1));
-        for first in [no_answer(0), no_answer(15), Try { waits: 600, ..no_answer(15) }] {
+        for first in [
+            no_answer(0),
+            no_answer(15),
+            Try { waits: 600, ..no_answer(15) },
+            Try { is_sent: false, ..no_answer(20) },
+        ] {
             assert_eq!(redeemed(&[first, good]).await, (Ok(1), 2));
         }
         let (late, asked) = redeemed(&[no_answer(16), good]).await;

@@ -18,10 +18,11 @@ use tokio::{
     sync::{Notify, watch},
 };
 use tonic::{
-    Request, Response, Status, Streaming,
+    Code, Request, Response, Status, Streaming,
     service::Routes,
     transport::{Channel, Endpoint, Uri},
 };
+use tonic_types::{ErrorDetails, StatusExt as _};
 use verifier::{
     clock::Clock as _,
     config::Limits,
@@ -38,16 +39,22 @@ use super::*;
 enum Habit {
     /// A redemption gives no certificates.
     RedeemsNothing,
-    /// A redemption is done, and its answer lost.
+    /// A redemption is done, and its answer lost, or a refusal.
     RedeemsUnheard,
+    RedeemsRefused,
     /// A redemption takes until something has happened; told when it begins.
-    RedeemsLate { begun: Arc<Notify>, go_on: Arc<Notify> },
+    RedeemsLate {
+        begun: Arc<Notify>,
+        go_on: Arc<Notify>,
+    },
     /// Certificates are to be renewed at once, and then there are none.
     RenewsNothing,
     /// An end is never answered; told when the worker gave up to wait.
     HearsNoEnd(Arc<AtomicBool>),
     /// None; counts how often certificates were renewed.
-    Honest { renewals: Arc<AtomicUsize> },
+    Honest {
+        renewals: Arc<AtomicUsize>,
+    },
 }
 
 /// Notes that whoever waited does not any more.
@@ -75,6 +82,11 @@ impl jobs_server::Jobs for Between {
         let identity = response.get_mut();
         match &self.habit {
             Habit::RedeemsNothing => identity.x509.clear(),
+            Habit::RedeemsRefused => {
+                let info = ErrorDetails::with_error_info("EVIDENCE_FIELD_INVALID", "", []);
+                let code = Code::InvalidArgument;
+                return Err(Status::with_error_details(code, "no token can be for that", info));
+            }
             Habit::RedeemsUnheard => return Err(Status::unavailable("a proxy lost the answer")),
             Habit::RedeemsLate { begun, go_on } => {
                 begun.notify_one();
@@ -214,24 +226,45 @@ async fn a_job_without_certificates_does_not_start_and_its_permit_is_given_back(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_permit_is_given_back_where_nobody_heard_what_became_of_its_redemption() {
-    let mut worker = Worker::asked(Habit::RedeemsUnheard).await;
+async fn a_permit_is_given_back_whatever_became_of_its_redemption() {
+    let cases = [
+        (Habit::RedeemsUnheard, "GATE_NO_VERDICT"),
+        (Habit::RedeemsRefused, "EVIDENCE_FIELD_INVALID"),
+    ];
+    for (habit, code) in cases {
+        let mut worker = Worker::asked(habit).await;
+        let refused = worker.next().await;
+        let Some(Event::Refused(refused)) = refused else { panic!("{refused:?}") };
+        assert_eq!(refused.code, code);
+        let permit = worker.ended_permit().await;
+        assert!(permit.redeemed_at.is_some(), "{permit:?}");
+        assert_eq!(permit.end_reason, Some(refused.why));
+    }
+}
+
+/// What comes of the redemption is not waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_while_a_permit_is_redeemed_gives_it_back() {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let habit = Habit::RedeemsLate { begun: Arc::clone(&begun), go_on };
+    let mut worker = Worker::asked(habit).await;
+    begun.notified().await;
+    worker.node = watch::channel(NodeState::default()).0;
     let refused = worker.next().await;
     let Some(Event::Refused(refused)) = refused else { panic!("{refused:?}") };
-    assert_eq!(refused.code, "GATE_NO_VERDICT");
+    assert_eq!(refused.code, "GATE_STOPPING");
     let permit = worker.ended_permit().await;
     assert!(permit.redeemed_at.is_some(), "{permit:?}");
-    assert_eq!(permit.end_reason, Some(refused.why));
+    assert!(worker.next().await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_changes_while_a_permit_is_redeemed_starts_no_job() {
     let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let habit = Habit::RedeemsLate { begun: Arc::clone(&begun), go_on: Arc::clone(&go_on) };
+    let habit = Habit::RedeemsLate { begun: Arc::clone(&begun), go_on };
     let mut worker = Worker::asked(habit).await;
     begun.notified().await;
     worker.node.send_modify(|node| node.tool_events += 1);
-    go_on.notify_one();
     let refused = worker.next().await;
     let Some(Event::Refused(refused)) = refused else { panic!("{refused:?}") };
     assert_eq!(refused.code, "GATE_TOOL_CHANGED");
