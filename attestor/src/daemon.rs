@@ -98,6 +98,7 @@ pub async fn run(
     ends: impl Future<Output = ()>,
 ) {
     tokio::select! {
+        biased;
         // Whatever is under way is given up: a verifier that does not answer keeps nobody from stopping.
         () = ends => stopping(),
         never = prove(attester, output, plan, counter) => match never {},

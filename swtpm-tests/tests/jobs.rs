@@ -511,7 +511,7 @@ async fn a_daemon_that_stops_ends_its_jobs_and_sees_to_what_is_done_about_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_stops_waits_for_what_is_done_about_a_refusal() {
-    let script = "echo begun >>@FOLDER@/refused; sleep 3; echo done >>@FOLDER@/refused";
+    let script = "echo begun >>@FOLDER@/refused; until [ -e @FOLDER@/go ]; do sleep 0.1; done; echo done >>@FOLDER@/refused";
     let on_refused = ["/bin/sh", "-c", script];
     let jobs =
         format!("verifier_silence_s = 2\nsystems = [\"github\"]\non_refused = {on_refused:?}\n");
@@ -525,6 +525,8 @@ async fn a_daemon_that_stops_waits_for_what_is_done_about_a_refusal() {
     processes::until("it is acted upon", || notes() == "begun\n").await;
     let daemon = site.daemon_id();
     processes::send(daemon, rustix::process::Signal::TERM);
+    processes::until("the daemon stops", || site.log().contains("told to stop")).await;
+    std::fs::write(site.path("go"), "").unwrap();
     processes::until("the daemon ended", || processes::state(&daemon.to_string()) == "Z").await;
     assert_eq!(notes(), "begun\ndone\n");
 }
@@ -533,8 +535,8 @@ async fn a_daemon_that_stops_waits_for_what_is_done_about_a_refusal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_told_to_stop_does_not_wait_for_the_verifier() {
     let site = JobSite::start().await.unwrap();
-    let job = tokio::spawn(finish(site.attestor(&exec(&["echo", "the job ran"]))));
     let daemon = site.daemon_id();
+    site.road.is_empty().await;
     // A connection that nobody answers is given up after ten seconds, and then there is another try.
     let stopped = site.road.hold(1, async || {
         let start = std::time::Instant::now();
@@ -542,8 +544,9 @@ async fn a_daemon_that_is_told_to_stop_does_not_wait_for_the_verifier() {
         processes::until("the daemon ended", || processes::state(&daemon.to_string()) == "Z").await;
         assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     });
-    stopped.await;
-    let output = job.await.unwrap().unwrap();
+    let ((), output) =
+        tokio::join!(stopped, finish(site.attestor(&exec(&["echo", "the job ran"]))));
+    let output = output.unwrap();
     assert_ne!(output.status.code(), Some(0));
     assert!(!text(&output).0.contains("the job ran"));
 }

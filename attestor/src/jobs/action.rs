@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     process::Stdio,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -41,33 +41,50 @@ pub(super) struct Actions {
 #[derive(Debug)]
 struct Turns {
     left: Semaphore,
-    waiting: AtomicUsize,
+    queue: Mutex<Queue>,
+}
+
+/// How many wait for a turn, and for how many of them one is given up.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: usize,
+    promised: usize,
 }
 
 /// Somebody who waits for a turn, until this is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a>(&'a Turns);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut queue = self.0.queue();
+        queue.waiting = queue.waiting.saturating_sub(1);
+        queue.promised = queue.promised.saturating_sub(1);
     }
 }
 
 impl Turns {
-    const fn new(count: usize) -> Self {
-        Self { left: Semaphore::const_new(count), waiting: AtomicUsize::new(0) }
+    fn new(count: usize) -> Self {
+        Self { left: Semaphore::new(count), queue: Mutex::default() }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A turn, when there is one.
     async fn take(&self) -> Option<SemaphorePermit<'_>> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting);
+        self.queue().waiting += 1;
+        let _waiting = Waiting(self);
         // Never closed.
         self.left.acquire().await.ok()
     }
 
-    fn are_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+    /// Promises a turn to somebody who waits and has no promise yet; whether there is one.
+    fn promise(&self) -> bool {
+        let mut queue = self.queue();
+        let is_wanted = queue.waiting > queue.promised;
+        queue.promised += usize::from(is_wanted);
+        is_wanted
     }
 }
 
@@ -128,13 +145,13 @@ impl Actions {
         }
     }
 
-    /// Resolves when a command, which has one of these turns, has run for long enough.
+    /// Resolves when a command, which has one of these turns, has run for long enough; at the end, for one other that waits.
     async fn is_late(&self, own: Option<&Turns>) {
         let at_the_end = async {
             let mut is_ending = self.is_ending.subscribe();
             let _ = is_ending.wait_for(|is_ending| *is_ending).await;
             sleep(self.share).await;
-            while !self.all.are_waited_for() && !own.is_some_and(Turns::are_waited_for) {
+            while !self.all.promise() && !own.is_some_and(Turns::promise) {
                 sleep(LOOK_EVERY).await;
             }
         };
@@ -241,9 +258,8 @@ mod tests {
         assert_eq!(begun.len(), 60);
     }
 
-    /// More of one user than can run at once, none of which comes to an end, and one of another user that takes a while.
-    #[tokio::test]
-    async fn when_the_daemon_stops_none_is_left_out_and_none_takes_the_others_time() {
+    /// So many of one user, none of which comes to an end, and one of another user that takes a while.
+    async fn stops_with(count: usize) {
         let folder = tempfile::tempdir().expect("a folder");
         // In a process of its own: what is cut leaves none behind.
         let slow = format!(
@@ -254,7 +270,6 @@ mod tests {
         let actions = Arc::new(actions);
         let mut all = JoinSet::new();
         let at_once = PER_USER + MORE_AT_THE_END;
-        let count = 2 * at_once;
         for number in 0..count {
             start(&actions, &mut all, BUSY, number);
         }
@@ -279,13 +294,23 @@ mod tests {
         start(&actions, &mut all, OTHER, 0);
         until("each one begins", &|| begun() == count).await;
         until("the other's is done", &|| noted(format!("- {OTHER}")) == 1).await;
-        assert!(!actions.all.are_waited_for() && !actions.by_user[&BUSY].are_waited_for());
-        // The last ones have all the time that there is; none of the first is left.
+        let is_waited_for = |turns: &Turns| turns.queue().waiting > 0;
+        assert!(!is_waited_for(&actions.all) && !is_waited_for(&actions.by_user[&BUSY]));
+        // Only as many are cut as waited, and nothing of those is left; the others have all the time that there is.
         tokio::time::sleep(actions.share * 3 / 2).await;
-        let mine = || sleepers(folder.path());
-        assert_eq!(mine(), at_once);
+        assert_eq!(sleepers(folder.path()), at_once);
         all.shutdown().await;
-        until("none is left", &|| mine() == 0).await;
+        until("none is left", &|| sleepers(folder.path()) == 0).await;
+    }
+
+    #[tokio::test]
+    async fn when_the_daemon_stops_none_is_left_out() {
+        stops_with(2 * (PER_USER + MORE_AT_THE_END)).await;
+    }
+
+    #[tokio::test]
+    async fn when_the_daemon_stops_no_more_are_cut_than_wait() {
+        stops_with(PER_USER + MORE_AT_THE_END + 1).await;
     }
 
     /// Processes that sleep for a command with its notes in this folder, whether that is still there or not.
