@@ -30,6 +30,8 @@ pub const DEFAULT_TOOLS: &str = "/etc/assay/tools.toml";
 pub const DEFAULT_TOOL_PCR: u8 = 14;
 /// A change that no file event told of is found at the latest after this.
 pub const DEFAULT_MEASURE_INTERVAL: Duration = Duration::from_secs(600);
+/// Longest that a job may wait for its permit: whoever asks waits for 90 s in all.
+const MAX_START_WITHIN_S: u64 = 75;
 /// Shorter would keep a small machine busy hashing.
 const MIN_MEASURE_INTERVAL_S: u64 = 10;
 /// Largest configuration or secret file, bytes.
@@ -255,7 +257,7 @@ fn job_settings(section: JobsSection) -> Result<JobSettings, (String, String)> {
             section.start_within_s,
             DEFAULT_START_WITHIN,
             5,
-            600,
+            MAX_START_WITHIN_S,
         )?,
         silence: seconds(
             "jobs.verifier_silence_s",

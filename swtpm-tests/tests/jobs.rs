@@ -429,7 +429,7 @@ async fn site_that_notes_ends() -> (JobSite, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let note = folder.path().join("ends");
     let jobs = format!(
-        "verifier_silence_s = 2\non_end = [\"/bin/sh\", \"-c\", \"echo $ASSAY_END_CODE >{}\"]\n",
+        "verifier_silence_s = 2\non_end = [\"/bin/sh\", \"-c\", \"echo $ASSAY_END_CODE $ASSAY_UID >{}\"]\n",
         note.display()
     );
     let site = JobSite::start_with(JobSiteOptions { jobs, ..JobSiteOptions::default() }).await;
@@ -464,7 +464,9 @@ async fn a_job_that_gives_its_permit_back_and_goes_on_is_acted_upon() {
                   sleep 3; cat ends";
     let script = script.replace("cat ends", &format!("cat {}/ends", folder.path().display()));
     let output = finish(below_a_shell(&site, &script)).await.unwrap();
-    assert!(text(&output).0.ends_with("GATE_ENDED_BY_ITS_JOB\n"), "{output:?}");
+    let uid = rustix::process::geteuid();
+    let note = format!("GATE_ENDED_BY_ITS_JOB {uid}\n");
+    assert!(text(&output).0.ends_with(&note), "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -504,7 +506,8 @@ async fn a_daemon_that_stops_ends_its_jobs_and_sees_to_what_is_done_about_it() {
     let (site, folder) = site_that_notes_ends().await;
     let stop = format!("kill {}; sleep 4; cat {}/ends", site.daemon_id(), folder.path().display());
     let output = finish(below_a_shell(&site, &stop)).await.unwrap();
-    assert_eq!(text(&output).0.lines().last(), Some("GATE_STOPPING"), "{output:?}");
+    let note = format!("GATE_STOPPING {}\n", rustix::process::geteuid());
+    assert!(text(&output).0.ends_with(&note), "{output:?}");
     let ended = permit_in(&site, PermitState::Ended).await;
     assert_eq!(ended.end_reason.as_deref(), Some("the worker's daemon stops"));
 }
@@ -549,4 +552,34 @@ async fn a_daemon_that_is_told_to_stop_does_not_wait_for_the_verifier() {
     let output = output.unwrap();
     assert_ne!(output.status.code(), Some(0));
     assert!(!text(&output).0.contains("the job ran"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_finds_the_socket_that_gave_its_permit() {
+    let site = JobSite::start().await.unwrap();
+    // Named on the command line alone, and relative to a folder that a step may leave.
+    let asked = |arguments: &[&str]| {
+        let [command, rest @ ..] = arguments else { unreachable!() };
+        let all = [&[*command, "--socket", "output/job.sock", "--job", "generic"], rest].concat();
+        let mut command = site.attestor(&all);
+        command.env_remove("ASSAY_JOB_SOCKET");
+        finish(command)
+    };
+    let socket = site.path("output/job.sock").display().to_string();
+    let output = asked(&["exec", "--", "sh", "-c", "cd /; echo $ASSAY_JOB_SOCKET"]).await.unwrap();
+    assert_eq!(text(&output).0.trim_end(), socket, "{}", text(&output).1);
+    std::fs::write(site.path("env"), "BEFORE=1\n").unwrap();
+    let output = asked(&["permit", "--env-out", "env"]).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output).1);
+    let variables = std::fs::read_to_string(site.path("env")).unwrap();
+    let names: Vec<_> = variables.lines().filter_map(|line| line.split('=').next()).collect();
+    let expected = [
+        "BEFORE",
+        "SPIFFE_ENDPOINT_SOCKET",
+        "ASSAY_JOB_SOCKET",
+        "ASSAY_PERMIT_ID",
+        "ASSAY_DECISION_ID",
+    ];
+    assert_eq!(names, expected);
+    assert!(variables.contains(&format!("ASSAY_JOB_SOCKET={socket}\n")), "{variables}");
 }

@@ -144,7 +144,7 @@ pub(super) struct PermitArgs {
     /// Only get the permit, into this file, for `attestor exec --permit` of the same user.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["permit", "out"])]
     defer: Option<PathBuf>,
-    /// Append SPIFFE_ENDPOINT_SOCKET, ASSAY_PERMIT_ID and ASSAY_DECISION_ID to this file, such as GITHUB_ENV.
+    /// Append SPIFFE_ENDPOINT_SOCKET, ASSAY_JOB_SOCKET, ASSAY_PERMIT_ID and ASSAY_DECISION_ID to this file, such as GITHUB_ENV.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["defer", "end"])]
     env_out: Option<PathBuf>,
     /// Unless there is a permit, kill the parent of this command, for systems that go on after a hook that failed.
@@ -182,7 +182,7 @@ pub(super) fn exec(args: &ExecArgs) -> Done {
         let out = args.job.out.as_deref();
         let job = out
             .map_or(Ok(()), |folder| Ok(write_results(folder, &started)?))
-            .and_then(|()| supervise::start(&args.command, &started));
+            .and_then(|()| supervise::start(&args.command, &args.job.socket, &started));
         match job {
             Ok(job) => supervise::run(job, &started, &mut daemon, &mut events, refused).await,
             Err(error) => {
@@ -227,7 +227,7 @@ fn get_permit(args: &PermitArgs) -> Done {
                     write_results(folder, &started)?;
                 }
                 if let Some(path) = &args.env_out {
-                    append_variables(path, &started)?;
+                    append_variables(path, &args.job.socket, &started)?;
                 }
                 if args.json {
                     say(format_args!("{}\n", serde_json::to_string_pretty(&json(&started))?))?;

@@ -42,11 +42,17 @@ pub(super) fn write_results(folder: &Path, started: &pb::JobStarted) -> Result<(
 }
 
 /// What `attestor exec` would put into the job's environment, for a system that takes it from a file.
-pub(super) fn append_variables(path: &Path, started: &pb::JobStarted) -> Result<(), String> {
+pub(super) fn append_variables(
+    path: &Path,
+    socket: &Path,
+    started: &pb::JobStarted,
+) -> Result<(), String> {
     let at = |error: io::Error| format!("{}: {error}", path.display());
+    let socket = std::path::absolute(socket).map_err(at)?.display().to_string();
     let mut lines = String::new();
     for (name, value) in [
         ("SPIFFE_ENDPOINT_SOCKET", &started.workload_endpoint),
+        ("ASSAY_JOB_SOCKET", &socket),
         ("ASSAY_PERMIT_ID", &started.permit_id),
         ("ASSAY_DECISION_ID", &started.decision_id),
     ] {

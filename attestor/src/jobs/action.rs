@@ -109,8 +109,8 @@ impl Actions {
         }
     }
 
-    /// Runs the command about a job of this user when it is its turn, with what it is about in its environment; nothing if
-    /// nothing is named.
+    /// Runs the command about a job of this user when it is its turn, with what it is about and the user in its environment;
+    /// nothing if nothing is named.
     pub(super) async fn act(&self, uid: u32, about: &[(&str, &str)]) {
         let Some((program, arguments)) = self.command.split_first() else { return };
         let mut pending = Pending { program, uid, is_over: false };
@@ -122,7 +122,8 @@ impl Actions {
         };
         let _turn = self.all.take().await;
         let mut command = Command::new(program);
-        command.args(arguments).envs(about.iter().copied()).stdin(Stdio::null());
+        command.args(arguments).envs(about.iter().copied()).env("ASSAY_UID", uid.to_string());
+        command.stdin(Stdio::null());
         let ran = async {
             let mut group = Group(command.process_group(0).kill_on_drop(true).spawn()?);
             group.0.wait().await
@@ -222,8 +223,7 @@ mod tests {
     fn start(actions: &Arc<Actions>, all: &mut JoinSet<()>, uid: u32, number: usize) {
         let actions = Arc::clone(actions);
         all.spawn(async move {
-            let (uid_text, number) = (uid.to_string(), number.to_string());
-            actions.act(uid, &[("ASSAY_UID", &uid_text), ("ASSAY_N", &number)]).await;
+            actions.act(uid, &[("ASSAY_N", &number.to_string())]).await;
         });
     }
 

@@ -218,7 +218,8 @@ impl Gate {
         }
         if caller.ancestry.len() >= MAX_ANCESTORS {
             let why = format!(
-                "the caller has {MAX_ANCESTORS} parents or more: whose it is cannot be told"
+                "the caller has {} parents or more: whose it is cannot be told",
+                MAX_ANCESTORS - 1
             );
             return Err(Refusal::new("GATE_PROCESSES_UNKNOWN", why));
         }
@@ -429,7 +430,6 @@ impl Gate {
             ("ASSAY_REFUSED_CODE", refused.code.as_str()),
             ("ASSAY_REFUSED_WHY", refused.why.as_str()),
             ("ASSAY_DECISION_ID", refused.decision_id.as_str()),
-            ("ASSAY_UID", &caller.uid.to_string()),
         ];
         self.on_refused.act(caller.uid, &about).await;
     }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::Path,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
@@ -43,12 +44,15 @@ pub(super) struct Job {
 /// Starts the command, tied to this process.
 pub(super) fn start(
     command: &[OsString],
+    socket: &Path,
     started: &pb::JobStarted,
 ) -> Result<Job, Box<dyn std::error::Error>> {
     let mut family = Family::new().map_err(|error| format!("this job's processes: {error}"))?;
     let (ending, children) = (Ending::new()?, signal(SignalKind::child())?);
     let child = begin::command(command)
         .env("SPIFFE_ENDPOINT_SOCKET", &started.workload_endpoint)
+        // Wherever the job goes from here.
+        .env("ASSAY_JOB_SOCKET", std::path::absolute(socket)?)
         .env("ASSAY_PERMIT_ID", &started.permit_id)
         .env("ASSAY_DECISION_ID", &started.decision_id)
         .process_group(0)
