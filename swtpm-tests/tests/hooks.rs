@@ -114,6 +114,16 @@ fn runs(id: &str) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
+/// Waits a moment for the end of a process that was killed with the one that was waited for.
+async fn was_killed(id: &str) {
+    for _ in 0..100 {
+        if !runs(id) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// A job that would take a minute.
 const LONG: &str = "echo the job begins; : >$HOME/begun; sleep 60; echo here is the job";
 
