@@ -409,6 +409,10 @@ mod tests {
         assert!(
             problem(&format!("{GOOD}[logs]\nima = \"x\"\n")).starts_with("logs.ima: x: an abs")
         );
+        for seconds in [4, 76] {
+            let text = format!("{GOOD}[jobs]\nusers = [\"0\"]\nstart_within_s = {seconds}\n");
+            assert!(problem(&text).starts_with("jobs.start_within_s: "), "{}", problem(&text));
+        }
         assert!(
             problem(&format!("{GOOD}[tpm]\nendorsement_auth_file = \"/no/such\"\n"))
                 .starts_with("tpm.endorsement_auth_file: /no/such")

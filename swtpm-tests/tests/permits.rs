@@ -33,6 +33,7 @@ use verifier::{
     attestation::AttestError,
     clock::FixedClock,
     jobs::JobError,
+    service::status,
     store::{ALLOW_LISTED, CertificateStatus, NodeChange},
 };
 
@@ -301,6 +302,36 @@ async fn a_permit_is_redeemed_once_by_its_own_key() {
         certificates.iter().filter(|one| one.decision_id == recorded.decision_id).collect();
     assert_eq!(its.len(), 2);
     assert!(its.iter().all(|one| one.status == CertificateStatus::Revoked), "{its:?}");
+}
+
+/// By a clock that went back a little: the verifier found that the permit had ended, stated nothing, and finds that it stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_that_comes_to_stand_while_it_is_redeemed_is_not_redeemed_without_statements() {
+    let mut site = Site::start().await;
+    site.cluster.configure("jobs", "max_duration = \"60s\"\n").await.unwrap();
+    let key = JobKeyPair::generate().unwrap();
+    let permit = site.permit(&key).await;
+    site.clock.set(NOW + 60);
+    {
+        let mut redeemed = std::pin::pin!(site.redeem(&permit, &key));
+        // When it came is known by its first step; the store has not answered by then.
+        tokio::select! {
+            biased;
+            done = &mut redeemed => panic!("{done:?}"),
+            () = std::future::ready(()) => site.clock.set(NOW + 57),
+        }
+        let refused = redeemed.await;
+        let came_to_stand = AttestError::PermitCameToStand;
+        match &refused {
+            Err(JobError::Failed(error)) if error.to_string() == came_to_stand.to_string() => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(status::attest(&came_to_stand).code(), tonic::Code::Aborted);
+    }
+    let recorded = site.cluster.store().permit(&permit.id).await.unwrap().unwrap();
+    assert_eq!(recorded.redeemed_at, None);
+    let identity = site.redeem(&permit, &key).await.unwrap();
+    assert_eq!(identity.statements.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,7 +106,10 @@ async fn a_permit_lapses() {
         |sequence| PermitUse { id: format!("{:032x}", 2), proven_since: 0, ..request(sequence) };
     let good = store.use_permit(request(0), at(10)).await.expect("an answer");
     assert!(matches!(good, PermitAnswer::Good(_)));
-    ended(store.use_permit(request(1), at(3601)).await.expect("an answer"), "time is up");
+    // To its last second, and not at its end: nothing that it gives would live.
+    let good = store.use_permit(request(1), at(3599)).await.expect("an answer");
+    assert!(matches!(good, PermitAnswer::Good(_)));
+    ended(store.use_permit(request(2), at(3600)).await.expect("an answer"), "time is up");
 }
 
 #[tokio::test]
