@@ -22,6 +22,36 @@ impl Process {
         Self(child.id())
     }
 
+    /// One whose number somebody wrote down.
+    #[must_use]
+    pub fn numbered(id: u32) -> Self {
+        Self(id)
+    }
+
+    /// Its process group, unless it is gone or a zombie.
+    #[must_use]
+    pub fn group_while_it_runs(self) -> Option<u32> {
+        let stat = self.read("stat").ok()?;
+        let mut fields = after_the_name(&stat).ok()?.split_whitespace();
+        let is_over = matches!(fields.next()?, "Z" | "X");
+        let group = fields.nth(1)?.parse().ok()?;
+        (!is_over).then_some(group)
+    }
+
+    /// Those of this process group that run.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn of_group(group: u32) -> Result<Vec<Self>, AnyError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let Ok(id) = entry?.file_name().to_string_lossy().parse() else { continue };
+            found.push(Self(id));
+        }
+        found.retain(|process| process.group_while_it_runs() == Some(group));
+        Ok(found)
+    }
+
     fn read(self, file: &str) -> Result<String, AnyError> {
         Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.0))?)
     }
@@ -67,12 +97,15 @@ impl Process {
     /// The process is gone.
     pub fn cpu_s(self) -> Result<f64, AnyError> {
         let stat = self.read("stat")?;
-        // The program's name stands in parentheses and may hold any character.
-        let (_, fields) = stat.rsplit_once(')').ok_or("an unreadable stat")?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let fields: Vec<&str> = after_the_name(&stat)?.split_whitespace().collect();
         let ticks = |at: usize| -> Result<f64, AnyError> {
             Ok(fields.get(at).ok_or("a short stat")?.parse::<f64>()?)
         };
         Ok((ticks(11)? + ticks(12)?) / TICKS)
     }
+}
+
+/// The fields of a `stat` from its third on: the program's name stands in parentheses and may hold any character.
+fn after_the_name(stat: &str) -> Result<&str, AnyError> {
+    Ok(stat.rsplit_once(')').ok_or("an unreadable stat")?.1)
 }

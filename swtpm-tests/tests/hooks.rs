@@ -29,6 +29,7 @@ use attestor::hooks::HookSystem;
 use swtpm_tests::{
     hook_driver::{End, Ran},
     job_site::{JobSite, JobSiteOptions},
+    process::Process,
 };
 use verifier::store::PermitState;
 
@@ -108,20 +109,8 @@ async fn wait_for(path: &Path) {
     panic!("{} never came", path.display());
 }
 
-/// Whether a process is there and no zombie.
 fn runs(id: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
-}
-
-/// Waits a moment for the end of a process that was killed with the one that was waited for.
-async fn was_killed(id: &str) {
-    for _ in 0..100 {
-        if !runs(id) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    Process::numbered(id.parse().unwrap()).group_while_it_runs().is_some()
 }
 
 /// A job that would take a minute.

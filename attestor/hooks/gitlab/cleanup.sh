@@ -41,10 +41,19 @@ while holds && [ "$waited" -lt 15 ]; do
     [ -n "$named" ] || break
 done
 if holds; then
-    for group in $(cat "/proc/$holder/task/$holder/children" 2>/dev/null) $(cat /proc/"$holder"/task/*/children 2>/dev/null); do
+    groups=$(cat /proc/"$holder"/task/*/children 2>/dev/null)
+    for group in $groups; do
         kill -s KILL -- "-$group" 2>/dev/null
     done
     kill -s KILL "$holder" 2>/dev/null
+    # The next job does not begin beside what is being ended.
+    for group in $groups; do
+        waited=0
+        while kill -s 0 -- "-$group" 2>/dev/null && [ "$waited" -lt 5 ]; do
+            sleep 1
+            waited=$((waited + 1))
+        done
+    done
 fi
 rm -f "$record"
 # Whoever waited for the holder may write its end just then.

@@ -40,8 +40,8 @@ use workload::pb::{
     X509svidResponse, spiffe_workload_api_client::SpiffeWorkloadApiClient,
 };
 
-/// Requests that wait for their answer at once.
-const AT_ONCE: usize = 64;
+/// Connections of one flooder, each with as many requests that wait for their answer as it may have.
+const FLOODED: usize = 4;
 /// Of each kind of half a request, on each socket.
 const HALVES: usize = 6;
 /// Connections that are tried for: more than any bound of one user.
@@ -160,22 +160,35 @@ async fn fetch() -> Result<(), AnyError> {
     say(&format!("{id} and {} tokens", tokens.len()))
 }
 
-/// Does something over and over, so often at once, until it is to stop.
-async fn over_and_over<F>(
+/// Asks each of these over and over, so often at once, until it is to stop.
+///
+/// No client is asked more often than its connection's bound: one that has not heard of it yet would send more, and they
+/// would be refused by HTTP/2, not by the daemon.
+async fn over_and_over<C, F>(
     stop: &Path,
     counts: &Counts,
-    mut start: impl FnMut() -> F,
+    clients: Vec<C>,
+    ask: impl Fn(C) -> F,
 ) -> Result<(), AnyError>
 where
+    C: Clone + Send + 'static,
     F: Future<Output = Result<(), Status>> + Send + 'static,
 {
     let mut asked = JoinSet::new();
-    while !stop.exists() {
-        while asked.len() < AT_ONCE {
-            asked.spawn(start());
+    let spawn = |asked: &mut JoinSet<_>, client: C| {
+        let answer = ask(client.clone());
+        asked.spawn(async move { (client, answer.await) });
+    };
+    for client in clients {
+        for _ in 0..STREAMS {
+            spawn(&mut asked, client.clone());
         }
-        if let Some(answer) = asked.join_next().await {
-            counts.answered(&answer?)?;
+    }
+    while !stop.exists() {
+        if let Some(answered) = asked.join_next().await {
+            let (client, answer) = answered?;
+            counts.answered(&answer)?;
+            spawn(&mut asked, client);
         }
     }
     Ok(())
@@ -184,16 +197,11 @@ where
 async fn tokens(stop: &Path, counts: &Counts) -> Result<(), AnyError> {
     let socket = workload_socket()?;
     let mut clients = Vec::new();
-    for _ in 0..AT_ONCE / STREAMS {
+    for _ in 0..FLOODED {
         clients.push(SpiffeWorkloadApiClient::new(connect(&socket).await?));
     }
-    let mut turns = clients.into_iter().cycle();
-    over_and_over(stop, counts, move || {
-        let client = turns.next();
-        async move {
-            let mut client = client.ok_or_else(|| Status::internal("no client"))?;
-            client.fetch_jwtsvid(marked(token_request())).await.map(drop)
-        }
+    over_and_over(stop, counts, clients, |mut client| async move {
+        client.fetch_jwtsvid(marked(token_request())).await.map(drop)
     })
     .await
 }
@@ -211,16 +219,12 @@ async fn stamps(stop: &Path, counts: &Counts) -> Result<(), AnyError> {
         content_signature: signature.signature,
     };
     let mut gates = Vec::new();
-    for _ in 0..AT_ONCE / STREAMS {
+    for _ in 0..FLOODED {
         gates.push(JobGateClient::new(connect(&gate_socket()?).await?));
     }
-    let mut turns = gates.into_iter().cycle();
-    over_and_over(stop, counts, move || {
-        let (gate, request) = (turns.next(), request.clone());
-        async move {
-            let mut gate = gate.ok_or_else(|| Status::internal("no client"))?;
-            gate.timestamp(request).await.map(drop)
-        }
+    over_and_over(stop, counts, gates, |mut gate| {
+        let request = request.clone();
+        async move { gate.timestamp(request).await.map(drop) }
     })
     .await
 }

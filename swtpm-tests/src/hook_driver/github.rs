@@ -8,10 +8,14 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    time::Duration,
 };
 
 use super::{Agent, End, Ran, platform::AUDIENCE};
-use crate::{cluster::AnyError, job_site::JobSite};
+use crate::{cluster::AnyError, job_site::JobSite, process::Process};
+
+/// TimeoutStopSec of systemd, by default.
+const UNIT_ENDS_WITHIN: Duration = Duration::from_secs(90);
 
 /// What of Runner.Worker matters to a hook.
 const WORKER: &str = r#"#!/bin/bash
@@ -87,9 +91,24 @@ pub async fn run_where(
         (Some(0), _) => End::Passed,
         (Some(code), _) => End::Failed(code),
         // The listener reports a worker that is gone as a job that was lost.
-        (None, _) => End::Refused,
+        (None, _) => {
+            unit_ended(&agent).await?;
+            End::Refused
+        }
     };
     Ok(agent.ran(end))
+}
+
+/// A unit is down, and starts again, once nothing of its control group runs.
+async fn unit_ended(agent: &Agent<'_>) -> Result<(), AnyError> {
+    let group = std::fs::read_to_string(agent.home.join("worker.pid"))?.trim().parse()?;
+    let all_ended = async {
+        while !Process::of_group(group)?.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(UNIT_ENDS_WITHIN, all_ended).await?
 }
 
 /// Answers one request as GitHub does.
