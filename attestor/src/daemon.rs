@@ -7,7 +7,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use notify::{RecursiveMode, Watcher as _};
+use notify::{
+    EventKind, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use proto::pb;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -133,7 +136,7 @@ async fn prove(
                 };
                 watch.follow(answered.measured.directories());
                 node.send_replace(stands(&answered, attester.log_events()));
-                if let Some(ask) = waiting.take() {
+                if let Some(ask) = waiting.take().filter(|ask| !ask.is_abandoned()) {
                     let asked = match admitted {
                         true => permitted(&mut attester, &ask).await.into_answer(),
                         false => Err(DeskError::Denied(Box::new(answered.result.clone()))),
@@ -180,7 +183,14 @@ async fn prove(
                             waiting = Some(ask);
                             break;
                         }
-                        vouched => ask.answer(vouched.into_answer()),
+                        vouched => {
+                            let is_news = node.borrow().against.is_none() && vouched.denies_the_node();
+                            ask.answer(vouched.into_answer());
+                            if is_news {
+                                tracing::info!("a job was refused for what the node is: attesting at once");
+                                break;
+                            }
+                        }
                     }
                     if attester.log_events() != before {
                         tracing::info!("a tool changed: attesting at once");
@@ -223,6 +233,16 @@ enum Vouched {
 }
 
 impl Vouched {
+    /// Whether a job was denied for something that stands against each job of the node. A rule of the site policy may be about
+    /// that job.
+    fn denies_the_node(&self) -> bool {
+        let Self::Answered(answered, _) = self else { return false };
+        let of_the_job = ["JOB_", "PLATFORM_", "PERMIT_", "POLICY_RULE_"];
+        let mut findings = answered.result.findings.iter();
+        answered.result.outcome() != pb::Outcome::Admit
+            && findings.any(|found| !of_the_job.iter().any(|prefix| found.code.starts_with(prefix)))
+    }
+
     fn into_answer(self) -> Asked {
         let (answered, tool_events) = match self {
             Self::Answered(answered, tool_events) => (answered, tool_events),
@@ -360,7 +380,9 @@ struct Watch {
 impl Watch {
     fn new(changed: mpsc::Sender<()>) -> Self {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+            // What was written by way of a mapping shows when the file is closed.
+            let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+            if event.is_ok_and(|event| !event.kind.is_access() || event.kind == closed) {
                 // One waiting signal is enough.
                 let _ = changed.try_send(());
             }

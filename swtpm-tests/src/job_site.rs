@@ -75,7 +75,7 @@ pub struct JobSiteOptions {
 impl Default for JobSiteOptions {
     fn default() -> Self {
         Self {
-            jobs: "verifier_silence_s = 2\n".to_owned(),
+            jobs: String::new(),
             verifier_jobs: "check_every = \"1s\"\n".to_owned(),
             verifier_results: String::new(),
             users: Vec::new(),

@@ -33,10 +33,8 @@ use swtpm_tests::{
 };
 use verifier::store::PermitState;
 
-/// The daemon's patience with its verifier.
-const SILENCE: &str = "verifier_silence_s = 2\n";
 /// The site kills all processes of a runner, as its unit's control group, and notes what it was told.
-const GITHUB_ACTIONS: &str = "verifier_silence_s = 2\non_end = [\"/bin/sh\", \"-c\", \"echo $ASSAY_END_CODE >>@FOLDER@/ended; kill -s KILL -- -$(cat \
+const GITHUB_ACTIONS: &str = "on_end = [\"/bin/sh\", \"-c\", \"echo $ASSAY_END_CODE >>@FOLDER@/ended; kill -s KILL -- -$(cat \
                               @FOLDER@/home/worker.pid)\"]\non_refused = [\"/bin/sh\", \"-c\", \"echo $ASSAY_REFUSED_CODE \
                               >>@FOLDER@/refused\"]\n";
 
@@ -49,9 +47,9 @@ async fn site(system: HookSystem) -> Option<JobSite> {
 fn options(system: HookSystem) -> JobSiteOptions {
     let jobs = match system {
         HookSystem::GitHub => GITHUB_ACTIONS.to_owned(),
-        HookSystem::Jenkins => format!("{SILENCE}systems = [\"generic\", \"jenkins\"]\n"),
-        HookSystem::Tekton => format!("{SILENCE}systems = [\"tekton\"]\n"),
-        HookSystem::Buildkite | HookSystem::GitLab => SILENCE.to_owned(),
+        HookSystem::Jenkins => "systems = [\"generic\", \"jenkins\"]\n".to_owned(),
+        HookSystem::Tekton => "systems = [\"tekton\"]\n".to_owned(),
+        HookSystem::Buildkite | HookSystem::GitLab => String::new(),
     };
     JobSiteOptions {
         jobs,

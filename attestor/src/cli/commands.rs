@@ -77,13 +77,20 @@ async fn serve(
     let (url, trust) = (config.url.clone(), config.trust.clone());
     let link = Link::new(url, trust, attester.learned());
     let jobs = async {
-        match sockets {
-            Some(sockets) => sockets.serve(desk, link, stopped(stopping.clone())).await,
-            None => Ok(()),
-        }
+        let Some(sockets) = sockets else { return Ok(()) };
+        let served = sockets.serve(desk, link, stopped(stopping.clone())).await;
+        // A daemon that no job can reach starts again, by its unit.
+        stop.send_replace(true);
+        served
     };
     let node = async {
-        daemon::run(attester, output, plan, counter, daemon::ended()).await;
+        let ends = async {
+            tokio::select! {
+                () = daemon::ended() => {}
+                () = stopped(stopping.clone()) => {}
+            }
+        };
+        daemon::run(attester, output, plan, counter, ends).await;
         stop.send_replace(true);
     };
     let (served, ()) = tokio::join!(jobs, node);

@@ -13,6 +13,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
     time::{sleep, timeout},
 };
+use workload::printable;
 
 /// How long one may take, from its start.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -122,7 +123,9 @@ impl Actions {
         };
         let _turn = self.all.take().await;
         let mut command = Command::new(program);
-        command.args(arguments).envs(about.iter().copied()).env("ASSAY_UID", uid.to_string());
+        // Words may be a job's own, and a command with a NUL in its environment does not start.
+        let about = about.iter().map(|(name, value)| (name, printable(value)));
+        command.args(arguments).envs(about).env("ASSAY_UID", uid.to_string());
         command.stdin(Stdio::null());
         let ran = async {
             let mut group = Group(command.process_group(0).kill_on_drop(true).spawn()?);
@@ -136,13 +139,15 @@ impl Actions {
         pending.is_over = true;
         match ran {
             Some(Ok(status)) if status.success() => {
-                tracing::info!(program, "ran what ends the job");
+                tracing::info!(program, "ran what the site has for this");
             }
-            Some(Ok(status)) => tracing::error!(program, %status, "what should end the job failed"),
+            Some(Ok(status)) => {
+                tracing::error!(program, %status, "what the site has for this failed")
+            }
             Some(Err(error)) => {
-                tracing::error!(program, %error, "what should end the job did not start");
+                tracing::error!(program, %error, "what the site has for this did not start");
             }
-            None => tracing::error!(program, uid, "what should end the job took too long"),
+            None => tracing::error!(program, uid, "what the site has for this took too long"),
         }
     }
 
@@ -188,7 +193,7 @@ impl Drop for Pending<'_> {
             tracing::error!(
                 program,
                 uid,
-                "what should end the job did not come to its end: the daemon stopped before"
+                "what the site has for this did not come to its end: the daemon stopped before"
             );
         }
     }
@@ -225,6 +230,20 @@ mod tests {
         all.spawn(async move {
             actions.act(uid, &[("ASSAY_N", &number.to_string())]).await;
         });
+    }
+
+    #[tokio::test]
+    async fn words_that_no_environment_takes_keep_nothing_from_being_done() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let actions = noting(folder.path(), "true");
+        let long = "x".repeat(1 << 20);
+        for words in ["a\0b\nc", &long] {
+            actions.act(BUSY, &[("ASSAY_N", words)]).await;
+        }
+        let notes = notes(folder.path());
+        let lines: Vec<_> = notes.lines().collect();
+        assert_eq!(lines[..2], ["+ 1001 a b c", "- 1001 a b c"]);
+        assert!(lines.len() == 4 && lines[3].len() == "- 1001 ".len() + 512, "{lines:?}");
     }
 
     #[tokio::test]

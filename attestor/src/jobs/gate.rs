@@ -9,32 +9,29 @@ use std::{
 use proto::{
     job::{JobClaims, Source},
     pb,
-    permit::check_audiences,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::timeout,
 };
 use tonic::Status;
-use workload::{
-    Full, JobHandle, JobIdentity, MAX_ANCESTORS, Observation, Place, Places, ProcessKey, Registry,
-    Selector,
-};
+use workload::{Full, MAX_ANCESTORS, Observation, Place, Places, ProcessKey, Registry};
 
 use super::{
-    Desk, JobKeyPair, JobSettings, Line, Link, NodeState,
+    Desk, JobKeyPair, JobSettings, Line, Link,
     action::Actions,
-    life::{End, FAREWELL, Life, by_the_node, credentials},
+    life::{End, by_the_node},
 };
 
 mod processes;
 mod refusal;
 mod rpc;
 mod stamp;
+mod start;
 #[cfg(test)]
 mod tests;
 
-use processes::Processes;
+use processes::{Origin, Processes};
 use refusal::Refusal;
 
 /// Events that wait for a job: started, ended.
@@ -86,6 +83,7 @@ struct Jobs {
 struct Running {
     uid: u32,
     processes: Processes,
+    origin: Origin,
     /// The process that holds the permit by its call, and may say that its job is over.
     holder: Option<ProcessKey>,
     line: Arc<Line>,
@@ -99,6 +97,11 @@ impl Running {
     /// Whether this process is one of its own.
     fn has(&self, process: &Observation) -> bool {
         self.processes.have(process, self.uid)
+    }
+
+    /// Whether this process may be one of its own that has left its parents.
+    fn may_have_lost(&self, process: &Observation) -> bool {
+        self.processes.may_have_lost(process, self.uid, &self.origin)
     }
 }
 
@@ -224,13 +227,16 @@ impl Gate {
             return Err(Refusal::new("GATE_PROCESSES_UNKNOWN", why));
         }
         let jobs = self.jobs();
-        match jobs.running.values().find(|job| job.has(caller)) {
-            Some(_) => Err(Refusal::new(
-                "GATE_CALLER_IS_A_JOB",
-                "a process of a job that runs cannot start another one",
-            )),
-            None => Ok(()),
+        if jobs.running.values().any(|job| job.has(caller)) {
+            let why = "a process of a job that runs cannot start another one";
+            return Err(Refusal::new("GATE_CALLER_IS_A_JOB", why));
         }
+        if jobs.running.values().any(|job| job.may_have_lost(caller)) {
+            let why = "the caller has no parent that was there before a job of its user, which still runs, and no control group \
+                       of its own: it cannot be told from a process of that job; run agents as services of their own";
+            return Err(Refusal::new("GATE_CALLER_IS_A_JOB", why));
+        }
+        Ok(())
     }
 
     /// What the environment says, if it can be believed to be claims at all.
@@ -310,101 +316,6 @@ impl Gate {
         Ok(permit)
     }
 
-    /// Redeems a permit and gives the job's processes its identities.
-    async fn begin(
-        &self,
-        deferred: Deferred,
-        request: &pb::StartRequest,
-        caller: &Observation,
-    ) -> Result<Begun, Refusal> {
-        let Deferred { line, tool_events, tools, decision_id, claims, slot, .. } = deferred;
-        let node = self.desk.node();
-        // One that was not deferred is used as well: its number stands in logs and environments.
-        remember(&mut self.used(), line.permit_id());
-        let served = async {
-            let processes = Processes::of(request.processes(), caller)?;
-            let identity = redeemed(&line, request, &node, tool_events).await?;
-            let handle = self.serve(&line, &identity, &processes, caller)?;
-            Ok((processes, identity, handle))
-        };
-        let (processes, identity, handle) = match served.await {
-            Ok(served) => served,
-            // Redeemed or not, or nobody knows: the answer may have been lost. No job will use it.
-            Err(refusal) => {
-                let Refusal(pb::JobRefused { why, .. }) = &refusal;
-                let _ = timeout(FAREWELL, line.end(why)).await;
-                return Err(refusal);
-            }
-        };
-        let first = processes.first().filter(|_| !request.hold);
-        let holder = caller.ancestry.first().copied().filter(|_| request.hold);
-        let (stop, _) = watch::channel(None);
-        let job = Running {
-            uid: caller.uid,
-            processes,
-            holder,
-            line: Arc::clone(&line),
-            tool_events,
-            stop: stop.clone(),
-        };
-        self.jobs().running.insert(line.permit_id().to_owned(), job);
-        let started = pb::JobStarted {
-            permit_id: line.permit_id().to_owned(),
-            decision_id,
-            node: node.borrow().spiffe_id.clone(),
-            spiffe_ids: identity.x509.iter().map(|svid| svid.spiffe_id.clone()).collect(),
-            claims,
-            ends_within_s: identity.ends_within_s,
-            workload_endpoint: self.endpoint.clone(),
-            jwt: identity.jwt.clone(),
-            statements: identity.statements.clone(),
-            tools,
-        };
-        let life = Life {
-            line,
-            handle,
-            node,
-            tool_events,
-            first,
-            silence: self.settings.silence,
-            on_end: Arc::clone(&self.on_end),
-            uid: caller.uid,
-            identity,
-            stop: stop.clone(),
-        };
-        Ok(Begun { started, life, stop, slot })
-    }
-
-    /// Has the Workload API serve what a redemption gave.
-    fn serve(
-        &self,
-        line: &Arc<Line>,
-        identity: &pb::JobIdentity,
-        processes: &Processes,
-        caller: &Observation,
-    ) -> Result<JobHandle, Refusal> {
-        let unusable = |why: String| Refusal::new("GATE_IDENTITY_UNUSABLE", why);
-        let credentials =
-            credentials(line, identity).map_err(|error| unusable(error.to_string()))?;
-        let id =
-            line.permit_id().parse().map_err(|_| unusable("the permit's identifier".to_owned()))?;
-        let selectors: Vec<Selector> = processes.selector(caller.uid).into_iter().collect();
-        let job = JobIdentity { id, selectors, credentials };
-        self.registry.admit(job).map_err(|error| unusable(error.to_string()))
-    }
-
-    /// Runs a job to its end in a task of its own.
-    fn run(&self, begun: Begun) -> tokio::task::JoinHandle<End> {
-        let (gate, id) = (self.clone(), begun.started.permit_id.clone());
-        let Begun { life, slot, .. } = begun;
-        tokio::spawn(async move {
-            let end = life.run().await;
-            gate.jobs().running.remove(&id);
-            drop(slot);
-            end
-        })
-    }
-
     /// Keeps a permit for a later call, until its time is up.
     fn keep(&self, permit: Deferred) {
         let (id, within) = (permit.line.permit_id().to_owned(), permit.redeem_within);
@@ -433,114 +344,9 @@ impl Gate {
         ];
         self.on_refused.act(caller.uid, &about).await;
     }
-
-    async fn start(
-        &self,
-        request: pb::StartRequest,
-        caller: &Observation,
-        events: &mpsc::Sender<Result<pb::JobEvent, Status>>,
-    ) -> Result<(), Refusal> {
-        self.admits(caller)?;
-        check_audiences(&request.audiences)
-            .map_err(|error| Refusal::new(error.code().as_str(), error.to_string()))?;
-        let permit = match request.permit_id.as_str() {
-            "" => tokio::select! {
-                biased;
-                // Nobody is there to hear of it: neither a place nor the TPM is for them.
-                () = events.closed() => return Ok(()),
-                permit = self.permit(&request, caller.uid) => permit?,
-            },
-            waiting => self.take(waiting, caller)?,
-        };
-        if request.defer {
-            let told = pb::JobDeferred {
-                permit_id: permit.line.permit_id().to_owned(),
-                decision_id: permit.decision_id.clone(),
-                redeem_within_s: permit.redeem_within.as_secs(),
-                claims: permit.claims.clone(),
-            };
-            self.keep(permit);
-            send(events, Event::Deferred(told)).await;
-            return Ok(());
-        }
-        let begun = self.begin(permit, &request, caller).await?;
-        let (started, stop) = (begun.started.clone(), begun.stop.clone());
-        let mut running = self.run(begun);
-        let told = send(events, Event::Started(started)).await;
-        if !request.hold && told {
-            return Ok(());
-        }
-        // Held by the call: whichever ends first ends the other. A caller who went away before it heard that it may start
-        // has no job either. An end that comes before the job's is told at once, for whoever runs it to end it, not after the
-        // verifier was told and the site's action ran.
-        let mut ends = stop.subscribe();
-        let early = async {
-            let end = ends.wait_for(|end| end.as_ref().is_some_and(|end| !end.is_over())).await;
-            end.ok().and_then(|end| end.clone())
-        };
-        let end = tokio::select! {
-            biased;
-            end = early => end,
-            end = &mut running => end.ok(),
-            () = events.closed() => {
-                // One that ends its job says so before it goes.
-                let why = "whoever held the permit is gone, and did not say that its job is over";
-                stop.send_if_modified(|stop| {
-                    let first = stop.is_none();
-                    if first {
-                        *stop = Some(End::new("GATE_HOLDER_GONE", why));
-                    }
-                    first
-                });
-                return Ok(());
-            }
-        };
-        let End { code, why } =
-            end.unwrap_or_else(|| End::new("GATE_STOPPING", "the job's task ended"));
-        send(events, Event::Ended(pb::JobEnded { code, why })).await;
-        Ok(())
-    }
 }
 
 use pb::job_event::Event;
-
-/// A job whose identities are served.
-struct Begun {
-    started: pb::JobStarted,
-    life: Life,
-    stop: watch::Sender<Option<End>>,
-    slot: Slot,
-}
-
-/// What a redemption gives, unless the worker itself knows better by then: before and after it, and while it is waited for.
-async fn redeemed(
-    line: &Line,
-    request: &pb::StartRequest,
-    node: &watch::Receiver<NodeState>,
-    tool_events: u64,
-) -> Result<pb::JobIdentity, Refusal> {
-    let stopping = || Refusal::new("GATE_STOPPING", "the worker's daemon stops");
-    let stands = || match by_the_node(&node.borrow(), tool_events) {
-        Some(End { code, why }) => Err(Refusal::new(&code, why)),
-        None if node.has_changed().is_err() => Err(stopping()),
-        None => Ok(()),
-    };
-    stands()?;
-    let mut changes = node.clone();
-    let changed = async {
-        while changes.changed().await.is_ok() {
-            stands()?;
-        }
-        Err(stopping())
-    };
-    let identity = tokio::select! {
-        biased;
-        redeemed = line.redeem(request.audiences.clone()) => redeemed?,
-        ended = changed => return ended,
-    };
-    stands()?;
-    Ok(identity)
-}
 
 /// Notes a permit as used, once.
 fn remember(used: &mut VecDeque<String>, permit_id: &str) {

@@ -1,6 +1,6 @@
 //! One job that runs: its identities stay fresh, and end when anything that they rest on does.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use jose::{
     jwk::{JwkError, JwkSet},
@@ -12,7 +12,7 @@ use proto::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use workload::{
     AdmitError, Credentials, JobHandle, JwtGrant, JwtRefusal, JwtRequest, JwtSvid, ProcessKey,
@@ -27,6 +27,10 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Between looks at whether a process is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the verifier is asked within the silence that is borne of it: one request that is lost ends no job.
+const ASKED_IN_SILENCE: u32 = 3;
+/// Later than any job ends.
+const NEVER: Duration = Duration::from_hours(24 * 365);
 
 /// Why a job's permit is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,14 +184,15 @@ impl Life {
             node: self.node.clone(),
             tool_events: self.tool_events,
             first: self.first,
-            ends: start + Duration::from_secs(self.identity.ends_within_s),
+            ends: start + seconds(self.identity.ends_within_s),
         };
-        let check_every = Duration::from_secs(self.identity.check_within_s.max(1));
-        // Whoever is asked for longer is silent.
-        let patience = self.silence.max(Duration::from_secs(1));
+        let second = Duration::from_secs(1);
+        let silence = self.silence.max(second);
+        let check_every =
+            seconds(self.identity.check_within_s).min(silence / ASKED_IN_SILENCE).max(second);
         let mut heard = start;
         let mut rotate = half_life(start, &self.identity);
-        let mut check = start + check_every;
+        let mut check = rotate.min(start + check_every);
         let mut keys = Keys::of(&self.identity);
         loop {
             tokio::select! {
@@ -195,11 +200,14 @@ impl Life {
                 end = watch.ends() => return end,
                 () = sleep_until(check) => {}
             }
-            let is_due = Instant::now() >= rotate;
+            let asked = Instant::now();
+            let is_due = asked >= rotate;
+            // Whoever is asked for longer is silent.
+            let until = (heard + silence).max(asked + second);
             let answer = tokio::select! {
                 biased;
                 end = watch.ends() => return end,
-                answer = timeout(patience, self.line.proceed(is_due, Vec::new())) => answer,
+                answer = timeout_at(until, self.line.proceed(is_due, Vec::new())) => answer,
             };
             let missing = match answer {
                 Ok(Ok(identity)) => {
@@ -231,12 +239,15 @@ impl Life {
                     silent_s = silent.as_secs(),
                     "the verifier was not asked whether the job may go on: {missing}"
                 );
-                if silent >= self.silence {
+                if silent >= silence {
                     let why = format!("the verifier has not answered for {} s", silent.as_secs());
                     return End::new("GATE_VERIFIER_SILENT", why);
                 }
             }
             check = Instant::now() + check_every;
+            if heard >= asked {
+                check = check.min(rotate);
+            }
         }
     }
 }
@@ -310,8 +321,13 @@ fn stopping() -> End {
 /// Resolves when this process has ended.
 async fn gone(process: Option<ProcessKey>) {
     let Some(process) = process else { return std::future::pending().await };
-    while ProcessKey::of(process.pid).is_ok_and(|now| now == process) {
-        tokio::time::sleep(LOOK_EVERY).await;
+    loop {
+        match ProcessKey::of(process.pid) {
+            Ok(now) if now != process => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            // What cannot be read may be there.
+            Ok(_) | Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
     }
 }
 
@@ -330,5 +346,10 @@ pub(super) fn by_the_node(node: &NodeState, tool_events: u64) -> Option<End> {
 /// When to ask for new certificates.
 fn half_life(now: Instant, identity: &pb::JobIdentity) -> Instant {
     let shortest = identity.x509.iter().map(|svid| svid.lifetime_s).min();
-    now + Duration::from_secs(shortest.unwrap_or(0) / 2)
+    now + seconds(shortest.unwrap_or(0) / 2)
+}
+
+/// So many seconds of what the verifier said, in the bounds of a clock.
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count).min(NEVER)
 }

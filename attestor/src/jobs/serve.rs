@@ -88,7 +88,7 @@ impl JobSockets {
         Ok(Self { gate, workload, registry, settings })
     }
 
-    /// Serves both until `shutdown` is ready.
+    /// Serves both until `shutdown` is ready, or one of them cannot be served.
     ///
     /// # Errors
     /// [`SocketError`].
@@ -107,18 +107,27 @@ impl JobSockets {
         let stopped = |mut stopping: watch::Receiver<bool>| async move {
             let _ = stopping.wait_for(|stop| *stop).await;
         };
-        let signal = async {
-            shutdown.await;
+        let end = || {
             jobs.end_soon();
             stop.send_replace(true);
         };
-        let both = async {
+        let mut both = std::pin::pin!(async {
             tokio::try_join!(
                 socket.serve(gate, stopped(stopping.clone())),
                 workload.serve(stopped(stopping.clone())),
             )
+        });
+        let served = tokio::select! {
+            // Only with an error: one without the other serves nobody.
+            served = &mut both => {
+                end();
+                served
+            }
+            () = shutdown => {
+                end();
+                both.await
+            }
         };
-        let (served, ()) = tokio::join!(both, signal);
         jobs.ended(JOBS_END_WITHIN).await;
         served.map(drop)
     }

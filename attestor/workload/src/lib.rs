@@ -63,7 +63,7 @@ pub use self::{
     peer::{Observation, Peer, PeerError},
     proc_fs::{MAX_ANCESTORS, ProcessKey},
     refusal::{ERROR_DOMAIN, RefusalCode},
-    registry::{AdmitError, Clock, JobHandle, Registry},
+    registry::{AdmitError, Clock, JobHandle, Registry, printable},
     selector::{Closeness, Selector, SelectorError, SelectorParts},
     server::{PeerSocket, WorkloadServer},
     socket::{DEFAULT_MODE, DEFAULT_NAME, MAX_PATH_BYTES, SocketError, SocketOptions},

@@ -30,10 +30,27 @@ impl ProcessKey {
     /// The running process with this number.
     ///
     /// # Errors
-    /// [`io::Error`] where there is none or `/proc` cannot be read.
+    /// [`io::ErrorKind::NotFound`] where there is none, or one that has ended and was not waited for; others where `/proc`
+    /// cannot be read.
     pub fn of(pid: u32) -> io::Result<Self> {
         let stat = ProcFs::system().stat(pid)?;
+        if stat.is_zombie {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         Ok(Self { pid, start_time: stat.start_time })
+    }
+
+    /// Path of its control group in the unified hierarchy; `None` where there is no such hierarchy.
+    ///
+    /// # Errors
+    /// [`io::Error`] where the process has ended or `/proc` cannot be read.
+    pub fn cgroup(self) -> io::Result<Option<String>> {
+        let cgroup = ProcFs::system().cgroup(self.pid)?;
+        // Read before: it was this process's.
+        match Self::of(self.pid)? == self {
+            true => Ok(cgroup),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 }
 
@@ -42,6 +59,7 @@ impl ProcessKey {
 pub(crate) struct Stat {
     pub(crate) parent: u32,
     pub(crate) start_time: u64,
+    pub(crate) is_zombie: bool,
 }
 
 /// A mounted proc file system; tests bring one of their own.
@@ -144,9 +162,10 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let rest = std::str::from_utf8(bytes.get(end + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     // After the name: state is field 3, ppid 4, starttime 22.
-    let parent = fields.nth(1)?.parse().ok()?;
+    let is_zombie = matches!(fields.next()?, "Z" | "X");
+    let parent = fields.next()?.parse().ok()?;
     let start_time = fields.nth(17)?.parse().ok()?;
-    Some(Stat { parent, start_time })
+    Some(Stat { parent, start_time, is_zombie })
 }
 
 /// The line `0::PATH`. Lines of other hierarchies are of no interest.
@@ -224,11 +243,17 @@ pub(crate) mod tests {
     #[test]
     fn a_stat_line_is_read_behind_the_last_parenthesis() {
         let stat = parse_stat(stat_line(7, 3, 4711).as_bytes());
-        assert_eq!(stat, Some(Stat { parent: 3, start_time: 4711 }));
+        let runs = Stat { parent: 3, start_time: 4711, is_zombie: false };
+        assert_eq!(stat, Some(runs));
+        let ended = stat_line(7, 3, 4711).replace(" S ", " Z ");
+        assert_eq!(parse_stat(ended.as_bytes()), Some(Stat { is_zombie: true, ..runs }));
         // Field 22 and no other: each field holds its own number.
         let numbered: Vec<_> = (4..=52).map(|field: u32| field.to_string()).collect();
         let line = format!("1 (x) S {}\n", numbered.join(" "));
-        assert_eq!(parse_stat(line.as_bytes()), Some(Stat { parent: 4, start_time: 22 }));
+        assert_eq!(
+            parse_stat(line.as_bytes()),
+            Some(Stat { parent: 4, start_time: 22, is_zombie: false })
+        );
         for bad in ["", "1 (x S 1 2", "1 (x) S 1 0 0", "1 (x) S -1 0 0 0"] {
             assert_eq!(parse_stat(bad.as_bytes()), None, "{bad}");
         }

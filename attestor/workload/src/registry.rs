@@ -418,8 +418,9 @@ impl Drop for JobHandle {
     }
 }
 
-/// One line that may stand in a status message.
-fn printable(reason: &str) -> String {
+/// One line that may stand in a status message or a command's environment, of at most 512 bytes.
+#[must_use]
+pub fn printable(reason: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let mut out: String = reason.chars().map(clean).collect();
     out.truncate(out.floor_char_boundary(MAX_REASON_BYTES));

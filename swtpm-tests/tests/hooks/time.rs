@@ -15,9 +15,9 @@ use verifier::store::PermitState;
 use super::{all_permits_ended, assert_refused, options, runs, start};
 
 /// A minute is the shortest time that a job can be given.
-const PERMITS: &str = "check_every = \"1s\"\nredeem_within = \"10s\"\nmax_duration = \"60s\"\n";
+const PERMITS: &str = "check_every = \"1s\"\nredeem_within = \"30s\"\nmax_duration = \"60s\"\n";
 /// Later than `redeem_within`.
-const TOO_LATE_S: i64 = 11;
+const TOO_LATE_S: i64 = 31;
 
 /// A job that would outlive its permit, with a process besides.
 const ENDLESS: &str = "echo the job begins; sleep 300 >/dev/null 2>&1 & echo $! >$HOME/left; sleep 300; echo here is the job";

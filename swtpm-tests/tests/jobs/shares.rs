@@ -39,7 +39,7 @@ async fn permits_that_one_user_hoards_leave_another_ones_jobs_their_share() {
         return;
     }
     let site = JobSite::start_with(JobSiteOptions {
-        jobs: "verifier_silence_s = 2\nmax_jobs = 4\n".to_owned(),
+        jobs: "max_jobs = 4\n".to_owned(),
         users: vec![NOBODY.to_string(), OTHER.to_string()],
         ..JobSiteOptions::default()
     });

@@ -6,7 +6,7 @@ use proto::pb;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use workload::{Observation, Peer};
+use workload::{MAX_ANCESTORS, Observation, Peer, printable};
 
 use super::{EVENTS, End, Event, Gate, Processes, Refusal, send};
 
@@ -63,11 +63,18 @@ impl pb::job_gate_server::JobGate for Gate {
         }
         let ended = match jobs.running.get(&permit_id).filter(|job| may(job.uid)) {
             Some(job) if job.stop.borrow().is_none() => {
-                let why = if reason.is_empty() { "stopped".to_owned() } else { reason };
+                let why = if reason.is_empty() { "stopped".to_owned() } else { printable(&reason) };
                 // A job that gives its own permit back may go on without it: what the site has for such an end is done.
                 let holds = job.holder.is_some() && job.holder == caller.ancestry.first().copied();
-                let is_its_own = matches!(job.processes, Processes::Below(_))
-                    && job.processes.have(&caller, job.uid);
+                let is_its_own = match job.processes {
+                    Processes::Below(_) => {
+                        caller.ancestry.len() >= MAX_ANCESTORS
+                            || job.has(&caller)
+                            || job.may_have_lost(&caller)
+                    }
+                    // The agent itself is one of these.
+                    Processes::Cgroup(_) | Processes::User(_) => false,
+                };
                 job.stop.send_replace(Some(match is_its_own && !holds {
                     true => End::new("GATE_ENDED_BY_ITS_JOB", why),
                     false => End::over(&why),

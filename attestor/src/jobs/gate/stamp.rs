@@ -33,8 +33,8 @@ use super::{
 const AT_ONCE: usize = 2;
 /// Time stamps of one user that are asked for or wait: whoever asks for more takes nobody's turn.
 const PER_USER: usize = 4;
-/// Longest wait for one, the others' turns included.
-const WITHIN: Duration = Duration::from_secs(30);
+/// Longest wait for one, the others' turns included; below [`workload::Limits::request_timeout`], which says less.
+const WITHIN: Duration = Duration::from_secs(25);
 
 /// Turns at the verifier.
 #[derive(Debug)]

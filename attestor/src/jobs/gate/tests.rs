@@ -58,7 +58,8 @@ pub(super) fn job(gate: &Gate, uid: u32, processes: Processes) -> Running {
     let line = Line::new(gate.link.clone(), key, VerifierId::new([0; 32]), "p".into(), vec![1]);
     let (stop, _) = watch::channel(None);
     let (line, tool_events) = (Arc::new(line), 0);
-    Running { uid, processes, holder: None, line, tool_events, stop }
+    let origin = Origin::of(&processes, &process(uid, &[]));
+    Running { uid, processes, origin, holder: None, line, tool_events, stop }
 }
 
 fn running(gate: &Gate, uid: u32, processes: Processes) {
@@ -96,9 +97,12 @@ async fn processes_of_a_job_start_none_and_users_name_only_their_own() {
     running(&gate, LISTED, Processes::Below(ProcessKey { pid: 6, start_time: 1 }));
     let inside = process(LISTED, &[8, 7, 6, 1]);
     assert_eq!(code(&gate, request(), &inside).await, "GATE_CALLER_IS_A_JOB");
-    // Not the same process: its number was given again.
+    // Not the same process: its number was given again. Only with a parent that was there before is that another job's.
     let again = ProcessKey { pid: 6, start_time: 2 };
-    let outside = Observation { ancestry: vec![again], ..process(LISTED, &[]) };
+    let lost = Observation { ancestry: vec![again], ..process(LISTED, &[]) };
+    assert_eq!(code(&gate, request(), &lost).await, "GATE_CALLER_IS_A_JOB");
+    let agent = ProcessKey { pid: 5, start_time: 0 };
+    let outside = Observation { ancestry: vec![again, agent], ..process(LISTED, &[]) };
     assert_eq!(code(&gate, request(), &outside).await, "GATE_STOPPING");
     // A user who names a process that others run below says nothing of these.
     let root = process(0, &[8, 7, 6, 1]);
