@@ -296,6 +296,27 @@ mod tests {
         }
     }
 
+    /// As where `/proc` is mounted so that it hides others' processes, or says what no kernel says.
+    #[test]
+    fn what_the_kernel_does_not_tell_of_is_refused() {
+        let own = std::process::id();
+        let directory = tempfile::tempdir().unwrap();
+        write_stat(directory.path(), own, 0, 1);
+        let spoil = |file: &str, text: &str| {
+            fs::write(directory.path().join(own.to_string()).join(file), text).unwrap();
+        };
+        spoil("cgroup", "0::/unit\n");
+        let peer = Peer::with(credentials(own), None, ProcFs::at(directory.path())).unwrap();
+        assert!(peer.observe().is_ok());
+        spoil("cgroup", "0::no path\n");
+        let code = |error: PeerError| Refusal::from(error).code();
+        assert_eq!(peer.observe().map_err(code), Err(RefusalCode::PeerUnreadable));
+        spoil("stat", "no stat");
+        let peer = Peer::with(credentials(own), None, ProcFs::at(directory.path()));
+        assert_eq!(peer.map(drop).map_err(code), Err(RefusalCode::PeerUnreadable));
+        assert_eq!(RefusalCode::PeerUnreadable.code(), "WORKLOAD_PEER_UNREADABLE");
+    }
+
     /// The number stands for a living process again: what it is now is not believed.
     #[test]
     fn a_reused_number_is_not_the_peer() {

@@ -303,6 +303,21 @@ mod tests {
         assert_eq!(code(&gate, good, &caller).await, "GATE_JOB_OVER");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_does_not_come_in_time_and_a_daemon_that_stops_are_said() {
+        let gate = gate();
+        let (job, caller) = (below(&gate, LISTED, 7), process(LISTED, 7));
+        let (good, stop) = (asks(&job), job.stop.clone());
+        gate.jobs().running.insert("permit".to_owned(), job);
+        let taken = gate.stamps.turns.acquire_many(2).await.expect("both turns");
+        let start = tokio::time::Instant::now();
+        assert_eq!(code(&gate, good.clone(), &caller).await, "GATE_LATE");
+        assert_eq!(start.elapsed(), WITHIN);
+        drop(taken);
+        stop.send_replace(Some(End::new("GATE_STOPPING", "the worker's daemon stops")));
+        assert_eq!(code(&gate, good, &caller).await, "GATE_STOPPING");
+    }
+
     #[tokio::test]
     async fn requests_are_bounded_in_size_and_number() {
         let gate = gate();
