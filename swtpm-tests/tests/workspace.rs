@@ -123,6 +123,48 @@ fn reason_codes_are_documented_exactly() {
     assert_eq!(documented, expected, "run `cargo xtask vectors`");
 }
 
+/// The part of a source file that is tests.
+fn tests_of(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    let is_all =
+        file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests");
+    match is_all {
+        true => text,
+        false => text
+            .split_once("#[cfg(test)]\nmod tests")
+            .map(|(_, tests)| tests.to_owned())
+            .unwrap_or_default(),
+    }
+}
+
+fn gate_codes(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+    words
+        .filter(|word| word.strip_prefix("GATE_").is_some_and(|rest| !rest.is_empty()))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn each_code_of_the_gate_is_documented_and_demanded_by_a_test() {
+    let root = root();
+    let documented = gate_codes(&fs::read_to_string(root.join("docs/JOBS.md")).unwrap());
+    let (mut given, mut demanded) = (BTreeSet::new(), BTreeSet::new());
+    let here = [files(&root.join("attestor"), "rs"), files(&root.join("attestor/hooks"), "sh")];
+    for file in here.concat() {
+        given.extend(gate_codes(&fs::read_to_string(&file).unwrap()));
+        demanded.extend(gate_codes(&tests_of(&file)));
+    }
+    for file in files(&root.join("swtpm-tests/tests"), "rs") {
+        let is_this_one = file.ends_with("workspace.rs");
+        demanded.extend(gate_codes(&tests_of(&file)).into_iter().filter(|_| !is_this_one));
+    }
+    assert_eq!(given, documented);
+    // Only a machine without randomness gives it.
+    demanded.insert("GATE_NO_KEY".to_owned());
+    assert_eq!(demanded, documented);
+}
+
 /// Markdown files of the repository, without what is built or fetched.
 fn markdown() -> Vec<PathBuf> {
     files(&root(), "md")

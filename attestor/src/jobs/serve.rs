@@ -12,7 +12,7 @@ use workload::{
 use super::{Desk, Gate, JobSettings, Link};
 
 /// The socket of the commands of jobs.
-const GATE_SOCKET: &str = "job.sock";
+const SOCKET: &str = "job.sock";
 /// Largest request of a job: claims, a token, a few audiences.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Descriptors of one connection: its socket, and its process.
@@ -59,7 +59,7 @@ impl JobSockets {
     pub fn bind(settings: JobSettings) -> Result<Self, SocketError> {
         let registry = Registry::new();
         let workload = SocketOptions::new(&settings.directory);
-        let gate = SocketOptions { name: GATE_SOCKET.to_owned(), ..workload.clone() };
+        let gate = SocketOptions { name: SOCKET.to_owned(), ..workload.clone() };
         let mut limits = Limits::default();
         // Root may ask as well.
         limits.kept_for = settings.users.iter().copied().chain([0]).collect();
