@@ -231,6 +231,7 @@ reasons! {
     PermitAlreadyRedeemed "PERMIT_ALREADY_REDEEMED" Job "The permit was redeemed before: it is for one use." "Ask for another permit; if nobody else started this job, somebody has copied its permit.";
     PermitEnded "PERMIT_ENDED" Job "The permit ended: the job is over, its time is up, or its node is not what it proved to be any more." "The message says which; start the job again once the node attests.";
     PermitExpired "PERMIT_EXPIRED" Job "The permit was not redeemed in time." "Ask for a permit when the job starts, not before.";
+    PermitGroundsChanged "PERMIT_GROUNDS_CHANGED" Job "What the permit was decided by changed since: golden sets, site policies, security keys or endorsements." "Ask for another permit: the worker is judged by what is in force now.";
     PermitRequestReplayed "PERMIT_REQUEST_REPLAYED" Job "A request about the permit was seen before." "Try again; if it persists, somebody replays requests.";
     PermitSignatureInvalid "PERMIT_SIGNATURE_INVALID" Job "The key under the permit's quote did not sign this request." "Redeem a permit where it was asked for: its key never leaves that worker.";
     PermitTimestampForeign "PERMIT_TIMESTAMP_FOREIGN" Job "What is to be stamped is no signature of the permit's own key." "Sign and stamp in the same job, with the key that the Workload API gives it.";

@@ -1,6 +1,8 @@
 //! Permits of jobs against a real verifier: what a quote must be bound to, and who may redeem what, how often, until when.
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "permits/ends.rs"]
+mod ends;
 #[path = "permits/gate.rs"]
 mod gate;
 #[path = "permits/keys.rs"]
@@ -38,6 +40,8 @@ use verifier::{
 };
 
 const NOW: i64 = 1_900_000_000;
+/// Seconds by which every node has renewed whose certificate lives for an hour.
+const RENEWED_BY: i64 = 3600 * 55 / 100 + 60;
 const CLAIMS: &[u8] = b"{\"job\":\"build\",\"run_id\":\"42\",\"system\":\"generic\"}";
 
 /// A verifier on a clock of the test's, and a worker that it admits.

@@ -329,8 +329,8 @@ impl Verifier {
         };
         let appraisal = appraise(&evidence, signer, &context);
         let verdict = case::verdict_bytes(&appraisal, &context);
-        let Appraisal { verdict: decided, proven, judged_by: policy_version, staged, .. } =
-            appraisal;
+        let Appraisal { verdict: decided, proven, judged_by: policy_version, .. } = appraisal;
+        let Appraisal { is_node_denied, staged, .. } = appraisal;
         let decided = match decided {
             Verdict::Admit(admission) => Ok(admission),
             Verdict::Deny(denial) => Err(denial),
@@ -413,17 +413,23 @@ impl Verifier {
             let ak_public = HashAlg::Sha256.hash(&[&hello.ak_public]);
             (job, Vouching { ak_name: ak_name.as_bytes().to_vec(), ak_public, quote })
         });
-        Ok(Judged { decided, is_recorded, record, boot, accepted_by_staged, job })
+        let known_node = candidate.version.map(|_| candidate.record.name);
+        let denied_node = known_node.filter(|_| is_node_denied);
+        Ok(Judged { decided, is_recorded, denied_node, record, boot, accepted_by_staged, job })
     }
 
     /// Records, signs, answers.
     async fn conclude(&self, judged: Judged, now_unix_s: i64) -> Result<Outcome, AttestError> {
-        let Judged { decided, is_recorded, mut record, boot, accepted_by_staged, job } = judged;
+        let Judged { decided, denied_node, mut record, boot, accepted_by_staged, job, .. } = judged;
         let decision_id = record.decision.id.clone();
         let admission = match decided {
             Ok(admission) => admission,
             Err(denial) => {
-                let told = if is_recorded {
+                // Before it is recorded, and where it is not: no job goes on under what is denied.
+                if let Some(node) = denied_node {
+                    self.end_permits_of(&node, now_unix_s).await?;
+                }
+                let told = if judged.is_recorded {
                     self.record(record, boot, None).await?;
                     decision_id
                 } else {
@@ -471,6 +477,15 @@ impl Verifier {
             },
             code: None,
         })
+    }
+
+    /// Ends what the jobs of a node go on by.
+    async fn end_permits_of(&self, node: &str, now_unix_s: i64) -> Result<(), AttestError> {
+        let by = By::new("verifier", now_unix_s);
+        if self.store.end_permits_of(node, by).await? > 0 {
+            self.tell_of_an_end();
+        }
+        Ok(())
     }
 
     /// One transaction: decision, new node, boot, and the certificate that is about to be signed.
@@ -642,6 +657,8 @@ struct Judged {
     decided: Result<Admission, Denial>,
     /// Whether the decision is recorded: every admission is, of denials what their bounds let pass.
     is_recorded: bool,
+    /// The node, where it is denied and not only a job there.
+    denied_node: Option<String>,
     /// What is written besides boot and certificate.
     record: store::Appraisal,
     boot: Option<WrittenBoot>,

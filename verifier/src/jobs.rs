@@ -39,11 +39,16 @@ use crate::{
     attestation::{AttestError, Verifier},
     ca::{self, CaError, Issued, JOB_LIFETIME, JobScope, JobSubject, LintedTbs, Terms},
     credential::random_bytes,
-    store::{By, CertificateIntent, NewPermit, Permit, PermitAnswer, PermitUse, StoreError},
+    store::{
+        By, CertificateIntent, NewPermit, Permit, PermitAnswer, PermitUse, Renewal, StoreError,
+    },
 };
 
 /// Longest wait for a node's renewal beyond the life of its certificate: one that is late comes at once when it can.
 const RENEWAL_GRACE: Duration = Duration::from_secs(60);
+
+/// When the last workers renew, in percent of their certificate's life: they do at its half, a tenth earlier or later.
+const LATEST_RENEWAL_PERCENT: u32 = 55;
 
 /// Issuers in the field use five minutes.
 pub(crate) const JWT_LIFETIME: Duration = Duration::from_secs(300);
@@ -196,8 +201,8 @@ impl Verifier {
         let under_way = self.redeeming().begin(&permit.new.id, &permit.new.node);
         let _under_way = under_way.ok_or(JobError::Failed(AttestError::RedemptionUnderWay))?;
         // The store says below what is wrong with a permit that may not begin, and nobody is to stamp for that.
-        let (id, since) = (&permit.new.id, self.proven_since(asked_at));
-        let stated = match self.store().permit_may_begin(id, since, asked_at).await? {
+        let (id, renewal) = (&permit.new.id, self.renewal(asked_at));
+        let stated = match self.store().permit_may_begin(id, renewal, asked_at).await? {
             true => Some(self.state(&permit).await?),
             false => None,
         };
@@ -208,7 +213,7 @@ impl Verifier {
     /// Whether a job may go on; new certificates where they are asked for.
     ///
     /// # Errors
-    /// [`JobError`]: `PERMIT_ENDED` says that it may not.
+    /// [`JobError`]: `PERMIT_ENDED` and `PERMIT_GROUNDS_CHANGED` say that it may not.
     pub async fn proceed(&self, request: pb::ContinueRequest) -> Result<pb::JobIdentity, JobError> {
         let asked_at = self.now()?;
         checked(&request.audiences)?;
@@ -255,13 +260,19 @@ impl Verifier {
         }
     }
 
-    /// A node that has not proved itself since then has no jobs.
-    fn proven_since(&self, now_unix_s: i64) -> i64 {
-        let lifetime = self.settings().certificate_lifetime.saturating_add(RENEWAL_GRACE);
-        now_unix_s.saturating_sub(seconds(lifetime))
+    /// A node that has not proved itself for as long as its certificate lives has no jobs; nor has one that has not come to
+    /// be judged by what is in force, when any would have renewed.
+    fn renewal(&self, now_unix_s: i64) -> Renewal {
+        let lifetime = self.settings().certificate_lifetime;
+        let ago =
+            |time: Duration| now_unix_s.saturating_sub(seconds(time.saturating_add(RENEWAL_GRACE)));
+        Renewal {
+            proven_since: ago(lifetime),
+            judged_since: ago(lifetime.saturating_mul(LATEST_RENEWAL_PERCENT) / 100),
+        }
     }
 
-    fn tell_of_an_end(&self) {
+    pub(crate) fn tell_of_an_end(&self) {
         self.ended_permits().notify_one();
     }
 
@@ -296,7 +307,7 @@ impl Verifier {
             id: permit.new.id.clone(),
             sequence,
             asked_at,
-            proven_since: self.proven_since(now_unix_s),
+            renewal: self.renewal(now_unix_s),
             // A permit that came to stand since it was looked at is not redeemed: nothing was stated of it.
             is_stated: stated.is_some(),
             certificates,
@@ -305,7 +316,12 @@ impl Verifier {
         let permit = match self.store().use_permit(request, by).await? {
             PermitAnswer::Good(permit) => permit,
             refused => {
-                if matches!(refused, PermitAnswer::Ended(_) | PermitAnswer::Expired) {
+                if matches!(
+                    refused,
+                    PermitAnswer::Ended(_)
+                        | PermitAnswer::Expired
+                        | PermitAnswer::GroundsChanged(_)
+                ) {
                     self.tell_of_an_end();
                 }
                 return Err(refusal(refused));
@@ -449,6 +465,13 @@ fn refusal(answer: PermitAnswer) -> JobError {
         PermitAnswer::Ended(why) => {
             JobError::refused(ReasonCode::PermitEnded, format!("the permit ended: {why}"))
         }
+        PermitAnswer::GroundsChanged(why) => JobError::refused(
+            ReasonCode::PermitGroundsChanged,
+            format!(
+                "the permit ended: {why}; ask for another, and the worker is judged by what is in \
+                 force now"
+            ),
+        ),
         PermitAnswer::NotStated => JobError::Failed(AttestError::PermitCameToStand),
         PermitAnswer::Replayed | PermitAnswer::Good(_) => replayed(),
     }

@@ -78,8 +78,8 @@ async fn signatures_are_stamped_while_their_permit_stands_and_not_after() {
     site.redeem(&another, &other).await.unwrap();
     refused(site.stamp(&another, &other, &key, as_it_is).await, foreign);
     site.stamp(&another, &other, &other, as_it_is).await.unwrap();
-    // Nobody said anything of the permit yet: a clock that went back before its redemption, its node that has not renewed, was
-    // denied since, is revoked, its time that is up.
+    // Nobody said anything of the permit yet: a clock that went back before its redemption, its node that has not renewed, is
+    // revoked, its time that is up.
     site.clock.set(NOW - 1);
     let why =
         refused(site.stamp(&another, &other, &other, as_it_is).await, ReasonCode::PermitUnknown);
@@ -89,11 +89,6 @@ async fn signatures_are_stamped_while_their_permit_stands_and_not_after() {
     site.clock.set(NOW + 3661);
     let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
     assert!(why.contains("has not renewed its proof"), "{why}");
-    site.worker.tpm.measure(&tool("cc", b"another compiler").unwrap());
-    let denied = site.worker.attest(site.cluster.verifier()).await.unwrap();
-    assert!(codes(&denied).contains(&"POLICY_TOOL_NOT_ALLOWED"), "{denied:?}");
-    let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
-    assert!(why.contains("was denied"), "{why}");
     let (revoke, by) = (NodeChange::Revoke { reason: "a test".to_owned() }, site.cluster.by());
     site.cluster.store().change_node("w1", None, revoke, by).await.unwrap();
     let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
@@ -101,4 +96,27 @@ async fn signatures_are_stamped_while_their_permit_stands_and_not_after() {
     site.clock.set(NOW + 30 * 24 * 3600);
     let why = refused(site.stamp(&another, &other, &other, as_it_is).await, ended);
     assert!(why.contains("its time is up"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_stamped_after_a_denial_or_long_after_what_judges_changed() {
+    let mut site = Site::start().await;
+    let [key, other] = [0; 2].map(|_| JobKeyPair::generate().unwrap());
+    let as_it_is = |_: &mut pb::TimestampRequest| {};
+    let permit = site.permit(&key).await;
+    site.redeem(&permit, &key).await.unwrap();
+    site.cluster.golden_from("w1", |text| text).await.unwrap();
+    site.clock.set(NOW + RENEWED_BY - 1);
+    site.stamp(&permit, &key, &key, as_it_is).await.unwrap();
+    site.clock.set(NOW + RENEWED_BY);
+    let stamped = site.stamp(&permit, &key, &key, as_it_is).await;
+    refused(stamped, ReasonCode::PermitGroundsChanged);
+    let permit = site.permit(&other).await;
+    site.redeem(&permit, &other).await.unwrap();
+    site.worker.tpm.measure(&tool("cc", b"another compiler").unwrap());
+    let denied = site.worker.attest(site.cluster.verifier()).await.unwrap();
+    assert!(codes(&denied).contains(&"POLICY_TOOL_NOT_ALLOWED"), "{denied:?}");
+    let stamped = site.stamp(&permit, &other, &other, as_it_is).await;
+    let why = refused(stamped, ReasonCode::PermitEnded);
+    assert!(why.contains("was denied"), "{why}");
 }

@@ -67,7 +67,7 @@ use crate::{
     pcr::AttestedPcrs,
     policy::{
         decide::{Judged, decide},
-        site::PolicyInput,
+        site::{PolicyInput, RuleScope},
     },
     quote::SignedQuote,
     verdict::{Admission, Denial, Finding, Grant, Verdict},
@@ -89,6 +89,9 @@ pub struct Appraisal {
     /// stands against the node whatever it sends. If there is nothing of the latter, more evidence may be admitted. Empty
     /// where there is no such alternative, or the node is admitted.
     pub lacking: Vec<Finding>,
+    /// Whether something of what is denied is said of the node, not only of the job that asks for a permit there; not where an
+    /// integrity stage refused, which says nothing of any node.
+    pub is_node_denied: bool,
     /// What the staged reference values say; `None` where none are staged, or an integrity stage refused.
     pub staged: Option<StagedOutcome>,
 }
@@ -114,6 +117,7 @@ impl Appraisal {
             lacking,
             proven: None,
             judged_by: String::new(),
+            is_node_denied: false,
             staged: None,
         }
     }
@@ -138,8 +142,9 @@ pub fn appraise(evidence: &Evidence, signer: Signer, context: &AppraisalContext<
         Ok(proven) => proven,
         Err(denial) => return Appraisal::refused(denial),
     };
-    let Judgement { judged_by, findings, mut lacking, ima } =
+    let Judgement { judged_by, findings, is_node_denied, mut lacking, ima } =
         judge(&proven, context.in_force, context);
+    let is_node_denied = is_node_denied || not_active(context).is_some();
     let staged = context.staged.map(|staged| {
         let Judgement { judged_by, findings, .. } = judge(&proven, staged, context);
         StagedOutcome { judged_by, findings }
@@ -150,7 +155,7 @@ pub fn appraise(evidence: &Evidence, signer: Signer, context: &AppraisalContext<
     }
     let verdict = conclude(&proven, &judged_by, findings, context);
     let proven = Proven { claims: proven.claims.with_ima_judges(ima), ..proven };
-    Appraisal { verdict, proven: Some(proven), judged_by, lacking, staged }
+    Appraisal { verdict, proven: Some(proven), judged_by, lacking, is_node_denied, staged }
 }
 
 /// The integrity stages, in order; stops at the first failure.
@@ -257,6 +262,8 @@ struct Judgement {
     judged_by: String,
     /// Every finding of golden sets and of the site's policies.
     findings: Vec<Finding>,
+    /// As [`Appraisal::is_node_denied`], as far as policy knows.
+    is_node_denied: bool,
     /// As [`Appraisal::lacking`], as far as policy knows.
     lacking: Vec<Finding>,
     /// The policies by which the alternative of [`Self::judged_by`] judges the kernel's list.
@@ -279,6 +286,7 @@ fn judge(proven: &Proven, expected: Expected<'_>, context: &AppraisalContext<'_>
             if !lacking.is_empty() && !found.is_for_want_of(&lacking) {
                 judgement.lacking.push(found.finding.clone());
             }
+            judgement.is_node_denied |= found.at == RuleScope::Always;
             judgement.findings.push(found.finding);
         }
     }
@@ -294,6 +302,7 @@ fn judge_by_golden_sets(
     let nothing = |observed: &str| Judgement {
         judged_by: String::new(),
         findings: vec![no_reference_values(pool, observed)],
+        is_node_denied: true,
         lacking: Vec::new(),
         ima: Vec::new(),
     };
@@ -307,6 +316,7 @@ fn judge_by_golden_sets(
     let outcome = decide(node, reference);
     Judgement {
         judged_by: outcome.label.to_owned(),
+        is_node_denied: !outcome.findings.is_empty(),
         findings: outcome.findings,
         lacking: outcome.lacking,
         ima: outcome.ima,

@@ -2,11 +2,12 @@
 
 mod site;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use appraisal::{
     appraise,
-    context::{AppraisalContext, JobContext, Signer},
+    context::{AppraisalContext, JobContext, Signer, Standing},
+    policy::site::SitePolicy,
     verdict::{Finding, Verdict},
 };
 use proto::{
@@ -71,6 +72,44 @@ fn what_stands_against_a_job_denies_it() {
     let job = job(vec![against]);
     let verdict = judged(&mut Site::new(), purpose(), Some(&job));
     assert_denied(verdict, ReasonCode::PlatformTokenExpired);
+}
+
+/// What is said of the job alone says nothing of the node; a rule of every attestation, the golden sets and the inventory do.
+#[test]
+fn a_denial_says_whether_it_is_of_the_node() {
+    let policy = |at: &str| {
+        let text = format!(
+            "schema = \"assay.policy/v1\"\nname = \"p\"\nversion = 1\npools = []\n[[rule]]\nname = \"r\"\n{at}message = \
+             \"m\"\nexpr = 'node.pool == \"another\"'\n"
+        );
+        Arc::new(SitePolicy::parse(&text).expect("a policy"))
+    };
+    let (of_jobs, of_all) = ([policy("at = \"job\"\n")], [policy("")]);
+    let good = job(Vec::new());
+    let key = Finding::new(ReasonCode::JobKeyInvalid, "job key", "a", "b");
+    let bad = job(vec![key]);
+    for (what, purpose, job, rules, standing, is_node_denied) in [
+        ("nothing", purpose(), Some(&good), &[][..], Standing::Active, false),
+        ("its key", purpose(), Some(&bad), &[], Standing::Active, false),
+        ("a rule about jobs", purpose(), Some(&good), &of_jobs, Standing::Active, false),
+        ("a rule", purpose(), Some(&good), &of_all, Standing::Active, true),
+        ("a rule, and its key", purpose(), Some(&bad), &of_all, Standing::Active, true),
+        ("a node's own", Purpose::Node, None, &of_all, Standing::Active, true),
+        ("a pending node", purpose(), Some(&good), &[], Standing::Pending, true),
+    ] {
+        let mut site = Site::new();
+        let boot = site.enrol().boot;
+        (site.issued.purpose, site.tpm.purpose) = (purpose, purpose);
+        site.node.standing = standing;
+        let evidence = evidence(&site.renewal(&boot));
+        let mut context = AppraisalContext { job, ..site.context() };
+        context.in_force.site = rules;
+        let judged = appraise(&evidence, Signer::Known(boot.clone()), &context);
+        assert_eq!(judged.is_node_denied, is_node_denied, "{what}: {:?}", judged.verdict);
+        context.in_force.reference = None;
+        let judged = appraise(&evidence, Signer::Known(boot), &context);
+        assert!(judged.is_node_denied, "{what}, and no golden set");
+    }
 }
 
 #[test]

@@ -32,8 +32,8 @@ impl Verifier {
         let message = timestamp_message(&self.settings().verifier_id, &asked);
         signed(&permit, &message, &asked.signature)?;
         let own = OwnSignature::of(&permit, &asked)?;
-        let proven_since = self.proven_since(now_unix_s);
-        match self.store().permit_stands(&permit.new.id, proven_since, now_unix_s).await? {
+        let renewal = self.renewal(now_unix_s);
+        match self.store().permit_stands(&permit.new.id, renewal, now_unix_s).await? {
             PermitAnswer::Good(_) => {}
             refused => return Err(refusal(refused)),
         }

@@ -26,6 +26,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0003_reference_documents.sql"),
     },
     Migration { version: 4, name: "permits", sql: include_str!("migrations/0004_permits.sql") },
+    Migration {
+        version: 5,
+        name: "ends of permits",
+        sql: include_str!("migrations/0005_ends_of_permits.sql"),
+    },
 ];
 
 /// Newest schema version that this program knows.

@@ -67,7 +67,7 @@ pub use self::{
     changes::{Ground, Seen},
     error::StoreError,
     migrate::SCHEMA_VERSION,
-    permits::{NewPermit, Permit, PermitAnswer, PermitUse},
+    permits::{NewPermit, Permit, PermitAnswer, PermitUse, Renewal},
     reference::EndorsementSet,
     types::{
         ALLOW_LISTED, Admin, AdmissionRule, Appraisal, Boot, By, Certificate, CertificateIntent,

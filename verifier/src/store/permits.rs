@@ -13,6 +13,11 @@ use super::{
 };
 use crate::audit::{AuditEntry, AuditKind};
 
+/// Permits of a denied node that end in one transaction.
+const ENDED_TOGETHER: i64 = 64;
+/// More than a clock may go back while the verifier runs: what ended by then does not stand again.
+const CLOCK_STEP_BACK_S: i64 = 60;
+
 /// A permit that is about to be issued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NewPermit {
@@ -77,10 +82,59 @@ pub struct Permit {
 /// Whether a node still is what a permit was issued to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NodeNow {
-    /// As it was: last proved at this time, unix seconds.
-    Proven(i64),
+    /// As it was.
+    Proven(LastProof),
     /// Why it is not.
     Not(String),
+}
+
+/// A node's last admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LastProof {
+    /// When, unix seconds.
+    at: i64,
+    /// Its place in the chain.
+    seq: i64,
+}
+
+/// The place in a chain of the decision that a permit rests on: what comes after it was not known when it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct GivenAt {
+    replica: String,
+    seq: i64,
+}
+
+/// By when a node whose permits go on must have proved itself again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// One that has not proved itself since, unix seconds, ends its permits.
+    pub proven_since: i64,
+    /// What changed up to then, unix seconds, must have judged it.
+    pub judged_since: i64,
+}
+
+/// Why a permit does not stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Of its time or its node.
+    Over(String),
+    /// What it was decided by changed.
+    GroundsChanged(String),
+}
+
+impl Fault {
+    const fn why(&self) -> &String {
+        match self {
+            Self::Over(why) | Self::GroundsChanged(why) => why,
+        }
+    }
+
+    fn into_answer(self) -> PermitAnswer {
+        match self {
+            Self::Over(why) => PermitAnswer::Ended(why),
+            Self::GroundsChanged(why) => PermitAnswer::GroundsChanged(why),
+        }
+    }
 }
 
 fn decode(found: &SqliteRow) -> Result<Permit, StoreError> {
@@ -167,8 +221,21 @@ async fn existing(conn: &mut SqliteConnection, id: &str) -> Result<Permit, Store
     found.ok_or_else(|| StoreError::NotFound { what: "permit", key: id.to_owned() })
 }
 
+async fn given_at(conn: &mut SqliteConnection, permit: &Permit) -> Result<GivenAt, StoreError> {
+    let found: (String, i64) = sqlx::query_as("SELECT replica, seq FROM decisions WHERE id = $1")
+        .bind(&permit.decision_id)
+        .fetch_one(conn)
+        .await
+        .map_err(StoreError::database("read the decision of a permit"))?;
+    Ok(GivenAt { replica: found.0, seq: found.1 })
+}
+
 /// Whether the node of a permit still is what it proved to be: same TPM, same boot, active, not denied since.
-async fn node_now(conn: &mut SqliteConnection, permit: &NewPermit) -> Result<NodeNow, StoreError> {
+async fn node_now(
+    conn: &mut SqliteConnection,
+    permit: &NewPermit,
+    given: &GivenAt,
+) -> Result<NodeNow, StoreError> {
     let node: Option<(String, String)> =
         sqlx::query_as("SELECT status, pool FROM nodes WHERE name = $1")
             .bind(&permit.node)
@@ -199,38 +266,125 @@ async fn node_now(conn: &mut SqliteConnection, permit: &NewPermit) -> Result<Nod
     if boots == 0 {
         return Ok(NodeNow::Not(format!("node {} has another TPM or boot now", permit.node)));
     }
-    // A job that is refused for what it says of itself says nothing of its node.
-    let last: Option<(String, i64)> = sqlx::query_as(
-        "SELECT outcome, at FROM decisions WHERE node = $1 AND (purpose = 'node' OR outcome = \
-         'admitted') ORDER BY at DESC, seq DESC LIMIT 1",
+    // An admission after it takes no denial back. A job that is refused for what it says of itself says nothing of its node;
+    // what a job's quote says of the node ends permits when it is denied.
+    let is_denied: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM decisions INDEXED BY decisions_not_admitted WHERE node = $1 \
+         AND replica = $2 AND seq > $3 AND outcome <> 'admitted' AND purpose = 'node')",
+    )
+    .bind(&permit.node)
+    .bind(&given.replica)
+    .bind(given.seq)
+    .fetch_one(&mut *conn)
+    .await
+    .map_err(StoreError::database("read denials"))?;
+    if is_denied {
+        return Ok(NodeNow::Not(denied_since(&permit.node)));
+    }
+    let last: Option<(i64, i64)> = sqlx::query_as(
+        "SELECT at, seq FROM decisions WHERE node = $1 AND outcome = 'admitted' ORDER BY at DESC, \
+         seq DESC LIMIT 1",
     )
     .bind(&permit.node)
     .fetch_optional(conn)
     .await
     .map_err(StoreError::database("read a decision"))?;
     Ok(match last {
-        Some((outcome, at)) if outcome == "admitted" => NodeNow::Proven(at),
-        _ => NodeNow::Not(format!("node {} was denied since", permit.node)),
+        Some((at, seq)) => NodeNow::Proven(LastProof { at, seq }),
+        None => NodeNow::Not(format!("node {} was never admitted", permit.node)),
     })
 }
 
-/// Why a permit that was redeemed, or is about to be, does not stand at this time.
+fn denied_since(node: &str) -> String {
+    format!("node {node} was denied since")
+}
+
+/// A change of what a permit was decided by.
+struct Changed {
+    what: &'static str,
+    seq: i64,
+}
+
+/// The last change, up to this time, of what nodes are judged by, if there was one since a permit was given. As with
+/// [`Ground`](super::Ground), documents of every pool count.
+async fn grounds_changed(
+    conn: &mut SqliteConnection,
+    given: &GivenAt,
+    until: i64,
+) -> Result<Option<Changed>, StoreError> {
+    let last: Option<(String, i64)> = sqlx::query_as(
+        "SELECT kind, seq FROM (SELECT kind, seq, CAST(body AS TEXT) AS body FROM audit_entries \
+         INDEXED BY audit_entries_of_grounds WHERE kind IN ('endorsement', 'golden-set', 'policy', \
+         'security-keys') AND replica = $1 AND seq > $2 AND at <= $3) WHERE kind = 'endorsement' OR \
+         body ->> 'change' IN ('activate', 'adopt') OR (body ->> 'change' = 'retire' AND body ->> \
+         'from' = 'active') ORDER BY seq DESC LIMIT 1",
+    )
+    .bind(&given.replica)
+    .bind(given.seq)
+    .bind(until)
+    .fetch_optional(conn)
+    .await
+    .map_err(StoreError::database("read what changed"))?;
+    Ok(last.map(|(kind, seq)| {
+        let what = match kind.as_str() {
+            "endorsement" => "endorsements",
+            "golden-set" => "golden sets",
+            "policy" => "site policies",
+            _ => "security keys",
+        };
+        Changed { what, seq }
+    }))
+}
+
+/// Why a permit that is about to be redeemed, or was, does not stand at this time.
 async fn against(
     conn: &mut SqliteConnection,
-    permit: &NewPermit,
-    proven_since: i64,
+    permit: &Permit,
+    renewal: Renewal,
     at: i64,
-) -> Result<Option<String>, StoreError> {
-    if at >= permit.ends_at {
-        return Ok(Some("its time is up".to_owned()));
+) -> Result<Option<Fault>, StoreError> {
+    if at >= permit.new.ends_at {
+        return Ok(Some(Fault::Over("its time is up".to_owned())));
     }
-    Ok(match node_now(conn, permit).await? {
-        NodeNow::Not(why) => Some(why),
-        NodeNow::Proven(at) if at < proven_since => {
-            Some(format!("node {} has not renewed its proof", permit.node))
+    let given = given_at(conn, permit).await?;
+    let node = &permit.new.node;
+    let last = match node_now(conn, &permit.new, &given).await? {
+        NodeNow::Not(why) => return Ok(Some(Fault::Over(why))),
+        NodeNow::Proven(last) if last.at < renewal.proven_since => {
+            return Ok(Some(Fault::Over(format!("node {node} has not renewed its proof"))));
         }
-        NodeNow::Proven(_) => None,
+        NodeNow::Proven(last) => last,
+    };
+    // What is stated when a job begins is what its permit was decided by; a job that runs goes on until its node would
+    // have come to be judged again.
+    let is_redeemed = permit.state == PermitState::Redeemed;
+    let until = if is_redeemed { renewal.judged_since } else { i64::MAX };
+    Ok(match grounds_changed(conn, &given, until).await? {
+        Some(Changed { seq, .. }) if is_redeemed && seq < last.seq => None,
+        Some(Changed { what, .. }) => {
+            Some(Fault::GroundsChanged(format!("{what} changed since it was given")))
+        }
+        None => None,
     })
+}
+
+/// Some permits of a node that did not end.
+async fn open_permits(
+    conn: &mut SqliteConnection,
+    node: &str,
+    at: i64,
+) -> Result<Vec<Permit>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM permits INDEXED BY permits_not_ended WHERE node = $1 AND ends_at > $2 AND \
+         state <> 'ended' LIMIT $3",
+    )
+    .bind(node)
+    .bind(at.saturating_sub(CLOCK_STEP_BACK_S))
+    .bind(ENDED_TOGETHER)
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::database("list permits"))?;
+    rows.iter().map(decode).collect()
 }
 
 async fn end(tx: &mut Tx, permit: &Permit, reason: &str, by: &By) -> Result<(), StoreError> {
@@ -274,8 +428,8 @@ pub struct PermitUse {
     pub sequence: u64,
     /// When it came, unix seconds: what may take a while before it is recorded is not held against a redemption.
     pub asked_at: i64,
-    /// A node that has not proved itself since, unix seconds, ends the permit.
-    pub proven_since: i64,
+    /// A node that is late with this ends the permit.
+    pub renewal: Renewal,
     /// Of a redemption, whether what the verifier states of the job is at hand: one that would be good without it is not recorded.
     pub is_stated: bool,
     /// Certificates that are about to be signed for the job.
@@ -297,20 +451,22 @@ pub enum PermitAnswer {
     NotStated,
     /// It has ended, now or before; why.
     Ended(String),
+    /// What it was decided by changed; what that was. It has ended by that.
+    GroundsChanged(String),
     /// The sequence does not rise.
     Replayed,
 }
 
 impl Store {
     /// Redeems a permit, or goes on by it, in one transaction with the intents of its certificates. A permit whose node is
-    /// not what it proved to be any more ends here.
+    /// not what it proved to be any more, or is not judged by what it was judged by, ends here.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Database`].
     pub async fn use_permit(&self, request: PermitUse, by: By) -> Result<PermitAnswer, StoreError> {
         self.write(move |tx| {
             Box::pin(async move {
-                let PermitUse { id, sequence, asked_at, proven_since, is_stated, certificates } =
+                let PermitUse { id, sequence, asked_at, renewal, is_stated, certificates } =
                     request;
                 let mut permit = existing(&mut tx.conn, &id).await?;
                 let is_redemption = sequence == 0;
@@ -330,10 +486,9 @@ impl Store {
                     }
                     (PermitState::Issued, true) | (PermitState::Redeemed, false) => {}
                 }
-                let why = against(&mut tx.conn, &permit.new, proven_since, by.at).await?;
-                if let Some(why) = why {
-                    end(tx, &permit, &why, &by).await?;
-                    return Ok(PermitAnswer::Ended(why));
+                if let Some(fault) = against(&mut tx.conn, &permit, renewal, by.at).await? {
+                    end(tx, &permit, fault.why(), &by).await?;
+                    return Ok(fault.into_answer());
                 }
                 if is_redemption {
                     if !is_stated {
@@ -372,14 +527,14 @@ impl Store {
     pub async fn permit_may_begin(
         &self,
         id: &str,
-        proven_since: i64,
+        renewal: Renewal,
         at: i64,
     ) -> Result<bool, StoreError> {
         let mut conn = self.reader().await?;
         let permit = existing(&mut conn, id).await?;
         Ok(permit.state == PermitState::Issued
             && at <= permit.new.redeem_by
-            && against(&mut conn, &permit.new, proven_since, at).await?.is_none())
+            && against(&mut conn, &permit, renewal, at).await?.is_none())
     }
 
     /// Whether a permit stands at this time: redeemed, not ended, its node what it proved to be. Nothing is recorded: a permit
@@ -392,7 +547,7 @@ impl Store {
     pub async fn permit_stands(
         &self,
         id: &str,
-        proven_since: i64,
+        renewal: Renewal,
         at: i64,
     ) -> Result<PermitAnswer, StoreError> {
         let mut conn = self.reader().await?;
@@ -408,8 +563,8 @@ impl Store {
         if permit.redeemed_at.is_none_or(|redeemed| redeemed > at) {
             return Ok(PermitAnswer::NotRedeemed);
         }
-        Ok(match against(&mut conn, &permit.new, proven_since, at).await? {
-            Some(why) => PermitAnswer::Ended(why),
+        Ok(match against(&mut conn, &permit, renewal, at).await? {
+            Some(fault) => fault.into_answer(),
             None => PermitAnswer::Good(Box::new(permit)),
         })
     }
@@ -446,6 +601,34 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// Ends every permit of a node that is denied; returns how many there were. Few at a time, so that a node with many
+    /// keeps nobody waiting; nothing is written where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Corrupt`]: some may have ended.
+    pub async fn end_permits_of(&self, node: &str, by: By) -> Result<usize, StoreError> {
+        if open_permits(&mut *self.reader().await?, node, by.at).await?.is_empty() {
+            return Ok(0);
+        }
+        let mut ended = 0;
+        loop {
+            let (node, by) = (node.to_owned(), by.clone());
+            let some = self.write(move |tx| {
+                Box::pin(async move {
+                    let some = open_permits(&mut tx.conn, &node, by.at).await?;
+                    for permit in &some {
+                        end(tx, permit, &denied_since(&node), &by).await?;
+                    }
+                    Ok(some.len())
+                })
+            });
+            match some.await? {
+                0 => return Ok(ended),
+                some => ended += some,
+            }
+        }
     }
 
     /// The permit with this identifier.

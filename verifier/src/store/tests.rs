@@ -656,6 +656,7 @@ async fn a_database_of_the_first_schema_is_migrated_with_what_it_holds() {
     let mut conn = raw(&store).await;
     sql(&mut conn, "DROP TABLE manifests; DROP TABLE reference_signatures").await;
     sql(&mut conn, "DROP TABLE reference_documents; DROP TABLE permits").await;
+    sql(&mut conn, "DROP INDEX decisions_not_admitted; DROP INDEX audit_entries_of_grounds").await;
     let first = include_str!("migrations/0001_initial.sql");
     let table = first.split("CREATE TABLE golden_sets").nth(1).expect("the table");
     let table = table.split_inclusive(";").next().expect("its end");

@@ -1,7 +1,12 @@
+use proto::digest::HashAlg;
+
 use super::*;
 use crate::{
     audit::BreakKind,
-    store::{Appraisal, NewDecision, NodeChange, Outcome, testing::*},
+    store::{
+        Appraisal, DocumentId, DocumentKind, DocumentState, EndorsementKind, NewDecision,
+        NewDocument, NodeChange, Outcome, testing::*,
+    },
 };
 
 const SECRET: &str = "secret";
@@ -35,13 +40,18 @@ async fn issue(store: &Store, decision_id: &str, new: NewPermit) -> Result<(), S
     store.record(Appraisal { permit: Some(new), ..Appraisal::of(decision) }).await.map(drop)
 }
 
+/// Of a node that must have proved itself since, and been judged by whatever changed an hour ago.
+fn renewal(proven_since: i64) -> Renewal {
+    Renewal { proven_since, judged_since: NOW - 3600 }
+}
+
 fn request(sequence: u64) -> PermitUse {
     let id = format!("{:032x}", 1);
     PermitUse {
         id,
         sequence,
         asked_at: NOW,
-        proven_since: NOW - 60,
+        renewal: renewal(NOW - 60),
         is_stated: true,
         certificates: Vec::new(),
     }
@@ -102,8 +112,11 @@ async fn a_permit_lapses() {
     issue(&store, "d2", NewPermit { id: format!("{:032x}", 2), ..permit(2) })
         .await
         .expect("issued");
-    let request =
-        |sequence| PermitUse { id: format!("{:032x}", 2), proven_since: 0, ..request(sequence) };
+    let request = |sequence| PermitUse {
+        id: format!("{:032x}", 2),
+        renewal: renewal(0),
+        ..request(sequence)
+    };
     let good = store.use_permit(request(0), at(10)).await.expect("an answer");
     assert!(matches!(good, PermitAnswer::Good(_)));
     // To its last second, and not at its end: nothing that it gives would live.
@@ -117,7 +130,7 @@ async fn whether_a_permit_may_begin_is_what_its_use_would_find() {
     let (_folder, store) = with_permit(permit(1)).await;
     let id = format!("{:032x}", 1);
     let may = async |since: i64, seconds: i64| {
-        store.permit_may_begin(&id, since, NOW + seconds).await.expect("an answer")
+        store.permit_may_begin(&id, renewal(since), NOW + seconds).await.expect("an answer")
     };
     assert!(may(NOW - 60, 0).await);
     assert!(may(NOW - 60, 120).await, "the last second");
@@ -128,7 +141,7 @@ async fn whether_a_permit_may_begin_is_what_its_use_would_find() {
     let good = store.use_permit(asked, at(125)).await.expect("an answer");
     assert!(matches!(good, PermitAnswer::Good(_)), "{good:?}");
     assert!(!may(NOW - 60, 1).await, "redeemed");
-    let unknown = store.permit_may_begin("none", NOW, NOW).await;
+    let unknown = store.permit_may_begin("none", renewal(NOW), NOW).await;
     assert!(matches!(unknown, Err(StoreError::NotFound { .. })));
 }
 
@@ -149,7 +162,7 @@ async fn a_redemption_of_which_nothing_was_stated_records_nothing_unless_it_is_r
     let good = store.use_permit(goes_on, at(4)).await.expect("an answer");
     assert!(matches!(good, PermitAnswer::Good(_)), "{good:?}");
     issue(&store, "d2", permit(2)).await.expect("issued");
-    let silent = PermitUse { id: permit(2).id, proven_since: NOW + 9, ..unstated };
+    let silent = PermitUse { id: permit(2).id, renewal: renewal(NOW + 9), ..unstated };
     ended(store.use_permit(silent, at(5)).await.expect("an answer"), "has not renewed");
     assert_eq!(store.verify_chain(|_, _| {}).await.expect("walk").broken, None);
 }
@@ -171,13 +184,21 @@ async fn a_permit_ends_with_what_its_node_proved() {
         ("another job was refused", ""),
         ("renewed", ""),
         ("denied", "denied since"),
+        ("denied and admitted again", "denied since"),
+        ("denied before", ""),
         ("revoked", "is revoked"),
         ("moved", "pool other now"),
         ("replaced", "another TPM or boot"),
         ("removed", "was removed"),
         ("silent", "has not renewed"),
     ] {
-        let (_folder, store) = with_permit(permit(1)).await;
+        let (_folder, store) = store().await;
+        store.put_boot(boot(1, "n1"), None).await.expect("a boot");
+        if name == "denied before" {
+            // In the same second: what counts is what was recorded first.
+            record(&store, NewDecision { at: NOW, ..denied() }).await;
+        }
+        issue(&store, "d1", permit(1)).await.expect("issued");
         let intent = CertificateIntent { not_after: NOW + 3600, ..intent("41", "n1") };
         let redemption = PermitUse { certificates: vec![intent], ..request(0) };
         store.use_permit(redemption, at(0)).await.expect("redeemed");
@@ -186,6 +207,10 @@ async fn a_permit_ends_with_what_its_node_proved() {
             "another job was refused" => record(&store, refused_job()).await,
             "renewed" => record(&store, renewed()).await,
             "denied" => record(&store, denied()).await,
+            "denied and admitted again" => {
+                record(&store, denied()).await;
+                record(&store, renewed()).await;
+            }
             "revoked" => change(&store, NodeChange::Revoke { reason }).await,
             "moved" => change(&store, NodeChange::MoveTo { pool: "other".to_owned() }).await,
             "replaced" => {
@@ -196,8 +221,8 @@ async fn a_permit_ends_with_what_its_node_proved() {
             "removed" => store.remove_node("n1", "a test", at(1)).await.expect("removed"),
             _ => {}
         }
-        let proven_since = if name == "silent" { NOW + 1 } else { NOW };
-        let answer = store.use_permit(PermitUse { proven_since, ..request(1) }, at(2)).await;
+        let renewal = renewal(if name == "silent" { NOW + 1 } else { NOW });
+        let answer = store.use_permit(PermitUse { renewal, ..request(1) }, at(2)).await;
         let answer = answer.expect("an answer");
         if words.is_empty() {
             assert!(matches!(answer, PermitAnswer::Good(_)), "{name}: {answer:?}");
@@ -210,13 +235,157 @@ async fn a_permit_ends_with_what_its_node_proved() {
         let revoked = store.revoked_certificates(NOW + 2).await.expect("read");
         assert_eq!(revoked.len(), 1, "{name}");
         ended(
-            store
-                .use_permit(PermitUse { proven_since: 0, ..request(2) }, at(3))
-                .await
-                .expect("an answer"),
+            store.use_permit(PermitUse { renewal, ..request(2) }, at(3)).await.expect("an answer"),
             words,
         );
     }
+}
+
+/// What a permit waits with is what its node was judged by: nothing of it is stated under anything else.
+#[tokio::test]
+async fn a_permit_is_not_redeemed_after_what_it_was_decided_by_changed() {
+    let root = || b"a root".to_vec();
+    let sha256 = HashAlg::Sha256.hash(&[&root()]);
+    let kind = EndorsementKind::Root;
+    for (name, words) in [
+        ("nothing", ""),
+        ("a set was proposed", ""),
+        ("a set was retired that was never in force", ""),
+        ("a set came into force", "golden sets changed"),
+        ("a set was retired", "golden sets changed"),
+        ("a policy came into force", "site policies changed"),
+        ("a root was imported", "endorsements changed"),
+        ("a root was removed", "endorsements changed"),
+    ] {
+        let (_folder, store) = store().await;
+        store.put_boot(boot(1, "n1"), None).await.expect("a boot");
+        activated(&store, "linux", 1).await;
+        store.import_endorsement(kind, root(), "", by()).await.expect("imported");
+        issue(&store, "d1", permit(1)).await.expect("issued");
+        let (id, next) = (golden_id("linux", 1), golden("linux", 2, "another"));
+        let retire = async |id: DocumentId, state| {
+            store.retire_document(id, state, "a test", by()).await.expect("retired");
+        };
+        match name {
+            "a set was proposed" => {
+                store.propose_document(next, by()).await.expect("proposed");
+            }
+            "a set was retired that was never in force" => {
+                store.propose_document(next, by()).await.expect("proposed");
+                retire(golden_id("linux", 2), DocumentState::Proposed).await;
+            }
+            "a set came into force" => activated(&store, "other", 1).await,
+            "a set was retired" => retire(id, DocumentState::Active).await,
+            "a policy came into force" => {
+                let id = DocumentId { kind: DocumentKind::Policy, ..golden_id("site", 1) };
+                let new = NewDocument { id: id.clone(), pool: None, ..golden("site", 1, "rules") };
+                store.propose_document(new, by()).await.expect("proposed");
+                let key = digest("a key");
+                store.sign_document(id.clone(), key, vec![1], true, by()).await.expect("signed");
+                store.activate_document(id, false, 1, by()).await.expect("activated");
+            }
+            "a root was imported" => {
+                let another = b"another root".to_vec();
+                store.import_endorsement(kind, another, "", by()).await.expect("imported");
+            }
+            "a root was removed" => {
+                store.remove_endorsement(kind, sha256, by()).await.expect("removed");
+            }
+            _ => {}
+        }
+        // Who renewed meanwhile is judged by what is in force; the permit was not.
+        let renewed = Appraisal::of(decision("d2", "n1", NOW));
+        store.record(renewed).await.expect("recorded");
+        let may_begin = store.permit_may_begin(&permit(1).id, renewal(0), NOW + 1).await;
+        assert_eq!(may_begin.expect("an answer"), words.is_empty(), "{name}");
+        let intent = CertificateIntent { not_after: NOW + 3600, ..intent("41", "n1") };
+        let redemption = PermitUse { certificates: vec![intent], ..request(0) };
+        let answer = store.use_permit(redemption, at(1)).await.expect("an answer");
+        if words.is_empty() {
+            assert!(matches!(answer, PermitAnswer::Good(_)), "{name}: {answer:?}");
+            continue;
+        }
+        match answer {
+            PermitAnswer::GroundsChanged(why) if why.contains(words) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+        assert_eq!(store.certificate("41").await.expect("read"), None, "{name}");
+        ended(used(&store, 0, 2).await, words);
+        assert_eq!(store.verify_chain(|_, _| {}).await.expect("walk").broken, None);
+    }
+}
+
+/// A job that runs goes on under what changed until its node would have come to be judged by it.
+#[tokio::test]
+async fn a_job_goes_on_until_its_node_is_late_to_be_judged_by_what_changed() {
+    let (_folder, store) = with_permit(permit(1)).await;
+    assert!(matches!(used(&store, 0, 1).await, PermitAnswer::Good(_)));
+    activated(&store, "linux", 1).await;
+    let stands = async |judged_since| {
+        let renewal = Renewal { judged_since, ..renewal(0) };
+        store.permit_stands(&permit(1).id, renewal, NOW + 2).await.expect("an answer")
+    };
+    let goes_on = async |sequence, judged_since| {
+        let renewal = Renewal { judged_since, ..renewal(0) };
+        let request = PermitUse { renewal, ..request(sequence) };
+        store.use_permit(request, at(2)).await.expect("an answer")
+    };
+    let changed = "golden sets changed";
+    // The set came into force at NOW.
+    assert!(matches!(goes_on(1, NOW - 1).await, PermitAnswer::Good(_)));
+    assert!(matches!(stands(NOW - 1).await, PermitAnswer::Good(_)));
+    match stands(NOW).await {
+        PermitAnswer::GroundsChanged(why) if why.contains(changed) => {}
+        other => panic!("{other:?}"),
+    }
+    // Judged by it, and then not by what changed after that.
+    store.record(Appraisal::of(decision("d2", "n1", NOW))).await.expect("recorded");
+    assert!(matches!(goes_on(2, NOW).await, PermitAnswer::Good(_)));
+    assert!(matches!(stands(NOW).await, PermitAnswer::Good(_)));
+    activated(&store, "linux", 2).await;
+    match goes_on(3, NOW).await {
+        PermitAnswer::GroundsChanged(why) if why.contains(changed) => {}
+        other => panic!("{other:?}"),
+    }
+    ended(goes_on(4, NOW - 1).await, changed);
+    ended(stands(NOW - 1).await, changed);
+}
+
+#[tokio::test]
+async fn every_permit_of_a_denied_node_ends_with_what_its_job_got_and_nobody_elses() {
+    let (_folder, store) = with_permit(permit(1)).await;
+    store.add_node(new_node("n2"), by()).await.expect("another node");
+    store.put_boot(boot(2, "n2"), None).await.expect("its boot");
+    let other = NewPermit { node: "n2".to_owned(), ak_name: boot(2, "n2").ak_name, ..permit(2) };
+    let of_n2 = NewDecision { purpose: "permit".into(), ..decision("d2", "n2", NOW) };
+    let of_n2 = Appraisal { permit: Some(other), ..Appraisal::of(of_n2) };
+    store.record(of_n2).await.expect("issued");
+    let many = 3..=u8::try_from(ENDED_TOGETHER).expect("few") + 4;
+    for id in many.clone() {
+        issue(&store, &format!("d{id}"), permit(id)).await.expect("issued");
+    }
+    let intent = CertificateIntent { not_after: NOW + 3600, ..intent("41", "n1") };
+    let redemption = PermitUse { certificates: vec![intent], ..request(0) };
+    store.use_permit(redemption, at(1)).await.expect("redeemed");
+    let over = permit(3).id;
+    assert!(store.end_permit(&over, 1, "over", at(1)).await.expect("ended"));
+    let entries = async || store.verify_chain(|_, _| {}).await.expect("walk").entries;
+    let before = entries().await;
+    assert_eq!(store.end_permits_of("n3", at(2)).await.expect("nothing"), 0);
+    assert_eq!(entries().await, before, "nothing is written");
+    let ended_now = store.end_permits_of("n1", at(2)).await.expect("ended");
+    assert_eq!(ended_now, many.count());
+    ended(used(&store, 1, 3).await, "denied since");
+    let waits = PermitUse { id: permit(9).id, ..request(0) };
+    ended(store.use_permit(waits, at(3)).await.expect("an answer"), "denied since");
+    assert_eq!(store.revoked_certificates(NOW + 2).await.expect("read").len(), 1);
+    let ended_before = store.permit(&over).await.expect("read").expect("there");
+    assert_eq!(ended_before.end_reason.as_deref(), Some("over"));
+    let of_n2 = PermitUse { id: permit(2).id, ..request(0) };
+    let good = store.use_permit(of_n2, at(3)).await.expect("an answer");
+    assert!(matches!(good, PermitAnswer::Good(_)), "{good:?}");
+    assert_eq!(store.end_permits_of("n1", at(4)).await.expect("nothing"), 0);
+    assert_eq!(store.verify_chain(|_, _| {}).await.expect("walk").broken, None);
 }
 
 #[tokio::test]

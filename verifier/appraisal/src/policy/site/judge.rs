@@ -45,6 +45,8 @@ pub struct Explanation {
 #[derive(Clone, Debug)]
 pub(crate) struct RuleFinding {
     pub(crate) finding: Finding,
+    /// Where the rule is judged.
+    pub(crate) at: RuleScope,
     /// Fields of the input that it wanted and that are not there.
     wanted: Vec<String>,
 }
@@ -140,7 +142,7 @@ impl SitePolicy {
             rule.message.clone(),
             observed(why, &reads),
         );
-        Some(RuleFinding { finding, wanted })
+        Some(RuleFinding { finding, at: rule.at, wanted })
     }
 
     /// The input, with the version of the kernel that booted if the policy knows it for certain.
