@@ -309,6 +309,53 @@ fn another_version_or_site_replaces_what_is_ours() {
     assert_eq!(fs::metadata(&hook).expect("there").permissions().mode() & 0o777, 0o755);
 }
 
+/// The record of a version that had one file more.
+fn had(place: &Place, name: &str, content: &str) -> PathBuf {
+    place.write(name, content);
+    let record = place.path("usr/lib/assay/hooks/gitlab/installed.json");
+    let text = fs::read_to_string(&record).expect("record");
+    let mut value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let file = serde_json::json!({
+        "path": place.path(name),
+        "sha256": super::manifest::sha256(content.as_bytes()),
+        "is_saved": false,
+    });
+    value["files"].as_array_mut().expect("files").push(file);
+    fs::write(&record, value.to_string()).expect("write");
+    place.path(name)
+}
+
+#[test]
+fn what_an_older_version_had_is_planned_before_anything_is_done() {
+    let place = Place::new(HookSystem::GitLab);
+    place.install();
+    let old = had(&place, "usr/lib/assay/hooks/gitlab/old.sh", "# ours\n");
+    let dry = Options { is_dry: true, ..Options::default() };
+    let before = place.tree();
+    let plan = install(&place.site(), &dry).expect("a plan");
+    assert!(plan.files.iter().any(|file| file.path == old && file.action == Action::Remove));
+    assert_eq!(place.tree(), before, "a dry run changes nothing");
+    assert_eq!(actions(&place.install()), actions(&plan));
+    assert!(!old.exists());
+    assert!(actions(&place.install()).iter().all(|action| *action == Action::Keep));
+
+    // Where it cannot go, nothing is begun.
+    had(&place, "usr/lib/assay/hooks/gitlab/old.sh", "# ours\n");
+    place.write("usr/lib/assay/hooks/gitlab/old.sh", "# changed\n");
+    place.write("usr/lib/assay/hooks/gitlab/old.sh.before-assay", "# kept by nobody\n");
+    let mut site = place.site();
+    site.user = "daemon".to_owned();
+    let forced = Options { is_forced: true, ..Options::default() };
+    let before = place.tree();
+    let error = install(&site, &forced).expect_err("in the way");
+    assert_eq!(error.code(), "HOOK_FILE_FOREIGN");
+    assert_eq!(place.tree(), before, "nothing was begun");
+    // Without force it is left, and stays recorded.
+    let report = install(&site, &Options::default()).expect("installed");
+    assert!(actions(&report).contains(&Action::Leave), "{report:?}");
+    assert!(actions(&place.remove()).contains(&Action::Leave));
+}
+
 #[test]
 fn the_runner_is_stopped_for_its_own_jobs_alone() {
     let place = Place::new(HookSystem::GitHub);
