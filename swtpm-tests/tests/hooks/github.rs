@@ -37,6 +37,17 @@ async fn github_steps_run_only_on_a_worker_that_proves_itself_and_always_steps_t
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
     assert!(ran.log.contains("the runner got 0 arguments, and a-jit-config\n"), "{}", ran.log);
     assert!(ran.log.contains("ACTIONS_RUNNER_HOOK_JOB_STARTED=/"), "{}", ran.log);
+    // Neither sees what jobs left, nor the runner what the registration did; and nothing of either stays.
+    let state = site.path("home").display().to_string();
+    for (who, folder) in [("asked with", "registration"), ("it has", "home")] {
+        let line = ran.log.lines().find(|line| line.starts_with(who)).unwrap();
+        let own = line.strip_prefix(&format!("{who} 0 files in {state}/run.")).unwrap();
+        assert!(own.ends_with(&format!("/{folder}")), "{line}");
+    }
+    for entry in std::fs::read_dir(site.path("home")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.starts_with("run."), "{name} is left");
+    }
     all_permits_ended(&site).await;
     assert!(!site.path("refused").exists());
 
@@ -114,7 +125,8 @@ async fn github_workers_end_with_a_hook_that_a_signal_ended() {
         write_program(
             &attestor,
             &format!(
-                "#!/bin/bash\n[ \"$*\" = 'permit --help' ] && exit\necho $$ >$HOME/asks\nexec {} \"$@\"\n",
+                "#!/bin/bash\n[ \"$*\" = 'permit --help' ] && exit\necho $$ >{}\nexec {} \"$@\"\n",
+                site.path("home/asks").display(),
                 real.display()
             ),
         )
