@@ -46,7 +46,7 @@ refuse() {
     echo "::error title=assay::GATE_HOOK_FAILED $1"
     # The worker sends what was said to GitHub in the meantime; it waits for this hook and runs no step.
     sleep 3
-    stop_worker
+    stop_worker || :
     exit 3
 }
 
@@ -65,7 +65,9 @@ if [ -n "@AUDIENCE@" ]; then
     set -- "$@" --token-env ASSAY_TOKEN
 fi
 
-# By exec, so that the parent of the one who asks is the worker: its processes get the job's identities.
-shopt -s execfail 2>/dev/null || :
+# By exec, so that the parent of the one who asks is the worker: its processes get the job's identities. One that fails ends this
+# shell before anything else is said, unless both of these are set.
+shopt -s execfail
+set +e
 exec "@ATTESTOR@" permit --job github --for parent --socket "@SOCKET@" --refused-code 3 --stop-parent "$@"
 refuse "@ATTESTOR@ did not start"
