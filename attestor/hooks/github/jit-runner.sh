@@ -19,18 +19,22 @@ state=${STATE_DIRECTORY:-@ROOT@/var/lib/assay-github-runner}
 
 "@ATTESTOR@" status --output-dir "@RUN@" || exit 3
 
-# What an earlier job left in its copy, however it ended.
+# What an earlier job left, however it ended.
 rm -rf "$state"/run.*
-home=$(mktemp -d "$state/run.XXXXXXXX")
-trap 'rm -rf "$home"' EXIT
-cp -R "$ASSAY_RUNNER_DIR/." "$home/"
-echo "ACTIONS_RUNNER_HOOK_JOB_STARTED=@HOOKS@/job-started.sh" >"$home/.env"
+own=$(mktemp -d "$state/run.XXXXXXXX")
+trap 'rm -rf "$own"' EXIT
+# In the user's HOME lies what earlier jobs wrote (.curlrc, .netrc, .gitconfig): the registration has an empty one, and the runner
+# another, which ends with its job.
+mkdir "$own/registration" "$own/home" "$own/runner"
+cp -R "$ASSAY_RUNNER_DIR/." "$own/runner/"
+echo "ACTIONS_RUNNER_HOOK_JOB_STARTED=@HOOKS@/job-started.sh" >"$own/runner/.env"
 
 run=${INVOCATION_ID:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
-jit=$(ASSAY_JOB_ID=register-runner ASSAY_JOB_RUN_ID="$run" \
+jit=$(HOME="$own/registration" ASSAY_JOB_ID=register-runner ASSAY_JOB_RUN_ID="$run" \
     "@ATTESTOR@" exec --job generic --socket "@SOCKET@" --refused-code 3 -- "$ASSAY_JIT_COMMAND")
 [ -n "$jit" ] || { echo "assay: $ASSAY_JIT_COMMAND printed nothing" >&2; exit 1; }
+rm -rf "$own/registration"
 
-cd "$home"
+cd "$own/runner"
 # Not as an argument, which every user of this machine could read. The runner takes it out of its environment.
-PATH=$runner_path ACTIONS_RUNNER_INPUT_JITCONFIG=$jit ./run.sh
+HOME=$own/home PATH=$runner_path ACTIONS_RUNNER_INPUT_JITCONFIG=$jit ./run.sh

@@ -5,7 +5,11 @@
 # The runner starts this as `bash -e FILE`, a child of Runner.Worker, which runs the steps. A hook that merely fails does
 # not keep steps with `if: always()` from running, so whatever is not a permit kills the worker.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export PATH
+# Root's: what an earlier job left in the runner's own (.curlrc, .netrc) is nobody's settings here.
+HOME=/
+export PATH HOME
+# Of the runner's surroundings only what a site has reason to set, such as a proxy, leads to GitHub.
+unset BASH_ENV ENV LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT CURL_HOME XDG_CONFIG_HOME SSLKEYLOGFILE OPENSSL_CONF
 worker=$PPID
 
 # A process's start: a number alone could be another's by then.
@@ -42,7 +46,7 @@ refuse() {
     echo "::error title=assay::GATE_HOOK_FAILED $1"
     # The worker sends what was said to GitHub in the meantime; it waits for this hook and runs no step.
     sleep 3
-    stop_worker
+    stop_worker || :
     exit 3
 }
 
@@ -53,7 +57,7 @@ if [ -n "@AUDIENCE@" ]; then
     [ -n "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ] || refuse "no token: the job needs permissions: id-token: write"
     # The token that asks for the token goes through a pipe: arguments can be read by others.
     answer=$(printf 'Authorization: bearer %s\n' "${ACTIONS_ID_TOKEN_REQUEST_TOKEN:-}" |
-        /usr/bin/curl -fsS --max-time 30 -H @- "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=@AUDIENCE@") ||
+        /usr/bin/curl -q -fsS --proto '=https,http' --max-time 30 -H @- "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=@AUDIENCE@") ||
         refuse "GitHub gave no token"
     ASSAY_TOKEN=$(printf '%s' "$answer" | sed -n 's/.*"value" *: *"\([A-Za-z0-9._-]*\)".*/\1/p')
     [ -n "$ASSAY_TOKEN" ] || refuse "GitHub's answer has no token"
@@ -61,7 +65,9 @@ if [ -n "@AUDIENCE@" ]; then
     set -- "$@" --token-env ASSAY_TOKEN
 fi
 
-# By exec, so that the parent of the one who asks is the worker: its processes get the job's identities.
-shopt -s execfail 2>/dev/null || :
+# By exec, so that the parent of the one who asks is the worker: its processes get the job's identities. One that fails ends this
+# shell before anything else is said, unless both of these are set.
+shopt -s execfail
+set +e
 exec "@ATTESTOR@" permit --job github --for parent --socket "@SOCKET@" --refused-code 3 --stop-parent "$@"
 refuse "@ATTESTOR@ did not start"

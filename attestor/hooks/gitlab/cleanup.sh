@@ -24,21 +24,25 @@ holds() {
     set +f
     [ "$1" != Z ] && [ "${20}" = "$born" ]
 }
-named=
+# Whoever holds the permit ends all that came of the job, in sessions of their own too, and gives the permit back: processes get
+# 10 s to end. One that the job has stopped would not see it.
+if holds; then
+    kill -s TERM "$holder" 2>/dev/null
+    kill -s CONT "$holder" 2>/dev/null
+    waited=0
+    while holds && [ "$waited" -lt 15 ]; do
+        sleep 1
+        waited=$((waited + 1))
+    done
+    # Whoever waited for it writes its end just then.
+    [ -e "$ASSAY_HOOK_DIR/ended" ] || sleep 1
+fi
+# One that was never redeemed, or whose holder is not known or did not end.
 for file in permit used; do
     permit=$(sed -n 's/.*"permit_id": *"\([0-9a-f]*\)".*/\1/p' "$ASSAY_HOOK_DIR/$file.json" 2>/dev/null)
     [ -n "$permit" ] || continue
-    named=1
     [ -e "$ASSAY_HOOK_DIR/ended" ] && ! holds || "@ATTESTOR@" permit --end "$permit" --socket "@SOCKET@" ||
         echo "assay: the permit ends by itself" >&2
-done
-# Its processes get 10 s to end.
-waited=0
-while holds && [ "$waited" -lt 15 ]; do
-    sleep 1
-    waited=$((waited + 1))
-    # A job that hid its permit's name does not keep it: the holder cannot be asked to end it, so it goes with what it runs.
-    [ -n "$named" ] || break
 done
 if holds; then
     groups=$(cat /proc/"$holder"/task/*/children 2>/dev/null)
@@ -56,6 +60,6 @@ if holds; then
     done
 fi
 rm -f "$record"
-# Whoever waited for the holder may write its end just then.
+# As above.
 rm -rf "$ASSAY_HOOK_DIR" 2>/dev/null || { sleep 1; rm -rf "$ASSAY_HOOK_DIR"; }
 exit 0

@@ -35,7 +35,8 @@ fi
 
 # Everything else holds the author's commands, or begins with the author's variables, as the stages of caches and artifacts do;
 # so may a name that is new here. The first such stage redeems the permit of prepare_exec: one process holds it and runs this
-# stage and the others. It is recorded beside the job's folder too: cleanup_exec must find it whatever a job does to the folder.
+# stage and the others. It is recorded beside the job's folder too: it must be found whatever a job does to the folder.
+record="@RUN_GITLAB@/holder.${job##*/job.}"
 if [ ! -e "$job/ready" ]; then
     mv "$job/permit.json" "$job/used.json" 2>/dev/null || fail "this job has no permit: is prepare_exec in force?"
     mkfifo "$job/request" || fail "cannot make a pipe"
@@ -46,16 +47,33 @@ if [ ! -e "$job/ready" ]; then
         read -r stat <"/proc/$holder/stat"
         set -f
         set -- ${stat##*) }
-        echo "$holder ${20}" >"@RUN_GITLAB@/holder.${job##*/job.}"
+        # Nobody would find it, or see its end.
+        echo "$holder ${20}" >"$record" || kill "$holder"
         wait "$holder"
         echo $? >"$job/ended"
     ) </dev/null >"$job/holder.log" 2>&1 &
-    until [ -e "$job/ready" ] || [ -e "$job/ended" ]; do sleep 0.1; done
+    starter=$!
+    until [ -e "$job/ready" ] && [ -s "$record" ]; do
+        # It goes with the holder, whether or not it can write how that ended.
+        kill -0 "$starter" 2>/dev/null || break
+        sleep 0.1
+    done
 fi
+
+# Whether the holder runs, and has the folder: what it has to say of its end or a stage's has nowhere to stand without.
+holds() {
+    local holder born stat
+    [ -d "$job" ] && read -r holder born <"$record" && read -r stat <"/proc/$holder/stat" || return 1
+    set -f
+    set -- ${stat##*) }
+    set +f
+    [ "$1" != Z ] && [ "${20}" = "$born" ]
+} 2>/dev/null
 
 # What the holder said since it was shown last.
 shown=$(cat "$job/shown" 2>/dev/null || echo 0)
 show() {
+    [ -f "$job/holder.log" ] || return
     tail -c "+$((shown + 1))" "$job/holder.log" >&2
     shown=$(stat -c %s "$job/holder.log")
     echo "$shown" >"$job/shown"
@@ -67,14 +85,14 @@ mkfifo "$job/output" && cp "$script" "$job/stage.sh" || fail "cannot hand the st
 cat "$job/output" &
 reader=$!
 # Open for reading too, so that it waits for nobody.
-exec 3<>"$job/request"
+exec 3<>"$job/request" || fail "cannot ask for the stage"
 # The stage's result begins with this, which the stage does not know: a file of its own making is none.
 read -r mark </proc/sys/kernel/random/uuid
 echo "$mark" >&3
 code=
 while :; do
     is_over=
-    [ -e "$job/ended" ] && is_over=1
+    holds || is_over=1
     if [ -f "$job/result" ] && read -r said code <"$job/result" && [ "$said" = "$mark" ]; then break; fi
     code=
     [ -z "$is_over" ] || break

