@@ -335,7 +335,7 @@ impl Attester {
             }
         };
         let (evidence, logs) = self.evidence(&challenge, &purpose).await?;
-        let result = conversation.finish(evidence, logs).await?;
+        let result = conversation.finish(evidence, logs, &DEADLINES).await?;
         // Only an admission changes whom the worker trusts, and only to certificates that can be used.
         if result.outcome() == pb::Outcome::Admit && usable(&result.trust_bundle) {
             self.bundle.send_replace(given.learned(result.trust_bundle.clone()));

@@ -109,7 +109,6 @@ pub enum Answer {
 pub struct Conversation {
     outgoing: mpsc::Sender<pb::AttestRequest>,
     incoming: Streaming<pb::AttestResponse>,
-    within: Duration,
 }
 
 /// Connects, trusting what was given and what was learned under it.
@@ -151,7 +150,7 @@ pub async fn connect(
 }
 
 impl Conversation {
-    /// Says Hello. The answer, and later evidence and result, may take [`Deadlines::call`] each.
+    /// Says Hello. The answer may take [`Deadlines::call`].
     ///
     /// # Errors
     /// [`ClientError`].
@@ -160,22 +159,21 @@ impl Conversation {
         hello: pb::Hello,
         deadlines: &Deadlines,
     ) -> Result<(Self, Answer), ClientError> {
-        let within = deadlines.call;
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         let mut client =
             AttestationClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let first = pb::AttestRequest { message: Some(Outgoing::Hello(hello)) };
         outgoing.send(first).await.map_err(|_| closed())?;
         let incoming = client.attest(ReceiverStream::new(queue)).await?.into_inner();
-        let mut conversation = Self { outgoing, incoming, within };
-        let answer = match awaited(within, conversation.next()).await? {
+        let mut conversation = Self { outgoing, incoming };
+        let answer = match awaited(deadlines.call, conversation.next()).await? {
             Incoming::Challenge(challenge) => Answer::Challenge(Box::new(challenge)),
             Incoming::Result(result) => Answer::Result(Box::new(result)),
         };
         Ok((conversation, answer))
     }
 
-    /// Answers the challenge and waits for the result.
+    /// Answers the challenge and waits for the result: all of it may take [`Deadlines::call`].
     ///
     /// # Errors
     /// [`ClientError`].
@@ -183,8 +181,9 @@ impl Conversation {
         mut self,
         evidence: pb::Evidence,
         logs: Vec<(pb::LogKind, u64, Vec<u8>)>,
+        deadlines: &Deadlines,
     ) -> Result<pb::AttestationResult, ClientError> {
-        let (within, conversation) = (self.within, &mut self);
+        let conversation = &mut self;
         let answer = async move {
             // The verifier may refuse in the middle: its answer says more than a closed channel.
             if conversation.send_all(evidence, logs).await.is_err() {
@@ -192,7 +191,7 @@ impl Conversation {
             }
             conversation.next().await
         };
-        match awaited(within, answer).await? {
+        match awaited(deadlines.call, answer).await? {
             Incoming::Result(result) => Ok(result),
             Incoming::Challenge(_) => {
                 Err(ClientError::Protocol { found: "a challenge", expected: "the result" })

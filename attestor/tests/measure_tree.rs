@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use attestor::measure::{
@@ -94,9 +94,6 @@ fn files_links_and_exclusions_of_a_tree() {
 #[test]
 fn unchanged_files_are_not_read_again_and_fresh_reads_them_all() {
     let tree = Tree::new();
-    for n in 0..20 {
-        tree.write(&format!("bin/{n}"), "x", 0o644);
-    }
     let list = tree.list("paths = [\"{}/bin/*\"]");
     let mut cache = Cache::new();
     let read = |cache: &mut Cache, fresh: bool| {
@@ -108,9 +105,20 @@ fn unchanged_files_are_not_read_again_and_fresh_reads_them_all() {
         assert_eq!(measured.problems, []);
         (count.into_inner(), only(&measured).digest())
     };
-    let (count, first) = read(&mut cache, false);
-    assert_eq!(count, 20);
-    assert_eq!(read(&mut cache, false), (20, first), "changed less than two seconds ago");
+    let first = loop {
+        let began = Instant::now();
+        for n in 0..20 {
+            tree.write(&format!("bin/{n}"), "x", 0o644);
+        }
+        let (count, first) = read(&mut cache, false);
+        assert_eq!(count, 20);
+        let again = read(&mut cache, false);
+        // A busy machine may take longer, and tells nothing then.
+        if began.elapsed() < Duration::from_millis(1900) {
+            assert_eq!(again, (20, first), "changed less than two seconds ago");
+            break first;
+        }
+    };
     std::thread::sleep(Duration::from_millis(2100));
     assert_eq!(read(&mut cache, false), (20, first));
     assert_eq!(read(&mut cache, false), (0, first));

@@ -91,7 +91,7 @@ impl Fleet {
             .iter()
             .map(|log| (log.kind.to_pb(), log.from_bytes, log.bytes.clone()))
             .collect();
-        Ok(conversation.finish(answer.sign(), logs).await?)
+        Ok(conversation.finish(answer.sign(), logs, &DEADLINES).await?)
     }
 }
 

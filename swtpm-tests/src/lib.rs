@@ -19,6 +19,7 @@ pub mod impostor;
 pub mod job_site;
 pub mod machine;
 pub mod manufacturer;
+mod ports;
 pub mod practice;
 pub mod process;
 pub mod proxy;

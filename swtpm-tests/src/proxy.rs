@@ -18,8 +18,9 @@ use std::{
 };
 
 use crate::{
+    ports::PortPair,
     raw::{CommandCode, RawTpm, frame_code, read_frame},
-    swtpm::{HarnessError, PortPair, Swtpm, io as attempt, tcti},
+    swtpm::{HarnessError, Swtpm, io as attempt, tcti},
 };
 
 /// What a fault does to one command.
@@ -160,7 +161,7 @@ impl Proxy {
     /// No free port pair.
     pub fn start(upstream: u16) -> Result<Self, HarnessError> {
         for _ in 0..PORT_ATTEMPTS {
-            let ports = PortPair::reserve()?;
+            let ports = attempt("reserving a pair of ports", PortPair::reserve)?;
             let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
             let (Ok(data), Ok(control)) = (bind(ports.data), bind(ports.control())) else {
                 continue;

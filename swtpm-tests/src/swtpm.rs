@@ -6,9 +6,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
@@ -16,11 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::rand;
 use tempfile::TempDir;
 
 use crate::{
     manufacturer::{EkCertificate, EkProfile, EkTemplate, Manufacturer, read_ek},
+    ports::PortPair,
     raw::{
         Bank, CommandCode, RC_INITIALIZE, RC_LOCKOUT, RH_LOCKOUT, RH_NULL, RH_PLATFORM, RawError,
         RawTpm, SU_CLEAR, SU_STATE,
@@ -157,10 +157,6 @@ pub struct Snapshot {
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Port pairs tried before giving up.
 const PORT_ATTEMPTS: usize = 64;
-/// Data ports are even numbers from here on, below Linux's ephemeral range (32768).
-const PORT_FIRST: u16 = 20_000;
-/// How many pairs there are.
-const PORT_PAIRS: u16 = 6_000;
 
 /// A running software TPM.
 #[derive(Debug)]
@@ -483,53 +479,6 @@ pub(crate) fn tcti(port: u16) -> String {
     format!("swtpm:host=127.0.0.1,port={port}")
 }
 
-/// Two neighbouring ports: data, then control. Held against other harnesses by a file lock.
-#[derive(Debug)]
-pub(crate) struct PortPair {
-    pub(crate) data: u16,
-    _lock: File,
-}
-
-impl PortPair {
-    pub(crate) const fn control(&self) -> u16 {
-        self.data + 1
-    }
-
-    /// A pair that no harness holds and on which nobody listens.
-    pub(crate) fn reserve() -> Result<Self, HarnessError> {
-        let directory = std::env::temp_dir().join("assay-test-ports");
-        io("creating the directory of port locks", || {
-            fs::create_dir_all(&directory)?;
-            share(&directory, 0o1777);
-            Ok(())
-        })?;
-        let mut seed = [0; 2];
-        let _ = rand::fill(&mut seed);
-        let first = u16::from_be_bytes(seed) % PORT_PAIRS;
-        for step in 0..PORT_PAIRS {
-            let data = PORT_FIRST + 2 * ((first + step) % PORT_PAIRS);
-            let path = directory.join(data.to_string());
-            // Another user's lock file cannot be opened for writing: that pair is not ours.
-            let Ok(lock) = File::options().create(true).append(true).open(&path) else { continue };
-            match lock.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock | TryLockError::Error(_)) => continue,
-            }
-            let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-            if is_free(data) && is_free(data + 1) {
-                return Ok(Self { data, _lock: lock });
-            }
-        }
-        Err(HarnessError::NoPort { tried: PORT_PAIRS.into(), output: "all taken".into() })
-    }
-}
-
-/// Lets other users of the machine use a directory of ours; no matter where that fails.
-fn share(path: &Path, mode: u32) {
-    use std::os::unix::fs::PermissionsExt;
-    let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
-}
-
 /// Runs `swtpm_setup` with configuration files of its own.
 fn manufacture(directory: &Path, state: &Path, options: &SwtpmOptions) -> Result<(), HarnessError> {
     let path = |name: &str| directory.join(name);
@@ -590,7 +539,7 @@ fn manufacture(directory: &Path, state: &Path, options: &SwtpmOptions) -> Result
 fn power_on(directory: &Path, state: &Path) -> Result<(Child, PortPair), HarnessError> {
     let mut last = String::new();
     for _ in 0..PORT_ATTEMPTS {
-        let ports = PortPair::reserve()?;
+        let ports = io("reserving a pair of ports", PortPair::reserve)?;
         match spawn(directory, state, &ports) {
             Ok(child) => return Ok((child, ports)),
             // Somebody took a port between our look and swtpm's bind.

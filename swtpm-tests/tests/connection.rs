@@ -326,14 +326,15 @@ async fn fake(cluster: &Cluster, habit: Habit) -> String {
     impostor::serve(cluster, routes).await.expect("served")
 }
 
+/// Says Hello on a connection with the first deadlines, and waits for an answer by the second.
 async fn say_hello(
     cluster: &Cluster,
     habit: Habit,
-    deadlines: &Deadlines,
+    [connection, answer]: [&Deadlines; 2],
 ) -> Result<Conversation, ClientError> {
     let url = fake(cluster, habit).await;
-    let channel = connect(&url, &given(cluster), &Learned::default(), deadlines).await?;
-    let (conversation, _) = Conversation::begin(channel, pb::Hello::default(), deadlines).await?;
+    let channel = connect(&url, &given(cluster), &Learned::default(), connection).await?;
+    let (conversation, _) = Conversation::begin(channel, pb::Hello::default(), answer).await?;
     Ok(conversation)
 }
 
@@ -344,7 +345,8 @@ async fn the_worker_gives_up_a_dead_verifier_by_its_pings() {
     let short = Duration::from_millis(300);
     let deadlines =
         Deadlines { ping_every: short, ping_within: short, call: 10 * FOR_EVER, ..DEADLINES };
-    let error = ends(say_hello(&cluster, Habit::Dead, &deadlines)).await.expect_err("dead");
+    let deadlines = [&deadlines; 2];
+    let error = ends(say_hello(&cluster, Habit::Dead, deadlines)).await.expect_err("dead");
     assert!(matches!(error, ClientError::Status(_)), "{error:?}");
 }
 
@@ -353,16 +355,17 @@ async fn the_worker_gives_up_a_dead_verifier_by_its_pings() {
 async fn the_worker_gives_up_a_silent_verifier_and_one_that_reads_nothing() {
     let cluster = Cluster::start().await.expect("verifier");
     let call = Duration::from_millis(700);
-    let ping = Duration::from_millis(100);
-    let deadlines = Deadlines { ping_every: ping, ping_within: 5 * call, call, ..DEADLINES };
-    let error = ends(say_hello(&cluster, Habit::Silent, &deadlines)).await.expect_err("silent");
+    let short = Deadlines { call, ..DEADLINES };
+    let pinged = Deadlines { ping_every: Duration::from_millis(100), ..DEADLINES };
+    let deadlines = [&pinged, &short];
+    let error = ends(say_hello(&cluster, Habit::Silent, deadlines)).await.expect_err("silent");
     assert!(matches!(error, ClientError::Silent(within) if within == call), "{error:?}");
 
-    let conversation =
-        ends(say_hello(&cluster, Habit::Deaf, &deadlines)).await.expect("challenged");
+    let deadlines = [&pinged, &DEADLINES];
+    let conversation = ends(say_hello(&cluster, Habit::Deaf, deadlines)).await.expect("challenged");
     // More than every window and buffer between.
     let logs = vec![(pb::LogKind::Tools, 0, vec![0; 32 << 20])];
-    let ended = ends(conversation.finish(pb::Evidence::default(), logs)).await;
+    let ended = ends(conversation.finish(pb::Evidence::default(), logs, &short)).await;
     let error = ended.expect_err("deaf");
     assert!(matches!(error, ClientError::Silent(within) if within == call), "{error:?}");
 }

@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "every test file uses its own part of this module")]
 #![allow(clippy::panic, reason = "a test ends by panicking")]
 
+#[path = "../../../swtpm-tests/src/ports.rs"]
+mod ports;
+
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -14,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::ports::PortPair;
 use attestor::tpm::{Tcti, TpmConfig};
 use proto::tpm::public::Public;
 use tempfile::TempDir;
@@ -29,7 +33,7 @@ use tss_esapi::{
 pub(crate) struct Swtpm {
     dir: TempDir,
     child: Option<Child>,
-    port: u16,
+    ports: PortPair,
 }
 
 impl Swtpm {
@@ -49,21 +53,24 @@ impl Swtpm {
         let state = dir.path().join("state");
         fs::create_dir(&state).expect("created");
         manufacture(dir.path(), &state, options);
-        let mut out = Self { dir, child: None, port: 0 };
+        let mut out = Self { dir, child: None, ports: reserve() };
         out.start();
         out
     }
 
-    /// Starts swtpm on its earlier port pair, else on a free one; another process may take one of
-    /// the two first, so tries again.
+    /// Starts swtpm on its port pair, which stays its own while it is off; a process that knows nothing
+    /// of that may have taken one of the two, so tries others.
     pub(crate) fn start(&mut self) {
         for attempt in 0..20 {
-            let port = if attempt == 0 && self.port != 0 { self.port } else { free_pair() };
+            if attempt > 0 {
+                self.ports = reserve();
+            }
+            let port = self.ports.data;
             let tcp = |port: u16| format!("type=tcp,port={port},bindaddr=127.0.0.1");
             let mut child = Command::new("swtpm")
                 .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
                 .args(["--tpmstate", &format!("dir={}", self.dir.path().join("state").display())])
-                .args(["--server", &tcp(port), "--ctrl", &tcp(port + 1)])
+                .args(["--server", &tcp(port), "--ctrl", &tcp(self.ports.control())])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -74,9 +81,8 @@ impl Swtpm {
                 if child.try_wait().expect("waited").is_some() {
                     break;
                 }
-                if TcpStream::connect((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
+                if TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports.control())).is_ok() {
                     self.child = Some(child);
-                    self.port = port;
                     return;
                 }
                 thread::sleep(Duration::from_millis(10));
@@ -102,11 +108,11 @@ impl Swtpm {
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.ports.data
     }
 
     pub(crate) fn tcti(&self) -> Tcti {
-        tcti(self.port)
+        tcti(self.ports.data)
     }
 
     pub(crate) fn config(&self) -> TpmConfig {
@@ -182,31 +188,23 @@ fn manufacture(dir: &Path, state: &Path, options: &[&str]) {
     );
 }
 
-/// Two neighbouring ports that were free a moment ago.
-fn free_pair() -> u16 {
-    for _ in 0..1000 {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let port = first.local_addr().expect("bound").port();
-        if port < u16::MAX - 1 && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no two neighbouring ports are free");
+fn reserve() -> PortPair {
+    PortPair::reserve().expect("two neighbouring ports")
 }
 
 /// Stands between attestor and swtpm and notes the code of every TPM command.
 pub(crate) struct CountingProxy {
-    port: u16,
+    ports: PortPair,
     codes: Arc<Mutex<Vec<u32>>>,
 }
 
 impl CountingProxy {
     pub(crate) fn before(swtpm: &Swtpm) -> Self {
-        let (port, data, control) = loop {
-            let port = free_pair();
+        let (ports, data, control) = loop {
+            let ports = reserve();
             let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-            if let (Ok(data), Ok(control)) = (bind(port), bind(port + 1)) {
-                break (port, data, control);
+            if let (Ok(data), Ok(control)) = (bind(ports.data), bind(ports.control())) {
+                break (ports, data, control);
             }
         };
         let codes = Arc::new(Mutex::new(Vec::new()));
@@ -215,11 +213,11 @@ impl CountingProxy {
         // The threads end with the test's process; their listeners go with them.
         thread::spawn(move || forward(&data, target, Some(&noted)));
         thread::spawn(move || forward(&control, target + 1, None));
-        Self { port, codes }
+        Self { ports, codes }
     }
 
     pub(crate) fn tcti(&self) -> Tcti {
-        tcti(self.port)
+        tcti(self.ports.data)
     }
 
     /// Command codes since the last call.

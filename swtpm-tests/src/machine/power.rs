@@ -75,7 +75,7 @@ impl Machine {
         let options =
             SwtpmOptions { banks: vec![Bank::Sha256, Bank::Sha384], ..Default::default() };
         let manufacturer = Arc::clone(&options.manufacturer);
-        let mut tpm = Swtpm::start(options)?;
+        let mut tpm = aside(move || Ok(Swtpm::start(options)?)).await?;
         let ek = ek_of(&tpm.tcti(), attestor::tpm::EkPreference::Auto).await;
         let ek = ek.map_err(MachineError::Site)?;
         tpm.power_off();
@@ -132,7 +132,8 @@ impl Machine {
     /// # Errors
     /// The image cannot be built, or a process does not start.
     pub async fn power_on(&mut self, image: &Image) -> Result<Guest, MachineError> {
-        let image = image.build()?;
+        let image = image.clone();
+        let image = aside(move || image.build()).await?;
         let boot = self.at("disk/EFI/BOOT/BOOTX64.EFI");
         // A copy: what the guest writes to its disk, QEMU writes to this folder.
         io("putting the image on the disk", || fs::copy(&image, &boot))?;
@@ -248,6 +249,13 @@ impl Machine {
     fn at(&self, name: &str) -> PathBuf {
         Path::new(self.folder.path()).join(name)
     }
+}
+
+/// Does what takes a while and awaits nothing beside the threads that run everybody's tasks: the verifier may be among them.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MachineError> + Send + 'static,
+) -> Result<T, MachineError> {
+    tokio::task::spawn_blocking(work).await.map_err(|panic| MachineError::Site(panic.into()))?
 }
 
 /// A process of ours, ended by its own id when dropped.

@@ -19,11 +19,22 @@ const AT_ONCE: usize = 16;
 /// Of those, for jobs that start.
 const STARTS_AT_ONCE: usize = 8;
 
-/// Lets every job go on, after a moment in which it counts who else asks; lets none begin.
+/// In which one request more than there may be would come.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// Requests of jobs that ask whether they may go on.
+#[derive(Debug, Default)]
+struct Asking {
+    now: usize,
+    most: usize,
+    /// Of those that were told of, how many have not come yet.
+    to_come: usize,
+}
+
+/// Lets every job go on: once as many ask as may at once, or nobody else is to come, and after a moment more. Lets none begin.
 #[derive(Clone, Debug, Default)]
 struct Counting {
-    now: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
+    asking: watch::Sender<Asking>,
     /// Whether redemptions wait for ever, and how many came.
     keeps_redemptions: Arc<AtomicBool>,
     redemptions: Arc<AtomicUsize>,
@@ -47,10 +58,16 @@ impl jobs_server::Jobs for Counting {
         &self,
         _request: Request<pb::ContinueRequest>,
     ) -> Result<Response<pb::JobIdentity>, Status> {
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        self.now.fetch_sub(1, Ordering::SeqCst);
+        self.asking.send_modify(|asking| {
+            asking.now += 1;
+            asking.most = asking.most.max(asking.now);
+            asking.to_come = asking.to_come.saturating_sub(1);
+        });
+        // Whoever looks too late, when one has gone on already, sees the next that comes in its place.
+        let is_full = |asking: &Asking| asking.now >= AT_ONCE || asking.to_come == 0;
+        self.asking.subscribe().wait_for(is_full).await.unwrap();
+        tokio::time::sleep(MOMENT).await;
+        self.asking.send_modify(|asking| asking.now -= 1);
         Ok(Response::new(pb::JobIdentity::default()))
     }
 
@@ -96,13 +113,15 @@ impl Busy {
 
     /// Every job asks whether it may go on, all at once.
     async fn all_proceed(&self) {
+        self.counting.asking.send_modify(|asking| asking.to_come = self.lines.len());
         let mut asking = JoinSet::new();
         for line in &self.lines {
             let line = Arc::clone(line);
             asking.spawn(async move { line.proceed(false, Vec::new()).await });
         }
-        while let Some(answer) = asking.join_next().await {
-            answer.unwrap().unwrap();
+        let answers = timeout(Duration::from_secs(60), asking.join_all()).await;
+        for answer in answers.expect("as many ask at once as may") {
+            answer.unwrap();
         }
     }
 
@@ -120,7 +139,7 @@ impl Busy {
 async fn jobs_that_are_checked_at_once_share_a_connection_and_take_few_places() {
     let busy = Busy::start(JOBS).await;
     busy.all_proceed().await;
-    assert_eq!(busy.counting.most.load(Ordering::SeqCst), AT_ONCE);
+    assert_eq!(busy.counting.asking.borrow().most, AT_ONCE);
     assert_eq!(busy.road.connections(), 1);
     // Not kept for nothing.
     busy.has_no_connection().await;
@@ -167,7 +186,11 @@ async fn a_connection_is_made_again_when_trust_changes_or_it_gives_no_answer() {
     // Between requests.
     busy.road.cut();
     busy.has_no_connection().await;
-    proceeds(1, "cut").await;
+    // Noticed by the first request at the latest, which fails then.
+    if busy.lines[0].proceed(false, Vec::new()).await.is_err() {
+        busy.proceeds().await;
+    }
+    assert_eq!(busy.road.connections(), made + 1, "cut");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,9 @@
 //! What is stated of a job is stamped before its permit is used: by an authority of the site here, which may not answer.
 
 use std::{
+    collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,6 +12,7 @@ use attestor::{
     trust::{Learned, Trust},
 };
 use proto::reason::ReasonCode;
+use results::{Sha256Digest, timestamp::Request};
 use swtpm_tests::timestamp_server;
 use tokio::{sync::watch, time::timeout};
 use verifier::{
@@ -27,14 +26,26 @@ use verifier::{
 
 use super::{Site, refused};
 
+/// Nothing that is awaited here takes this long.
+const FOR_EVER: Duration = Duration::from_secs(60);
+
+/// What an authority does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Habit {
+    Answers,
+    HangsUp,
+    /// Does neither, until it has another habit: to be over soon, as the verifier waits for seconds.
+    Keeps,
+}
+
 /// An authority with the verifier's clock.
 struct Authority {
     folder: tempfile::TempDir,
     url: String,
-    /// Requests that came.
-    asked: Arc<AtomicUsize>,
-    /// Milliseconds until it answers; more than any for never.
-    delay: Arc<AtomicU64>,
+    /// How often it was asked for the time stamp of each statement: one that gets no answer is asked for again.
+    asked: watch::Sender<HashMap<Sha256Digest, usize>>,
+    told: Mutex<HashSet<Sha256Digest>>,
+    habit: watch::Sender<Habit>,
 }
 
 impl Authority {
@@ -47,30 +58,50 @@ impl Authority {
         std::fs::write(folder.path().join("tsa.pem"), pem(&chain)).unwrap();
         let issuer = ca.issuer(CaRole::Results).unwrap();
         let (own, others) = (Arc::new(clock.clone()), ExternalAuthorities::default());
-        let signer = ResultsSigner::new(issuer, domain, own, others).unwrap();
-        let (asked, delay) = (Arc::<AtomicUsize>::default(), Arc::<AtomicU64>::default());
-        let (count, wait, clock) = (Arc::clone(&asked), Arc::clone(&delay), clock.clone());
+        let signer = Arc::new(ResultsSigner::new(issuer, domain, own, others).unwrap());
+        let (asked, habit) = (watch::Sender::default(), watch::Sender::new(Habit::Answers));
+        let (clock, counted, habits) = (clock.clone(), asked.clone(), habit.subscribe());
         let address = timestamp_server::serve(move |body| {
-            count.fetch_add(1, Ordering::SeqCst);
-            match wait.load(Ordering::SeqCst) {
-                u64::MAX => return None,
-                delay => std::thread::sleep(Duration::from_millis(delay)),
+            let request = Request::parse(&body).unwrap();
+            counted.send_modify(|asked: &mut HashMap<_, _>| {
+                *asked.entry(request.imprint).or_default() += 1;
+            });
+            let (signer, clock, mut habits) = (Arc::clone(&signer), clock.clone(), habits.clone());
+            async move {
+                let habit = *habits.wait_for(|habit| *habit != Habit::Keeps).await.ok()?;
+                if habit == Habit::HangsUp {
+                    return None;
+                }
+                let reply = signer.authority().answer_at(Some(&request), clock.now_unix_s());
+                Some((timestamp_server::HEAD.to_owned(), reply.unwrap()))
             }
-            let request = results::timestamp::Request::parse(&body).unwrap();
-            let reply = signer.authority().answer_at(Some(&request), clock.now_unix_s()).unwrap();
-            Some((timestamp_server::HEAD.to_owned(), reply))
         });
         let url = format!("http://{}/", address.await.unwrap());
-        Self { folder, url, asked, delay }
+        Self { folder, url, asked, told: Mutex::default(), habit }
     }
 
     fn ca(&self) -> PathBuf {
         self.folder.path().join("tsa.pem")
     }
 
-    /// How often it was asked since the last call.
-    fn asked(&self) -> usize {
-        self.asked.swap(0, Ordering::SeqCst)
+    fn does(&self, habit: Habit) {
+        self.habit.send_replace(habit);
+    }
+
+    /// How often it was asked for the time stamp of each statement that it was not asked about before the last call.
+    fn asked(&self) -> Vec<usize> {
+        let (asked, mut told) = (self.asked.borrow(), self.told.lock().unwrap());
+        let new = asked.iter().filter(|(imprint, _)| told.insert(**imprint));
+        new.map(|(_, times)| *times).collect()
+    }
+
+    /// Waits until it was asked about so many statements since that call.
+    async fn is_asked_about(&self, count: usize) {
+        let told = self.told.lock().unwrap().clone();
+        let is_new = |imprint: &&Sha256Digest| !told.contains(*imprint);
+        let mut asked = self.asked.subscribe();
+        let came = asked.wait_for(|asked| asked.keys().filter(is_new).count() >= count);
+        timeout(FOR_EVER, came).await.expect("it is asked").unwrap();
     }
 }
 
@@ -94,9 +125,7 @@ async fn site() -> (Site, Authority) {
     );
     site.cluster.configure("results", &lines).await.unwrap();
     // The verifier asks once when it starts.
-    while authority.asked.load(Ordering::SeqCst) == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    authority.is_asked_about(1).await;
     authority.asked();
     (site, authority)
 }
@@ -107,15 +136,16 @@ async fn a_permit_that_was_not_stamped_for_can_be_redeemed_again_and_one_that_ma
     let (mut site, authority) = site().await;
     let key = JobKeyPair::generate().unwrap();
     let permit = site.permit(&key).await;
-    authority.delay.store(u64::MAX, Ordering::SeqCst);
+    authority.does(Habit::HangsUp);
     let failed = site.redeem(&permit, &key).await;
     assert!(matches!(failed, Err(JobError::Failed(AttestError::Result(_)))), "{failed:?}");
-    assert!(authority.asked() > 2, "it is asked again");
+    authority.is_asked_about(2).await;
+    assert!(authority.asked().iter().any(|times| *times > 1), "it is asked again");
     let recorded = site.cluster.store().permit(&permit.id).await.unwrap().unwrap();
     assert_eq!((recorded.state, recorded.redeemed_at), (PermitState::Issued, None));
-    authority.delay.store(0, Ordering::SeqCst);
+    authority.does(Habit::Answers);
     let identity = site.redeem(&permit, &key).await.unwrap();
-    assert_eq!((identity.statements.len(), authority.asked()), (2, 2));
+    assert_eq!((identity.statements.len(), authority.asked().len()), (2, 2));
     // From here on nobody is asked: redeemed, late, of a node that was revoked.
     refused(site.redeem(&permit, &key).await, ReasonCode::PermitAlreadyRedeemed);
     let [late, revoked] = [(); 2].map(|()| JobKeyPair::generate().unwrap());
@@ -126,7 +156,7 @@ async fn a_permit_that_was_not_stamped_for_can_be_redeemed_again_and_one_that_ma
     let (revoke, by) = (NodeChange::Revoke { reason: "a test".to_owned() }, site.cluster.by());
     site.cluster.store().change_node("w1", None, revoke, by).await.unwrap();
     refused(site.redeem(&permit, &revoked).await, ReasonCode::PermitEnded);
-    assert_eq!(authority.asked(), 0);
+    assert!(authority.asked().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +164,7 @@ async fn a_redemption_is_one_and_goes_on_where_its_caller_hangs_up() {
     let (mut site, authority) = site().await;
     let key = JobKeyPair::generate().unwrap();
     let permit = site.permit(&key).await;
-    authority.delay.store(400, Ordering::SeqCst);
+    authority.does(Habit::Keeps);
     // Over the wire, by somebody who does not wait; then again, and again.
     let address = site.cluster.running().address;
     let trust = Trust::CaFile(site.cluster.folder().join("state/bundle.pem"));
@@ -142,23 +172,28 @@ async fn a_redemption_is_one_and_goes_on_where_its_caller_hangs_up() {
     let link = Link::new(format!("https://{address}"), trust, learned);
     let id = site.verifier_id();
     let line = Line::new(link, key, id, permit.id.clone(), permit.secret.clone());
-    let hung_up = timeout(Duration::from_millis(300), line.redeem(Vec::new())).await;
-    assert!(hung_up.is_err(), "{hung_up:?}");
-    // Meanwhile it is under way; it is asked once more, and used by then.
+    tokio::select! {
+        answer = line.redeem(Vec::new()) => panic!("{answer:?}"),
+        () = authority.is_asked_about(1) => {}
+    }
+    // Hung up; yet it is under way, also when it is asked once more.
     let busy = line.redeem(Vec::new()).await.unwrap_err().to_string();
     assert!(busy.contains("being redeemed already"), "{busy}");
-    let mut state = PermitState::Issued;
-    for _ in 0..200 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        state = site.cluster.store().permit(&permit.id).await.unwrap().unwrap().state;
-        if state != PermitState::Issued {
-            break;
+    authority.does(Habit::Answers);
+    let ended = async {
+        loop {
+            let recorded = site.cluster.store().permit(&permit.id).await.unwrap().unwrap();
+            if recorded.state != PermitState::Issued {
+                break recorded.state;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-    assert_eq!((state, authority.asked()), (PermitState::Redeemed, 2));
+    };
+    let state = timeout(FOR_EVER, ended).await.expect("it goes on");
+    assert_eq!((state, authority.asked().len()), (PermitState::Redeemed, 2));
     let again = line.redeem(Vec::new()).await.unwrap_err().to_string();
     assert!(again.contains("redeemed before") || again.contains("already"), "{again}");
-    assert_eq!(authority.asked(), 0);
+    assert!(authority.asked().is_empty());
 }
 
 /// As a worker does that gave the redemption up: whichever comes first, no job has the permit.
@@ -167,12 +202,11 @@ async fn a_permit_that_ends_while_its_statements_are_stamped_is_not_redeemed() {
     let (mut site, authority) = site().await;
     let key = JobKeyPair::generate().unwrap();
     let permit = site.permit(&key).await;
-    authority.delay.store(1500, Ordering::SeqCst);
+    authority.does(Habit::Keeps);
     let end = async {
-        while authority.asked.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        authority.is_asked_about(2).await;
         site.end(&permit, &key, 1).await.unwrap();
+        authority.does(Habit::Answers);
     };
     let (redeemed, ()) = tokio::join!(site.redeem(&permit, &key), end);
     let why = refused(redeemed, ReasonCode::PermitEnded);
@@ -191,14 +225,14 @@ async fn who_comes_in_time_is_not_late_because_of_the_authority() {
     let clock = site.clock.clone();
     let now = clock.now_unix_s();
     clock.set(now + 120);
-    authority.delay.store(600, Ordering::SeqCst);
-    let passes = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    authority.does(Habit::Keeps);
+    let passes = async {
+        authority.is_asked_about(2).await;
         clock.set(now + 122);
-    });
-    let identity = site.redeem(&permit, &key).await.unwrap();
-    passes.await.unwrap();
-    assert_eq!(identity.permit_id, permit.id);
+        authority.does(Habit::Answers);
+    };
+    let (identity, ()) = tokio::join!(site.redeem(&permit, &key), passes);
+    assert_eq!(identity.unwrap().permit_id, permit.id);
     let recorded = site.cluster.store().permit(&permit.id).await.unwrap().unwrap();
     assert_eq!(recorded.redeemed_at, Some(now + 122));
 }

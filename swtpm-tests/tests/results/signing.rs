@@ -84,7 +84,7 @@ async fn serve_stamps(
     let server = timestamp_server::serve(move |body| {
         let request = results::timestamp::Request::parse(&body).unwrap();
         let reply = signer.authority().answer_at(Some(&request), clock.now_unix_s()).unwrap();
-        Some(spoil(timestamp_server::HEAD.to_owned(), reply))
+        std::future::ready(Some(spoil(timestamp_server::HEAD.to_owned(), reply)))
     });
     server.await.unwrap().port()
 }

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::{io::AsyncReadExt as _, net::UnixStream};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{UnixListener, UnixStream},
+    sync::mpsc,
+    time::timeout,
+};
 use tonic::{Code, Request, client::Grpc, metadata::MetadataValue};
 use tonic_prost::ProstCodec;
 use workload::{
@@ -15,8 +20,11 @@ use workload::{
 
 use crate::{
     process::{Process, fetch},
-    world::{World, channel, id, own_process, refusal},
+    world::{World, channel, client as client_of, id, own_process, refusal},
 };
+
+/// Nothing that comes soon takes this long; no other bound closes a connection before.
+const SOON: Duration = Duration::from_secs(25);
 
 #[tokio::test]
 async fn every_request_needs_the_header_exactly_once() {
@@ -114,9 +122,25 @@ async fn there_are_no_more_connections_than_the_total() {
 }
 
 #[tokio::test]
-async fn a_connection_that_asks_nothing_is_closed_and_a_stream_is_not() {
+async fn a_connection_that_asks_nothing_is_closed() {
+    let world =
+        World::start_with_limits(|limits| limits.header_timeout = Duration::from_millis(50)).await;
+    // One that says nothing, and one that only greets.
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for greeting in [&[][..], preface] {
+        let mut silent = UnixStream::connect(world.socket()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut silent, greeting).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = timeout(SOON, silent.read_to_end(&mut rest)).await;
+        closed.expect("it is closed").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_more_is_closed_and_a_stream_is_not() {
+    // Whoever asks has all the time for its first request.
     let world = World::start_with_limits(|limits| {
-        limits.header_timeout = Duration::from_millis(50);
+        limits.header_timeout = 2 * SOON;
         limits.idle_timeout = Duration::from_millis(50);
     })
     .await;
@@ -124,25 +148,32 @@ async fn a_connection_that_asks_nothing_is_closed_and_a_stream_is_not() {
     let mut client = world.client().await;
     let mut stream = client.fetch_x509svid(X509svidRequest {}).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
-    // One that says nothing, and one that only greets.
-    let mut silent = UnixStream::connect(world.socket()).await.unwrap();
-    let mut rest = Vec::new();
-    silent.read_to_end(&mut rest).await.unwrap();
-    let mut greeting = UnixStream::connect(world.socket()).await.unwrap();
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    tokio::io::AsyncWriteExt::write_all(&mut greeting, preface).await.unwrap();
-    greeting.read_to_end(&mut rest).await.unwrap();
     // One that asked once, and comes again after it was closed.
-    let mut idle = world.client().await;
+    let (way, mut closed) = way_to(&world);
+    let mut idle = client_of(&way).await;
     let request = || JwtsvidRequest { audience: vec!["one".to_owned()], spiffe_id: String::new() };
     idle.fetch_jwtsvid(request()).await.unwrap();
-    let mut again = UnixStream::connect(world.socket()).await.unwrap();
-    again.read_to_end(&mut rest).await.unwrap();
+    timeout(SOON, closed.recv()).await.expect("it is closed");
     idle.fetch_jwtsvid(request()).await.unwrap();
     // The stream was open all the time without a word.
     handle.update(world.authority.credentials("/job/7")).unwrap();
     stream.message().await.unwrap().unwrap();
     drop(handle);
+}
+
+/// An endpoint that leads to the server, for one connection at a time, and tells of each when both of its ends hung up.
+fn way_to(world: &World) -> (String, mpsc::UnboundedReceiver<()>) {
+    let (way, socket) = (world.directory.path().join("way.sock"), world.socket());
+    let listener = UnixListener::bind(&way).unwrap();
+    let (tell, closed) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = UnixStream::connect(&socket).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            let _ = tell.send(());
+        }
+    });
+    (format!("unix://{}", way.display()), closed)
 }
 
 #[tokio::test]

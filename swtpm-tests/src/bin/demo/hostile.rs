@@ -63,7 +63,7 @@ pub(crate) async fn replay(
                 (kind.to_pb(), *from, log.get(from_byte..).unwrap_or_default().to_vec())
             })
             .collect();
-        result = conversation.finish(evidence, logs).await?;
+        result = conversation.finish(evidence, logs, &DEADLINES).await?;
     }
     drop(tpm);
     thread.ended().await;
