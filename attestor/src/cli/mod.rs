@@ -17,6 +17,10 @@ use tracing_subscriber::EnvFilter;
 const EXIT_CODES: &str = "Exit codes: 0 done (admitted), 1 no answer (TPM, network, disk, configuration), \
                           2 wrong usage, 3 denied, or a check found problems.";
 
+/// Exit codes of what tells where the worker stands.
+const EXIT_CODES_STATUS: &str = "Exit codes: 0 admitted; 1 nobody knows: the daemon starts, got no verdict, or its last outcome is \
+                                 stale; 2 wrong usage; 3 denied.";
+
 /// Exit codes of what jobs run.
 const EXIT_CODES_JOB: &str = "Exit codes: the command's own, or 128 and its signal; 126 it cannot be executed; 127 there is \
                               no such program; 1 no answer (no daemon, \
@@ -103,8 +107,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the last outcome of the daemon.
-    #[command(after_help = EXIT_CODES)]
+    /// Show the last outcome of the daemon, if it is one: a daemon that should have reported since is dead or hangs.
+    ///
+    /// Ten minutes after the time of its next attempt, by this machine's clock, an outcome is stale, and counts for nothing.
+    #[command(after_help = EXIT_CODES_STATUS)]
     Status {
         /// Folder the daemon writes to.
         #[arg(long, default_value = attestor::config::DEFAULT_OUTPUT_DIR)]
