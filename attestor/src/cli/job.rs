@@ -5,6 +5,7 @@ mod family;
 mod signals;
 mod supervise;
 
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -22,20 +23,17 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
-use tonic::{
-    Streaming,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Streaming, transport::Channel};
 
 use super::{
     commands::{Done, REFUSED, say},
     job_files::{append_variables, read_bounded, write_private, write_results},
-    socket::dial,
+    socket::connect,
     stop_parent::StopParent,
 };
 
-/// Where the daemon listens for jobs.
-pub(super) const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
+pub(super) use super::socket::DEFAULT_SOCKET;
+
 /// Longest wait for the daemon; its own deadline is shorter.
 const START_WITHIN: Duration = Duration::from_secs(90);
 /// Largest permit file, bytes.
@@ -212,7 +210,8 @@ fn get_permit(args: &PermitArgs) -> Done {
         if let Some(permit_id) = &args.end {
             let request =
                 pb::StopRequest { permit_id: permit_id.clone(), reason: "the job is over".into() };
-            let stopped = client(&args.job.socket).await?.stop(request).await?.into_inner();
+            let mut daemon = Client::new(connect(&args.job.socket).await?);
+            let stopped = daemon.stop(request).await?.into_inner();
             let what = if stopped.ended { "ended" } else { "no such permit of this user runs" };
             say(format_args!("{permit_id}: {what}\n"))?;
             return Ok(if stopped.ended { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) });
@@ -292,24 +291,6 @@ fn request(args: &JobArgs) -> Result<pb::StartRequest, Box<dyn std::error::Error
     Ok(request)
 }
 
-async fn client(socket: &Path) -> Result<Client, Box<dyn std::error::Error>> {
-    let path = socket.to_owned();
-    let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { dial(&path).await }
-    });
-    // The address only satisfies the protocol: the connector knows where to go.
-    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
-    let channel = channel.map_err(|error| {
-        format!(
-            "{}: the worker's daemon does not answer: {}; is `attestor run` running with [jobs] in its configuration?",
-            socket.display(),
-            attestor::chain(&error)
-        )
-    })?;
-    Ok(JobGateClient::new(channel))
-}
-
 type Client = JobGateClient<Channel>;
 type Events = Streaming<pb::JobEvent>;
 
@@ -317,7 +298,7 @@ async fn start(
     socket: &Path,
     request: pb::StartRequest,
 ) -> Result<(Client, Events), Box<dyn std::error::Error>> {
-    let mut client = client(socket).await?;
+    let mut client = Client::new(connect(socket).await?);
     let events = timeout(START_WITHIN, client.start(request)).await;
     let events = events.map_err(|_| "the worker's daemon did not answer in time")??;
     Ok((client, events.into_inner()))

@@ -21,11 +21,7 @@ use results::{
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
-use tonic::{
-    Code, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::StatusExt as _;
 use workload::{
     conformance::{check_x509_response, split},
@@ -36,11 +32,9 @@ use zeroize::Zeroizing;
 use self::authority::Authority;
 use super::{
     commands::{Done, REFUSED, say},
-    socket::dial,
+    socket::{DEFAULT_SOCKET, connect},
 };
 
-/// As for `exec` and `permit`.
-const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
 /// What ends the name of a file's bundle.
 const SUFFIX: &str = ".sigstore.json";
 /// The identity that signs artifacts: whoever admits them names pools, not jobs.
@@ -199,7 +193,8 @@ impl Identity {
             SignError::failed(format!("SPIFFE_ENDPOINT_SOCKET is {endpoint:?}, not unix://PATH"))
         })?;
         let path = path.strip_prefix("//").unwrap_or(path);
-        let mut client = SpiffeWorkloadApiClient::new(connect(Path::new(path)).await?);
+        let channel = connect(Path::new(path)).await.map_err(SignError::Failed)?;
+        let mut client = SpiffeWorkloadApiClient::new(channel);
         let mut request = tonic::Request::new(X509svidRequest {});
         request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
         let response = async { client.fetch_x509svid(request).await?.into_inner().message().await };
@@ -229,23 +224,6 @@ impl Identity {
         }
         Ok(Self { spiffe_id: leaf.spiffe_id()?.to_string(), key, leaf })
     }
-}
-
-async fn connect(socket: &Path) -> Result<Channel, SignError> {
-    let path = socket.to_owned();
-    let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { dial(&path).await }
-    });
-    // The address only satisfies the protocol: the connector knows where to go.
-    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
-    channel.map_err(|error| {
-        let why = attestor::chain(&error);
-        SignError::failed(format!(
-            "{}: the worker's daemon does not answer: {why}; is `attestor run` running with [jobs] in its configuration?",
-            socket.display()
-        ))
-    })
 }
 
 /// SHA-256 of a file of any size. One that changes meanwhile gives a signature that is good for neither.
