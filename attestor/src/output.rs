@@ -198,7 +198,12 @@ impl Output {
 /// # Errors
 /// [`OutputError`].
 pub fn write_bundle(path: &Path, bundle: &Learned) -> Result<(), OutputError> {
-    replace(path, bundle.to_text().as_bytes(), 0o644)
+    let text = bundle.to_text();
+    // Every admission brings it, and seldom another one: nothing waits for a disk that builds keep busy.
+    if fs::read(path).is_ok_and(|kept| kept == text.as_bytes()) {
+        return Ok(());
+    }
+    replace(path, text.as_bytes(), 0o644)
 }
 
 /// Reads what was learned; empty if there is nothing.
@@ -256,8 +261,8 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OutputE
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::{CERTIFICATE_FILE, GRACE, KEY_FILE, Output, Status};
-    use crate::client::DEADLINES;
+    use super::{CERTIFICATE_FILE, GRACE, KEY_FILE, Output, Status, read_bundle, write_bundle};
+    use crate::{client::DEADLINES, trust::Learned};
 
     #[test]
     fn credentials_have_their_modes_and_can_be_withdrawn() {
@@ -294,5 +299,22 @@ mod tests {
         // A permit of a job, and then the renewal.
         let conversation = DEADLINES.connect + 2 * DEADLINES.call;
         assert!(GRACE > 2 * conversation);
+    }
+
+    #[test]
+    fn a_bundle_that_is_kept_already_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("bundle.pem");
+        let inode = || path.metadata().expect("there").ino();
+        let bundle = Learned::default();
+        write_bundle(&path, &bundle).expect("write");
+        let first = inode();
+        write_bundle(&path, &bundle).expect("nothing to write");
+        assert_eq!(inode(), first);
+        std::fs::write(&path, "of another time").expect("write");
+        write_bundle(&path, &bundle).expect("write");
+        assert_eq!(read_bundle(&path).expect("read"), bundle);
     }
 }
