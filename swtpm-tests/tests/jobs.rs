@@ -20,6 +20,8 @@ mod floods;
 mod processes;
 #[path = "jobs/shares.rs"]
 mod shares;
+#[path = "jobs/terminal.rs"]
+mod terminal;
 
 /// The user `nobody`.
 const NOBODY: u32 = 65534;
@@ -582,4 +584,48 @@ async fn a_job_finds_the_socket_that_gave_its_permit() {
     ];
     assert_eq!(names, expected);
     assert!(variables.contains(&format!("ASSAY_JOB_SOCKET={socket}\n")), "{variables}");
+}
+
+/// A process that does not outlive a test that failed.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_starts_takes_back_what_a_former_run_reported() {
+    let site = JobSite::start().await.unwrap();
+    let daemon = site.daemon_id();
+    let look = ["status", "--output-dir", "output", "--json"];
+    let outcome = |output: &Output| {
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), status["outcome"].as_str().unwrap_or_default().to_owned())
+    };
+    // A second daemon beside the first gets nowhere, and its start is none.
+    let second = site.run(&["run", "--config", "attestor.toml"]).await.unwrap();
+    assert!(text(&second).1.contains("in use by another process"), "{}", text(&second).1);
+    let output = site.run(&look).await.unwrap();
+    assert_eq!(outcome(&output), (Some(0), "admitted".to_owned()));
+    // One that is killed would leave its keys in this TPM, which has no resource manager.
+    processes::send(daemon, rustix::process::Signal::TERM);
+    processes::until("the daemon ended", || processes::state(&daemon.to_string()) == "Z").await;
+    assert_eq!(outcome(&site.run(&look).await.unwrap()), (Some(0), "admitted".to_owned()));
+    site.road.is_empty().await;
+    let mut again = site.attestor(&["run", "--config", "attestor.toml"]);
+    let log = std::fs::File::create(site.path("again.log")).unwrap();
+    let again = again.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let _again = Ends(again);
+    // It waits for the verifier.
+    let held = site.road.hold(1, async || {
+        let output = site.run(&look).await.unwrap();
+        assert_eq!(outcome(&output), (Some(1), "starting".to_owned()));
+    });
+    held.await;
+    let output = site.run(&[&look[..], &["--wait", "60"]].concat()).await.unwrap();
+    let log = || std::fs::read_to_string(site.path("again.log")).unwrap_or_default();
+    assert_eq!(outcome(&output), (Some(0), "admitted".to_owned()), "{}", log());
 }

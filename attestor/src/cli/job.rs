@@ -4,7 +4,7 @@ pub(super) mod begin;
 mod family;
 mod signals;
 mod supervise;
-
+mod terminal;
 
 use std::{
     collections::BTreeMap,

@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{super::commands::Done, Client, Events, begin, family::Family, signals::Ending};
+use super::{
+    super::commands::Done, Client, Events, begin, family::Family, signals::Ending,
+    terminal::Terminal,
+};
 
 /// Between asking a job to end and ending it. Who asked this process to end kills it soon, and then nobody ends the rest of the
 /// job and gives the permit back: Buildkite's agent gives 10 s (`cancel-grace-period`), and what it runs 9 s of them.
@@ -38,6 +41,8 @@ enum End {
 /// A job whose command has been started.
 pub(super) struct Job {
     family: Family,
+    /// It is taken back when this is dropped.
+    terminal: Option<Terminal>,
     ending: Ending,
     children: Stream,
 }
@@ -50,7 +55,8 @@ pub(super) fn start(
 ) -> Result<Job, Box<dyn std::error::Error>> {
     let mut family = Family::new().map_err(|error| format!("this job's processes: {error}"))?;
     let (ending, children) = (Ending::new()?, signal(SignalKind::child())?);
-    let child = begin::command(command)
+    let terminal = Terminal::of_this_group();
+    let child = begin::command(command, terminal.is_some())
         .env("SPIFFE_ENDPOINT_SOCKET", &started.workload_endpoint)
         // Wherever the job goes from here.
         .env("ASSAY_JOB_SOCKET", std::path::absolute(socket)?)
@@ -61,8 +67,11 @@ pub(super) fn start(
         .map_err(|error| format!("the job's command cannot be started: {error}"))?;
     // The family waits for it.
     let main = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    family.is_led_by(main.ok_or("the job's process has no number")?);
-    Ok(Job { family, ending, children })
+    family.is_led_by(main.ok_or("the job's process has no number")?, terminal.is_some());
+    if let Some(terminal) = &terminal {
+        terminal.is_lent();
+    }
+    Ok(Job { family, terminal, ending, children })
 }
 
 /// Runs the job until it ends, or its permit does.
@@ -76,7 +85,7 @@ pub(super) async fn run(
     events: &mut Events,
     refused: u8,
 ) -> Done {
-    let Job { mut family, mut ending, mut children } = job;
+    let Job { mut family, terminal: _terminal, mut ending, mut children } = job;
     let mut kill_at = None;
     let end = loop {
         // What the daemon says comes first: a job that ended in the same moment as its permit did not end well.
