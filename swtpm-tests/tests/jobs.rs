@@ -339,6 +339,48 @@ async fn what_is_wrong_with_a_job_is_said() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_are_told_in_json_what_people_are_told() {
+    let site = JobSite::start().await.unwrap();
+    let told = async |arguments: &[&str], code: i32| -> serde_json::Value {
+        let output = site.run(arguments).await.unwrap();
+        let (out, err) = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
+        serde_json::from_str(&out)
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}{err}"))
+    };
+    let permit = ["permit", "--job", "generic", "--json"];
+    let started = told(&permit, 0).await;
+    assert_eq!(started["outcome"], "started");
+    let id = started["permit_id"].as_str().unwrap();
+    let end = ["permit", "--end", id, "--json"];
+    assert_eq!(told(&end, 0).await, serde_json::json!({ "outcome": "ended", "permit_id": id }));
+    assert_eq!(told(&end, 3).await, serde_json::json!({ "outcome": "unknown", "permit_id": id }));
+    let deferred = told(&[&permit[..], &["--defer", "p.json"]].concat(), 0).await;
+    assert_eq!((&deferred["outcome"], &deferred["file"]), (&"deferred".into(), &"p.json".into()));
+    assert!(deferred["redeem_within_s"].as_u64().is_some_and(|seconds| seconds > 0), "{deferred}");
+    let file = std::fs::read_to_string(site.path("p.json")).unwrap();
+    assert!(file.contains(deferred["permit_id"].as_str().unwrap()), "{file}");
+    // What a job signs, and its output stays its own.
+    std::fs::write(site.path("app.bin"), "a").unwrap();
+    let me = swtpm_tests::job_site::program("attestor").display().to_string();
+    let sign = ["exec", "--job", "generic", "--json", "--", &me, "sign", "app.bin", "--json"];
+    let signed = told(&sign, 0).await;
+    assert_eq!(signed["outcome"], "signed");
+    let signed = &signed["signed"][0];
+    assert_eq!(signed["bundle"], "app.bin.sigstore.json");
+    assert_eq!(signed["spiffe_id"], "spiffe://test.example/pool/linux");
+    site.tools.write("cc1", b"compiler proper 12.2.0 with a gift").unwrap();
+    let exec = ["exec", "--job", "generic", "--json", "--", "echo", "the job ran"];
+    for refused in [&permit[..], &exec] {
+        let refused = told(refused, 3).await;
+        assert_eq!(refused["outcome"], "refused");
+        assert_eq!(refused["code"], "POLICY_TOOL_NOT_ALLOWED");
+        assert_eq!(refused["reasons"][0]["code"], "POLICY_TOOL_NOT_ALLOWED");
+        assert!(refused["decision_id"].as_str().is_some_and(|id| !id.is_empty()), "{refused}");
+    }
+}
+
 const ISSUER: &str = "https://token.test.example";
 const AUDIENCE: &str = "https://assay.test.example";
 const COMMIT: &str = "5a0f1c2e3d4b5a69788796a5b4c3d2e1f0a1b2c3";

@@ -24,6 +24,7 @@ use attestor::{
 use indicatif::{ProgressBar, ProgressStyle};
 use results::UnixTime;
 use serde::Serialize;
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::ConfigArgs;
@@ -37,6 +38,11 @@ pub(super) fn say(text: fmt::Arguments<'_>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
+}
+
+/// Writes a value to the standard output, for `--json`.
+pub(super) fn say_json(value: &impl Serialize) -> io::Result<()> {
+    say(format_args!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 /// Between two looks at what the daemon reports.
@@ -121,7 +127,7 @@ fn print_outcome(
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
     if json {
-        say(format_args!("{}\n", serde_json::to_string_pretty(status)?))?;
+        say_json(status)?;
         return Ok(());
     }
     for problem in &answered.measured.problems {
@@ -173,7 +179,7 @@ pub(super) fn measure(path: &Path, json: bool) -> Done {
     let measured = measure::measure(&list, &mut Cache::new(), Options::default(), &progress);
     bar.finish_and_clear();
     if json {
-        say(format_args!("{}\n", serde_json::to_string_pretty(&measured)?))?;
+        say_json(&measured)?;
     } else {
         say(format_args!("{}", render_text(&measured)))?;
     }
@@ -204,7 +210,7 @@ pub(super) fn inspect(tcti: Option<Tcti>, config: Option<&Path>, json: bool) -> 
     let now = std::time::SystemTime::now();
     let found = runtime()?.block_on(attestor::inspect::inspect(&tpm, &LogPaths::default(), now));
     if json {
-        say(format_args!("{}\n", serde_json::to_string_pretty(&found)?))?;
+        say_json(&found)?;
     } else {
         say(format_args!("{found}"))?;
     }
@@ -220,7 +226,7 @@ pub(super) fn status(folder: &Path, wait_s: u64, json: bool) -> Done {
         return Ok(ExitCode::FAILURE);
     };
     if json {
-        say(format_args!("{}\n", serde_json::to_string_pretty(&seen)?))?;
+        say_json(&seen)?;
     } else {
         print_seen(&seen)?;
     }
@@ -303,14 +309,24 @@ pub(super) fn tcti(tcti: &Tcti) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn check_config(args: &ConfigArgs) -> Done {
-    let config = load(args)?;
-    let list = ToolList::read(&config.tools)?;
-    config.trust.read()?.client_config(&Learned::default())?;
+pub(super) fn check_config(args: &ConfigArgs, json: bool) -> Done {
+    let checked = || -> Result<(Config, usize), Box<dyn Error>> {
+        let config = load(args)?;
+        let tools = ToolList::read(&config.tools)?.tools().len();
+        config.trust.read()?.client_config(&Learned::default())?;
+        Ok((config, tools))
+    };
+    let checked = checked();
+    if json {
+        let problem = checked.as_ref().err().map(|error| attestor::chain(error.as_ref()));
+        let problems: Vec<_> = problem.iter().map(|what| json!({ "what": what })).collect();
+        say_json(&json!({ "usable": problems.is_empty(), "problems": problems }))?;
+        return Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let (config, tools) = checked?;
     say(format_args!(
-        "{}: fine; {} tools in {}\n",
+        "{}: fine; {tools} tools in {}\n",
         args.config.display(),
-        list.tools().len(),
         config.tools.display()
     ))?;
     Ok(ExitCode::SUCCESS)

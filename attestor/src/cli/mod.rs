@@ -27,6 +27,14 @@ const EXIT_CODES_JOB: &str = "Exit codes: the command's own, or 128 and its sign
                               configuration); 2 wrong usage; 3 (or --refused-code, or SYSTEM_FAILURE_EXIT_CODE) \
                               the worker or the job was refused, or the permit ended.";
 
+/// Exit codes of what gets permits and ends them.
+const EXIT_CODES_PERMIT: &str = "Exit codes: 0 there is a permit, or --end ended it; 1 no answer (no daemon, configuration); 2 wrong \
+                                 usage; 3 (or --refused-code, or SYSTEM_FAILURE_EXIT_CODE) the worker or the job was refused; 3 \
+                                 with --end: no such permit of this user runs.";
+
+/// Exit codes of what checks files.
+const EXIT_CODES_CHECK: &str = "Exit codes: 0 the daemon can use it; 1 it cannot; 2 wrong usage.";
+
 /// Exit codes of what signs.
 const EXIT_CODES_SIGN: &str = "Exit codes: 0 signed; 1 no answer (no daemon, no verifier, a file that cannot be read); 2 wrong \
                                usage; 3 refused: not a process of a job, or no time stamp for it.";
@@ -139,7 +147,7 @@ enum Command {
     ///   attestor permit --job github --for parent
     ///   attestor permit --job gitlab --defer permit.json && attestor exec --permit permit.json -- make
     ///   attestor permit --end PERMIT
-    #[command(after_help = EXIT_CODES_JOB, verbatim_doc_comment)]
+    #[command(after_help = EXIT_CODES_PERMIT, verbatim_doc_comment)]
     Permit(job::PermitArgs),
     /// Install, show, check and remove the hooks of CI systems that ask for permits.
     ///
@@ -166,7 +174,16 @@ enum Command {
         tcti: attestor::tpm::Tcti,
     },
     /// Check a configuration file and the tool list it names.
-    CheckConfig(ConfigArgs),
+    ///
+    /// Example: attestor check-config --config attestor.toml
+    #[command(after_help = EXIT_CODES_CHECK)]
+    CheckConfig {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print as JSON, what is wrong too.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print shell completions.
     Completions {
         /// The shell.
@@ -215,7 +232,7 @@ fn run(cli: Cli, parent: Option<&stop_parent::StopParent>) -> ExitCode {
         Command::Permit(args) => job::permit(&args, parent),
         Command::Sign(args) => sign::sign(&args),
         Command::Tcti { tcti } => commands::tcti(&tcti),
-        Command::CheckConfig(config) => commands::check_config(&config),
+        Command::CheckConfig { config, json } => commands::check_config(&config, json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "attestor", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -19,6 +19,7 @@ use results::{
     signer::{Signer as _, SoftwareKey},
     timestamp::{Request, Response, ask::AuthorityUrl},
 };
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use tonic::{Code, Status, metadata::MetadataValue};
@@ -31,7 +32,7 @@ use zeroize::Zeroizing;
 
 use self::authority::Authority;
 use super::{
-    commands::{Done, REFUSED, say},
+    commands::{Done, REFUSED, say, say_json},
     socket::{DEFAULT_SOCKET, connect},
 };
 
@@ -66,6 +67,18 @@ pub(super) struct SignArgs {
     /// The SPIFFE Workload API; `attestor exec` and the hooks set it.
     #[arg(long, env = "SPIFFE_ENDPOINT_SOCKET", value_name = "unix://PATH")]
     workload_socket: Option<String>,
+    /// Print as JSON: what was signed, and why no more was.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A file that was signed.
+#[derive(Serialize)]
+struct Signed {
+    file: String,
+    bundle: String,
+    spiffe_id: String,
+    signed_at: UnixTime,
 }
 
 /// Why nothing was signed.
@@ -116,29 +129,52 @@ pub(super) fn sign(args: &SignArgs) -> Done {
         eprintln!("attestor: --out names one file, and {} are to be signed", args.files.len());
         return Ok(ExitCode::from(2));
     }
-    let signed = super::commands::runtime()?.block_on(async {
+    let mut signed = Vec::new();
+    let done = super::commands::runtime()?.block_on(async {
         let identity = Identity::fetch(args.workload_socket.as_deref()).await?;
         let mut authority = Authority::new(&args.socket, args.timestamp_url.as_ref()).await?;
         for file in &args.files {
             let out = args.out.clone().unwrap_or_else(|| bundle_path(file));
             let at = sign_file(file, &out, &identity, &mut authority).await?;
-            let line = format_args!(
-                "{}: signed {at} by {}: {}\n",
-                file.display(),
-                identity.spiffe_id,
-                out.display()
-            );
-            say(line).map_err(|error| SignError::failed(error.to_string()))?;
+            let of = Signed {
+                file: file.display().to_string(),
+                bundle: out.display().to_string(),
+                spiffe_id: identity.spiffe_id.clone(),
+                signed_at: at,
+            };
+            if !args.json {
+                let Signed { file, bundle, spiffe_id, .. } = &of;
+                let line = format_args!("{file}: signed {at} by {spiffe_id}: {bundle}\n");
+                say(line).map_err(|error| SignError::failed(error.to_string()))?;
+            }
+            signed.push(of);
         }
         Ok(())
     });
-    match signed {
+    if args.json {
+        say_json(&json(&signed, done.as_ref().err()))?;
+    }
+    match done {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ SignError::Refused { .. }) => {
-            eprintln!("attestor: not signed: {error}");
+            if !args.json {
+                eprintln!("attestor: not signed: {error}");
+            }
             Ok(ExitCode::from(REFUSED))
         }
         Err(error @ SignError::Failed(_)) => Err(error.into()),
+    }
+}
+
+fn json(signed: &[Signed], error: Option<&SignError>) -> serde_json::Value {
+    match error {
+        None => serde_json::json!({ "outcome": "signed", "signed": signed }),
+        Some(SignError::Refused { code, why }) => {
+            serde_json::json!({ "outcome": "refused", "code": code, "why": why, "signed": signed })
+        }
+        Some(SignError::Failed(why)) => {
+            serde_json::json!({ "outcome": "failed", "why": why, "signed": signed })
+        }
     }
 }
 
