@@ -15,13 +15,14 @@ use proto::pb;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    task::spawn_blocking,
     time::{Instant, sleep_until},
 };
 
 use crate::{
     attestation::{Answered, AttestError, Attester, renewal_delay},
     jobs::{Ask, Asked, Counter, DeskError, NodeState, Permitted},
-    output::{Output, OutputError, Reason, Status, write_bundle},
+    output::{Output, OutputError, Reason, STATUS_FILE, Status, write_bundle},
 };
 
 /// First wait after a failure; doubles up to [`MAX_BACKOFF`].
@@ -90,6 +91,21 @@ pub fn keep(
     Ok(status)
 }
 
+/// Keeps a verdict on a blocking thread: jobs do not wait for the disk.
+async fn keep_aside(
+    output: &Output,
+    answered: Answered,
+    plan: &Plan,
+    next: Duration,
+) -> Result<Status, OutputError> {
+    let (to, plan) = (output.clone(), plan.clone());
+    let kept = spawn_blocking(move || keep(&to, &answered, Some(&plan), Some(next))).await;
+    kept.unwrap_or_else(|error| {
+        let (path, source) = (output.path(STATUS_FILE), std::io::Error::other(error));
+        Err(OutputError { doing: "write", path, source })
+    })
+}
+
 /// Runs until `ends` is ready; jobs that ask are served between attestations.
 ///
 /// A file that cannot be written (a full disk) is logged and written again at the next attestation.
@@ -143,7 +159,7 @@ async fn prove(
                     };
                     ask.answer(asked);
                 }
-                match keep(&output, &answered, Some(&plan), Some(wait)) {
+                match keep_aside(&output, answered, &plan, wait).await {
                     Ok(status) => {
                         report(&status);
                         wait

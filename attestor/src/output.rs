@@ -12,6 +12,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use der::pem::LineEnding;
@@ -27,6 +28,11 @@ pub const BUNDLE_FILE: &str = "bundle.pem";
 pub const KEY_FILE: &str = "node-key.pem";
 /// Status.
 pub const STATUS_FILE: &str = "status.json";
+/// How late a report may be before the daemon counts as dead or hung. When it is time, a job's permit may be under way, and
+/// the renewal comes after it: each connects, waits for a challenge and waits for a verdict, 250 s at the deadlines of
+/// [`client`](crate::client). The rest is for measuring tools on a machine that builds. Every failure is a report of its own,
+/// with the time of the next attempt.
+pub const GRACE: Duration = Duration::from_secs(600);
 
 /// A file could not be written; what was there before is still there.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +63,7 @@ pub struct Reason {
 /// Where the worker stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// `admitted`, `denied` or `failed`.
+    /// `starting`, `admitted`, `denied` or `failed`.
     pub outcome: String,
     /// When, seconds since 1970.
     pub at_unix_s: u64,
@@ -79,6 +85,33 @@ pub struct Status {
     /// Why there was no verdict.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error: String,
+}
+
+impl Status {
+    /// Of a daemon that has no outcome yet: whatever stood there is of a former run.
+    #[must_use]
+    pub fn starting(now_unix_s: u64) -> Self {
+        Self {
+            outcome: "starting".to_owned(),
+            at_unix_s: now_unix_s,
+            spiffe_id: String::new(),
+            decision_id: String::new(),
+            next_unix_s: Some(now_unix_s),
+            reasons: Vec::new(),
+            accepted_by_staged: String::new(),
+            error: String::new(),
+        }
+    }
+
+    /// Whether the daemon should have reported since, by [`GRACE`] and a clock of the same machine. One report that names no
+    /// next one stands: `attestor once` promises none.
+    #[must_use]
+    pub fn is_stale(&self, now_unix_s: u64) -> bool {
+        let is_past = |unix_s: u64, now: u64| now > unix_s.saturating_add(GRACE.as_secs());
+        // A report from the future tells that the clock was set, and not how old it is.
+        self.next_unix_s.is_some_and(|next| is_past(next, now_unix_s))
+            || is_past(now_unix_s, self.at_unix_s)
+    }
 }
 
 /// The output folder.
@@ -165,7 +198,12 @@ impl Output {
 /// # Errors
 /// [`OutputError`].
 pub fn write_bundle(path: &Path, bundle: &Learned) -> Result<(), OutputError> {
-    replace(path, bundle.to_text().as_bytes(), 0o644)
+    let text = bundle.to_text();
+    // Every admission brings it, and seldom another one: nothing waits for a disk that builds keep busy.
+    if fs::read(path).is_ok_and(|kept| kept == text.as_bytes()) {
+        return Ok(());
+    }
+    replace(path, text.as_bytes(), 0o644)
 }
 
 /// Reads what was learned; empty if there is nothing.
@@ -223,7 +261,8 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OutputE
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::{CERTIFICATE_FILE, KEY_FILE, Output};
+    use super::{CERTIFICATE_FILE, GRACE, KEY_FILE, Output, Status, read_bundle, write_bundle};
+    use crate::{client::DEADLINES, trust::Learned};
 
     #[test]
     fn credentials_have_their_modes_and_can_be_withdrawn() {
@@ -236,5 +275,46 @@ mod tests {
         output.withdraw().expect("withdraw");
         assert!(!output.path(CERTIFICATE_FILE).exists() && !output.path(KEY_FILE).exists());
         output.withdraw().expect("twice is fine");
+    }
+
+    #[test]
+    fn a_report_stands_until_the_next_one_is_late_beyond_reason() {
+        let grace = GRACE.as_secs();
+        let admitted = |next_unix_s| Status {
+            outcome: "admitted".to_owned(),
+            next_unix_s,
+            ..Status::starting(100_000)
+        };
+        let of_a_daemon = admitted(Some(101_800));
+        assert!(!of_a_daemon.is_stale(101_800 + grace));
+        assert!(of_a_daemon.is_stale(101_801 + grace));
+        assert!(!of_a_daemon.is_stale(100_000 - grace), "a clock that was set back a little");
+        assert!(of_a_daemon.is_stale(99_999 - grace));
+        assert!(!admitted(None).is_stale(u64::MAX), "`attestor once` comes once");
+        assert!(
+            Status::starting(100_000).is_stale(100_001 + grace),
+            "it hangs in its first attestation"
+        );
+        assert!(!admitted(Some(u64::MAX)).is_stale(200_000));
+        // A permit of a job, and then the renewal.
+        let conversation = DEADLINES.connect + 2 * DEADLINES.call;
+        assert!(GRACE > 2 * conversation);
+    }
+
+    #[test]
+    fn a_bundle_that_is_kept_already_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("bundle.pem");
+        let inode = || path.metadata().expect("there").ino();
+        let bundle = Learned::default();
+        write_bundle(&path, &bundle).expect("write");
+        let first = inode();
+        write_bundle(&path, &bundle).expect("nothing to write");
+        assert_eq!(inode(), first);
+        std::fs::write(&path, "of another time").expect("write");
+        write_bundle(&path, &bundle).expect("write");
+        assert_eq!(read_bundle(&path).expect("read"), bundle);
     }
 }

@@ -20,6 +20,8 @@ mod floods;
 mod processes;
 #[path = "jobs/shares.rs"]
 mod shares;
+#[path = "jobs/terminal.rs"]
+mod terminal;
 
 /// The user `nobody`.
 const NOBODY: u32 = 65534;
@@ -357,6 +359,48 @@ async fn what_is_wrong_with_a_job_is_said() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_are_told_in_json_what_people_are_told() {
+    let site = JobSite::start().await.unwrap();
+    let told = async |arguments: &[&str], code: i32| -> serde_json::Value {
+        let output = site.run(arguments).await.unwrap();
+        let (out, err) = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
+        serde_json::from_str(&out)
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}{err}"))
+    };
+    let permit = ["permit", "--job", "generic", "--json"];
+    let started = told(&permit, 0).await;
+    assert_eq!(started["outcome"], "started");
+    let id = started["permit_id"].as_str().unwrap();
+    let end = ["permit", "--end", id, "--json"];
+    assert_eq!(told(&end, 0).await, serde_json::json!({ "outcome": "ended", "permit_id": id }));
+    assert_eq!(told(&end, 3).await, serde_json::json!({ "outcome": "unknown", "permit_id": id }));
+    let deferred = told(&[&permit[..], &["--defer", "p.json"]].concat(), 0).await;
+    assert_eq!((&deferred["outcome"], &deferred["file"]), (&"deferred".into(), &"p.json".into()));
+    assert!(deferred["redeem_within_s"].as_u64().is_some_and(|seconds| seconds > 0), "{deferred}");
+    let file = std::fs::read_to_string(site.path("p.json")).unwrap();
+    assert!(file.contains(deferred["permit_id"].as_str().unwrap()), "{file}");
+    // What a job signs, and its output stays its own.
+    std::fs::write(site.path("app.bin"), "a").unwrap();
+    let me = swtpm_tests::job_site::program("attestor").display().to_string();
+    let sign = ["exec", "--job", "generic", "--json", "--", &me, "sign", "app.bin", "--json"];
+    let signed = told(&sign, 0).await;
+    assert_eq!(signed["outcome"], "signed");
+    let signed = &signed["signed"][0];
+    assert_eq!(signed["bundle"], "app.bin.sigstore.json");
+    assert_eq!(signed["spiffe_id"], "spiffe://test.example/pool/linux");
+    site.tools.write("cc1", b"compiler proper 12.2.0 with a gift").unwrap();
+    let exec = ["exec", "--job", "generic", "--json", "--", "echo", "the job ran"];
+    for refused in [&permit[..], &exec] {
+        let refused = told(refused, 3).await;
+        assert_eq!(refused["outcome"], "refused");
+        assert_eq!(refused["code"], "POLICY_TOOL_NOT_ALLOWED");
+        assert_eq!(refused["reasons"][0]["code"], "POLICY_TOOL_NOT_ALLOWED");
+        assert!(refused["decision_id"].as_str().is_some_and(|id| !id.is_empty()), "{refused}");
+    }
+}
+
 const ISSUER: &str = "https://token.test.example";
 const AUDIENCE: &str = "https://assay.test.example";
 const COMMIT: &str = "5a0f1c2e3d4b5a69788796a5b4c3d2e1f0a1b2c3";
@@ -627,4 +671,48 @@ async fn a_job_finds_the_socket_that_gave_its_permit() {
     ];
     assert_eq!(names, expected);
     assert!(variables.contains(&format!("ASSAY_JOB_SOCKET={socket}\n")), "{variables}");
+}
+
+/// A process that does not outlive a test that failed.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_starts_takes_back_what_a_former_run_reported() {
+    let site = JobSite::start().await.unwrap();
+    let daemon = site.daemon_id();
+    let look = ["status", "--output-dir", "output", "--json"];
+    let outcome = |output: &Output| {
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), status["outcome"].as_str().unwrap_or_default().to_owned())
+    };
+    // A second daemon beside the first gets nowhere, and its start is none.
+    let second = site.run(&["run", "--config", "attestor.toml"]).await.unwrap();
+    assert!(text(&second).1.contains("in use by another process"), "{}", text(&second).1);
+    let output = site.run(&look).await.unwrap();
+    assert_eq!(outcome(&output), (Some(0), "admitted".to_owned()));
+    // One that is killed would leave its keys in this TPM, which has no resource manager.
+    processes::send(daemon, rustix::process::Signal::TERM);
+    processes::until("the daemon ended", || processes::state(&daemon.to_string()) == "Z").await;
+    assert_eq!(outcome(&site.run(&look).await.unwrap()), (Some(0), "admitted".to_owned()));
+    site.road.is_empty().await;
+    let mut again = site.attestor(&["run", "--config", "attestor.toml"]);
+    let log = std::fs::File::create(site.path("again.log")).unwrap();
+    let again = again.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let _again = Ends(again);
+    // It waits for the verifier.
+    let held = site.road.hold(1, async || {
+        let output = site.run(&look).await.unwrap();
+        assert_eq!(outcome(&output), (Some(1), "starting".to_owned()));
+    });
+    held.await;
+    let output = site.run(&[&look[..], &["--wait", "60"]].concat()).await.unwrap();
+    let log = || std::fs::read_to_string(site.path("again.log")).unwrap_or_default();
+    assert_eq!(outcome(&output), (Some(0), "admitted".to_owned()), "{}", log());
 }

@@ -22,6 +22,9 @@ use attestor::{
     trust::Learned,
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use results::UnixTime;
+use serde::Serialize;
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::ConfigArgs;
@@ -37,6 +40,13 @@ pub(super) fn say(text: fmt::Arguments<'_>) -> io::Result<()> {
     }
 }
 
+/// Writes a value to the standard output, for `--json`.
+pub(super) fn say_json(value: &impl Serialize) -> io::Result<()> {
+    say(format_args!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Between two looks at what the daemon reports.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Denied, or a check found problems.
 pub(super) const REFUSED: u8 = 3;
 
@@ -45,6 +55,8 @@ pub(super) fn run(args: &ConfigArgs) -> Done {
     runtime()?.block_on(async {
         let (attester, thread) = open(&config).await?;
         let output = Output::open(&config.output_dir)?;
+        // The tool log is locked: no other daemon's state is replaced.
+        output.status(&Status::starting(daemon::now_unix_s()))?;
         let plan = Plan {
             measure_interval: config.measure_interval,
             bundle_path: config.state_dir.join(BUNDLE_FILE),
@@ -122,7 +134,7 @@ fn print_outcome(
     json: bool,
 ) -> Result<(), Box<dyn Error>> {
     if json {
-        say(format_args!("{}\n", serde_json::to_string_pretty(status)?))?;
+        say_json(status)?;
         return Ok(());
     }
     for problem in &answered.measured.problems {
@@ -174,7 +186,7 @@ pub(super) fn measure(path: &Path, json: bool) -> Done {
     let measured = measure::measure(&list, &mut Cache::new(), Options::default(), &progress);
     bar.finish_and_clear();
     if json {
-        say(format_args!("{}\n", serde_json::to_string_pretty(&measured)?))?;
+        say_json(&measured)?;
     } else {
         say(format_args!("{}", render_text(&measured)))?;
     }
@@ -205,7 +217,7 @@ pub(super) fn inspect(tcti: Option<Tcti>, config: Option<&Path>, json: bool) -> 
     let now = std::time::SystemTime::now();
     let found = runtime()?.block_on(attestor::inspect::inspect(&tpm, &LogPaths::default(), now));
     if json {
-        say(format_args!("{}\n", serde_json::to_string_pretty(&found)?))?;
+        say_json(&found)?;
     } else {
         say(format_args!("{found}"))?;
     }
@@ -213,8 +225,7 @@ pub(super) fn inspect(tcti: Option<Tcti>, config: Option<&Path>, json: bool) -> 
 }
 
 pub(super) fn status(folder: &Path, wait_s: u64, json: bool) -> Done {
-    wait_for_admission(folder, Duration::from_secs(wait_s))?;
-    let Some(status) = Output::open(folder)?.read_status()? else {
+    let Some(seen) = wait_for_admission(folder, Duration::from_secs(wait_s))? else {
         eprintln!(
             "attestor: {}: no status; has `attestor run` or `attestor once` run?",
             folder.display()
@@ -222,43 +233,82 @@ pub(super) fn status(folder: &Path, wait_s: u64, json: bool) -> Done {
         return Ok(ExitCode::FAILURE);
     };
     if json {
-        say(format_args!("{}\n", serde_json::to_string_pretty(&status)?))?;
+        say_json(&seen)?;
     } else {
-        let age = daemon::now_unix_s().saturating_sub(status.at_unix_s);
-        say(format_args!("{} {age} s ago\n", status.outcome))?;
-        match status.outcome.as_str() {
-            "admitted" => {
-                say(format_args!("as {} (decision {})\n", status.spiffe_id, status.decision_id))?
-            }
-            "denied" => print_reasons(&status)?,
-            _ => say(format_args!("{}\n", status.error))?,
-        }
-        if let Some(next) = status.next_unix_s {
-            say(format_args!("next attempt in {} s\n", next.saturating_sub(daemon::now_unix_s())))?;
-        }
+        print_seen(&seen)?;
     }
-    Ok(match status.outcome.as_str() {
+    Ok(match seen.status.outcome.as_str() {
         "admitted" => ExitCode::SUCCESS,
         "denied" => ExitCode::from(REFUSED),
         _ => ExitCode::FAILURE,
     })
 }
 
-/// Returns once the worker is admitted, or after `at_most`.
-fn wait_for_admission(folder: &Path, at_most: Duration) -> Result<(), Box<dyn Error>> {
-    let start = std::time::Instant::now();
-    let is_admitted = || -> Result<bool, Box<dyn Error>> {
+/// The daemon's last report, as it is worth now.
+#[derive(Serialize)]
+struct Seen {
+    /// Its outcome is `stale` where the daemon should have reported since.
+    #[serde(flatten)]
+    status: Status,
+    /// The outcome that is stale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_outcome: Option<String>,
+}
+
+impl Seen {
+    fn of(mut status: Status, now_unix_s: u64) -> Self {
+        let is_stale = status.is_stale(now_unix_s);
+        let last_outcome =
+            is_stale.then(|| std::mem::replace(&mut status.outcome, "stale".to_owned()));
+        Self { status, last_outcome }
+    }
+
+    /// `None` where nothing has reported yet.
+    fn look(folder: &Path) -> Result<Option<Self>, Box<dyn Error>> {
         // Opening it would make the folder, which is the daemon's to make.
         if !folder.is_dir() {
-            return Ok(false);
+            return Ok(None);
         }
         let status = Output::open(folder)?.read_status()?;
-        Ok(status.is_some_and(|status| status.outcome == "admitted"))
-    };
-    while start.elapsed() < at_most && !is_admitted()? {
-        std::thread::sleep(Duration::from_millis(500));
+        Ok(status.map(|status| Self::of(status, daemon::now_unix_s())))
     }
-    Ok(())
+}
+
+fn print_seen(Seen { status, last_outcome }: &Seen) -> io::Result<()> {
+    if let Some(last) = last_outcome {
+        let at = UnixTime::from_unix_s(status.at_unix_s);
+        let at = at.map_or_else(|_| status.at_unix_s.to_string(), |at| at.to_string());
+        return say(format_args!(
+            "stale: the daemon has not reported since {at} ({last} then); does `attestor run` run?\n"
+        ));
+    }
+    let now = daemon::now_unix_s();
+    say(format_args!("{} {} s ago\n", status.outcome, now.saturating_sub(status.at_unix_s)))?;
+    match status.outcome.as_str() {
+        "admitted" => {
+            say(format_args!("as {} (decision {})\n", status.spiffe_id, status.decision_id))?
+        }
+        "denied" => print_reasons(status)?,
+        "starting" => return Ok(()),
+        _ => say(format_args!("{}\n", status.error))?,
+    }
+    match status.next_unix_s {
+        Some(next) => say(format_args!("next attempt in {} s\n", next.saturating_sub(now))),
+        None => Ok(()),
+    }
+}
+
+/// Returns once the worker is admitted, or after `at_most`.
+fn wait_for_admission(folder: &Path, at_most: Duration) -> Result<Option<Seen>, Box<dyn Error>> {
+    let start = std::time::Instant::now();
+    loop {
+        let seen = Seen::look(folder)?;
+        let is_admitted = seen.as_ref().is_some_and(|seen| seen.status.outcome == "admitted");
+        if is_admitted || start.elapsed() >= at_most {
+            return Ok(seen);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 pub(super) fn tcti(tcti: &Tcti) -> Done {
@@ -266,14 +316,24 @@ pub(super) fn tcti(tcti: &Tcti) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn check_config(args: &ConfigArgs) -> Done {
-    let config = load(args)?;
-    let list = ToolList::read(&config.tools)?;
-    config.trust.read()?.client_config(&Learned::default())?;
+pub(super) fn check_config(args: &ConfigArgs, json: bool) -> Done {
+    let checked = || -> Result<(Config, usize), Box<dyn Error>> {
+        let config = load(args)?;
+        let tools = ToolList::read(&config.tools)?.tools().len();
+        config.trust.read()?.client_config(&Learned::default())?;
+        Ok((config, tools))
+    };
+    let checked = checked();
+    if json {
+        let problem = checked.as_ref().err().map(|error| attestor::chain(error.as_ref()));
+        let problems: Vec<_> = problem.iter().map(|what| json!({ "what": what })).collect();
+        say_json(&json!({ "usable": problems.is_empty(), "problems": problems }))?;
+        return Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let (config, tools) = checked?;
     say(format_args!(
-        "{}: fine; {} tools in {}\n",
+        "{}: fine; {tools} tools in {}\n",
         args.config.display(),
-        list.tools().len(),
         config.tools.display()
     ))?;
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@ pub(super) mod begin;
 mod family;
 mod signals;
 mod supervise;
+mod terminal;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use attestor::hooks::read_env_file;
+use attestor::{hooks::read_env_file, output::Reason};
 use clap::{ArgGroup, Args, ValueEnum};
 use proto::{
     job::{CiSystem, JobClaims, Source, from_environment},
@@ -22,20 +23,17 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
-use tonic::{
-    Streaming,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Streaming, transport::Channel};
 
 use super::{
-    commands::{Done, REFUSED, say},
+    commands::{Done, REFUSED, say, say_json},
     job_files::{append_variables, read_bounded, write_private, write_results},
-    socket::dial,
+    socket::connect,
     stop_parent::StopParent,
 };
 
-/// Where the daemon listens for jobs.
-pub(super) const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
+pub(super) use super::socket::DEFAULT_SOCKET;
+
 /// Longest wait for the daemon; its own deadline is shorter.
 const START_WITHIN: Duration = Duration::from_secs(90);
 /// Largest permit file, bytes.
@@ -127,6 +125,9 @@ struct JobArgs {
 pub(super) struct ExecArgs {
     #[command(flatten)]
     job: JobArgs,
+    /// Print a refusal as JSON on the standard output, which is the command's only where it starts.
+    #[arg(long)]
+    json: bool,
     /// The job's command.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<std::ffi::OsString>,
@@ -141,8 +142,8 @@ pub(super) struct PermitArgs {
     /// Which processes get the job's identities.
     #[arg(long = "for", value_enum, default_value_t = Processes::Parent, value_name = "PROCESSES")]
     processes: Processes,
-    /// Only get the permit, into this file, for `attestor exec --permit` of the same user.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["permit", "out"])]
+    /// Only get the permit, into this file, for `attestor exec --permit` of the same user, which says for whom it is.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["permit", "out", "processes", "audiences"])]
     defer: Option<PathBuf>,
     /// Append SPIFFE_ENDPOINT_SOCKET, ASSAY_JOB_SOCKET, ASSAY_PERMIT_ID and ASSAY_DECISION_ID to this file, such as GITHUB_ENV.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["defer", "end"])]
@@ -151,9 +152,10 @@ pub(super) struct PermitArgs {
     #[arg(long, conflicts_with_all = ["defer", "end"])]
     stop_parent: bool,
     /// End this permit: the job is over.
-    #[arg(long, value_name = "PERMIT", conflicts_with_all = ["job", "permit", "defer"])]
+    #[arg(long, value_name = "PERMIT",
+          conflicts_with_all = ["job", "permit", "defer", "out", "processes", "audiences", "token_file", "token_env"])]
     end: Option<String>,
-    /// Print as JSON.
+    /// Print as JSON, a refusal too.
     #[arg(long)]
     json: bool,
 }
@@ -175,7 +177,7 @@ pub(super) fn exec(args: &ExecArgs) -> Done {
         let (mut daemon, mut events) = start(&args.job.socket, request).await?;
         let started = match next(&mut events).await? {
             Event::Started(started) => started,
-            Event::Refused(why) => return Ok(refuse(&why, refused)),
+            Event::Refused(why) => return refuse(&why, refused, args.json),
             other => return Err(format!("the daemon sent {other:?} instead of an answer").into()),
         };
         eprint!("{}", summary(&started));
@@ -199,7 +201,7 @@ pub(super) fn permit(args: &PermitArgs, parent: Option<&StopParent>) -> Done {
         return Err("--stop-parent: the parent is init".into());
     }
     let done = get_permit(args);
-    if args.stop_parent && !matches!(&done, Ok(code) if *code == ExitCode::SUCCESS) {
+    if args.stop_parent && !args.json && !matches!(&done, Ok(code) if *code == ExitCode::SUCCESS) {
         // GitHub Actions shows it beside the job, which is all that is left of it.
         say(format_args!("::error title=attestor::no permit: this job does not run here\n"))?;
     }
@@ -212,9 +214,15 @@ fn get_permit(args: &PermitArgs) -> Done {
         if let Some(permit_id) = &args.end {
             let request =
                 pb::StopRequest { permit_id: permit_id.clone(), reason: "the job is over".into() };
-            let stopped = client(&args.job.socket).await?.stop(request).await?.into_inner();
-            let what = if stopped.ended { "ended" } else { "no such permit of this user runs" };
-            say(format_args!("{permit_id}: {what}\n"))?;
+            let mut daemon = Client::new(connect(&args.job.socket).await?);
+            let stopped = daemon.stop(request).await?.into_inner();
+            if args.json {
+                let outcome = if stopped.ended { "ended" } else { "unknown" };
+                say_json(&serde_json::json!({ "outcome": outcome, "permit_id": permit_id }))?;
+            } else {
+                let what = if stopped.ended { "ended" } else { "no such permit of this user runs" };
+                say(format_args!("{permit_id}: {what}\n"))?;
+            }
             return Ok(if stopped.ended { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) });
         }
         let mut request = request(&args.job)?;
@@ -230,7 +238,7 @@ fn get_permit(args: &PermitArgs) -> Done {
                     append_variables(path, &args.job.socket, &started)?;
                 }
                 if args.json {
-                    say(format_args!("{}\n", serde_json::to_string_pretty(&json(&started))?))?;
+                    say_json(&json(&started))?;
                 } else {
                     say(format_args!("{}", summary(&started)))?;
                 }
@@ -240,16 +248,20 @@ fn get_permit(args: &PermitArgs) -> Done {
                 let file = PermitFile { permit_id: deferred.permit_id.clone() };
                 let path = args.defer.as_deref().unwrap_or(Path::new("permit.json"));
                 write_private(path, serde_json::to_string_pretty(&file)?.as_bytes())?;
-                say(format_args!(
-                    "permit {} (decision {}) in {}: redeem it within {} s\n",
-                    deferred.permit_id,
-                    deferred.decision_id,
-                    path.display(),
-                    deferred.redeem_within_s
-                ))?;
+                if args.json {
+                    say_json(&deferred_json(&deferred, path))?;
+                } else {
+                    say(format_args!(
+                        "permit {} (decision {}) in {}: redeem it within {} s\n",
+                        deferred.permit_id,
+                        deferred.decision_id,
+                        path.display(),
+                        deferred.redeem_within_s
+                    ))?;
+                }
                 Ok(ExitCode::SUCCESS)
             }
-            Event::Refused(why) => Ok(refuse(&why, refused)),
+            Event::Refused(why) => refuse(&why, refused, args.json),
             Event::Ended(ended) => Err(format!("the permit ended at once: {}", ended.why).into()),
         }
     })
@@ -292,24 +304,6 @@ fn request(args: &JobArgs) -> Result<pb::StartRequest, Box<dyn std::error::Error
     Ok(request)
 }
 
-async fn client(socket: &Path) -> Result<Client, Box<dyn std::error::Error>> {
-    let path = socket.to_owned();
-    let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { dial(&path).await }
-    });
-    // The address only satisfies the protocol: the connector knows where to go.
-    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
-    let channel = channel.map_err(|error| {
-        format!(
-            "{}: the worker's daemon does not answer: {}; is `attestor run` running with [jobs] in its configuration?",
-            socket.display(),
-            attestor::chain(&error)
-        )
-    })?;
-    Ok(JobGateClient::new(channel))
-}
-
 type Client = JobGateClient<Channel>;
 type Events = Streaming<pb::JobEvent>;
 
@@ -317,7 +311,7 @@ async fn start(
     socket: &Path,
     request: pb::StartRequest,
 ) -> Result<(Client, Events), Box<dyn std::error::Error>> {
-    let mut client = client(socket).await?;
+    let mut client = Client::new(connect(socket).await?);
     let events = timeout(START_WITHIN, client.start(request)).await;
     let events = events.map_err(|_| "the worker's daemon did not answer in time")??;
     Ok((client, events.into_inner()))
@@ -332,9 +326,13 @@ async fn next(events: &mut Events) -> Result<Event, Box<dyn std::error::Error>> 
 }
 
 /// Says why a job must not run.
-fn refuse(why: &pb::JobRefused, code: u8) -> ExitCode {
-    eprint!("{}", refusal(why));
-    ExitCode::from(code)
+fn refuse(why: &pb::JobRefused, code: u8, json: bool) -> Done {
+    if json {
+        say_json(&refusal_json(why))?;
+    } else {
+        eprint!("{}", refusal(why));
+    }
+    Ok(ExitCode::from(code))
 }
 
 fn refusal(refused: &pb::JobRefused) -> String {
@@ -386,15 +384,51 @@ fn summary(started: &pb::JobStarted) -> String {
 }
 
 fn json(started: &pb::JobStarted) -> serde_json::Value {
-    let claims: serde_json::Value = serde_json::from_slice(&started.claims).unwrap_or_default();
     serde_json::json!({
+        "outcome": "started",
         "permit_id": started.permit_id,
         "decision_id": started.decision_id,
         "node": started.node,
         "spiffe_ids": started.spiffe_ids,
-        "claims": claims,
+        "claims": claims_json(&started.claims),
         "tools": started.tools,
         "ends_within_s": started.ends_within_s,
         "workload_endpoint": started.workload_endpoint,
     })
+}
+
+fn deferred_json(deferred: &pb::JobDeferred, file: &Path) -> serde_json::Value {
+    serde_json::json!({
+        "outcome": "deferred",
+        "permit_id": deferred.permit_id,
+        "decision_id": deferred.decision_id,
+        "claims": claims_json(&deferred.claims),
+        "redeem_within_s": deferred.redeem_within_s,
+        "file": file.display().to_string(),
+    })
+}
+
+/// Reasons have the form of those in the daemon's status.
+fn refusal_json(refused: &pb::JobRefused) -> serde_json::Value {
+    let reasons: Vec<Reason> = refused
+        .findings
+        .iter()
+        .map(|finding| Reason {
+            code: finding.code.clone(),
+            subject: finding.subject.clone(),
+            observed: finding.observed.clone(),
+            remedy: finding.remedy.clone(),
+        })
+        .collect();
+    serde_json::json!({
+        "outcome": "refused",
+        "code": refused.code,
+        "why": refused.why,
+        "decision_id": refused.decision_id,
+        "reasons": reasons,
+    })
+}
+
+fn claims_json(claims: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(claims).unwrap_or_default()
 }

@@ -17,11 +17,23 @@ use tracing_subscriber::EnvFilter;
 const EXIT_CODES: &str = "Exit codes: 0 done (admitted), 1 no answer (TPM, network, disk, configuration), \
                           2 wrong usage, 3 denied, or a check found problems.";
 
+/// Exit codes of what tells where the worker stands.
+const EXIT_CODES_STATUS: &str = "Exit codes: 0 admitted; 1 nobody knows: the daemon starts, got no verdict, or its last outcome is \
+                                 stale; 2 wrong usage; 3 denied.";
+
 /// Exit codes of what jobs run.
 const EXIT_CODES_JOB: &str = "Exit codes: the command's own, or 128 and its signal; 126 it cannot be executed; 127 there is \
                               no such program; 1 no answer (no daemon, \
                               configuration); 2 wrong usage; 3 (or --refused-code, or SYSTEM_FAILURE_EXIT_CODE) \
                               the worker or the job was refused, or the permit ended.";
+
+/// Exit codes of what gets permits and ends them.
+const EXIT_CODES_PERMIT: &str = "Exit codes: 0 there is a permit, or --end ended it; 1 no answer (no daemon, configuration); 2 wrong \
+                                 usage; 3 (or --refused-code, or SYSTEM_FAILURE_EXIT_CODE) the worker or the job was refused; 3 \
+                                 with --end: no such permit of this user runs.";
+
+/// Exit codes of what checks files.
+const EXIT_CODES_CHECK: &str = "Exit codes: 0 the daemon can use it; 1 it cannot; 2 wrong usage.";
 
 /// Exit codes of what signs.
 const EXIT_CODES_SIGN: &str = "Exit codes: 0 signed; 1 no answer (no daemon, no verifier, a file that cannot be read); 2 wrong \
@@ -103,8 +115,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the last outcome of the daemon.
-    #[command(after_help = EXIT_CODES)]
+    /// Show the last outcome of the daemon, if it is one: a daemon that should have reported since is dead or hangs.
+    ///
+    /// Ten minutes after the time of its next attempt, by this machine's clock, an outcome is stale, and counts for nothing.
+    #[command(after_help = EXIT_CODES_STATUS)]
     Status {
         /// Folder the daemon writes to.
         #[arg(long, default_value = attestor::config::DEFAULT_OUTPUT_DIR)]
@@ -133,7 +147,7 @@ enum Command {
     ///   attestor permit --job github --for parent
     ///   attestor permit --job gitlab --defer permit.json && attestor exec --permit permit.json -- make
     ///   attestor permit --end PERMIT
-    #[command(after_help = EXIT_CODES_JOB, verbatim_doc_comment)]
+    #[command(after_help = EXIT_CODES_PERMIT, verbatim_doc_comment)]
     Permit(job::PermitArgs),
     /// Install, show, check and remove the hooks of CI systems that ask for permits.
     ///
@@ -160,7 +174,16 @@ enum Command {
         tcti: attestor::tpm::Tcti,
     },
     /// Check a configuration file and the tool list it names.
-    CheckConfig(ConfigArgs),
+    ///
+    /// Example: attestor check-config --config attestor.toml
+    #[command(after_help = EXIT_CODES_CHECK)]
+    CheckConfig {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print as JSON, what is wrong too.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print shell completions.
     Completions {
         /// The shell.
@@ -209,7 +232,7 @@ fn run(cli: Cli, parent: Option<&stop_parent::StopParent>) -> ExitCode {
         Command::Permit(args) => job::permit(&args, parent),
         Command::Sign(args) => sign::sign(&args),
         Command::Tcti { tcti } => commands::tcti(&tcti),
-        Command::CheckConfig(config) => commands::check_config(&config),
+        Command::CheckConfig { config, json } => commands::check_config(&config, json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "attestor", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -19,13 +19,10 @@ use results::{
     signer::{Signer as _, SoftwareKey},
     timestamp::{Request, Response, ask::AuthorityUrl},
 };
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
-use tonic::{
-    Code, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::StatusExt as _;
 use workload::{
     conformance::{check_x509_response, split},
@@ -35,12 +32,10 @@ use zeroize::Zeroizing;
 
 use self::authority::Authority;
 use super::{
-    commands::{Done, REFUSED, say},
-    socket::dial,
+    commands::{Done, REFUSED, say, say_json},
+    socket::{DEFAULT_SOCKET, connect},
 };
 
-/// As for `exec` and `permit`.
-const DEFAULT_SOCKET: &str = "/run/assay/job.sock";
 /// What ends the name of a file's bundle.
 const SUFFIX: &str = ".sigstore.json";
 /// The identity that signs artifacts: whoever admits them names pools, not jobs.
@@ -72,6 +67,18 @@ pub(super) struct SignArgs {
     /// The SPIFFE Workload API; `attestor exec` and the hooks set it.
     #[arg(long, env = "SPIFFE_ENDPOINT_SOCKET", value_name = "unix://PATH")]
     workload_socket: Option<String>,
+    /// Print as JSON: what was signed, and why no more was.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A file that was signed.
+#[derive(Serialize)]
+struct Signed {
+    file: String,
+    bundle: String,
+    spiffe_id: String,
+    signed_at: UnixTime,
 }
 
 /// Why nothing was signed.
@@ -122,29 +129,52 @@ pub(super) fn sign(args: &SignArgs) -> Done {
         eprintln!("attestor: --out names one file, and {} are to be signed", args.files.len());
         return Ok(ExitCode::from(2));
     }
-    let signed = super::commands::runtime()?.block_on(async {
+    let mut signed = Vec::new();
+    let done = super::commands::runtime()?.block_on(async {
         let identity = Identity::fetch(args.workload_socket.as_deref()).await?;
         let mut authority = Authority::new(&args.socket, args.timestamp_url.as_ref()).await?;
         for file in &args.files {
             let out = args.out.clone().unwrap_or_else(|| bundle_path(file));
             let at = sign_file(file, &out, &identity, &mut authority).await?;
-            let line = format_args!(
-                "{}: signed {at} by {}: {}\n",
-                file.display(),
-                identity.spiffe_id,
-                out.display()
-            );
-            say(line).map_err(|error| SignError::failed(error.to_string()))?;
+            let of = Signed {
+                file: file.display().to_string(),
+                bundle: out.display().to_string(),
+                spiffe_id: identity.spiffe_id.clone(),
+                signed_at: at,
+            };
+            if !args.json {
+                let Signed { file, bundle, spiffe_id, .. } = &of;
+                let line = format_args!("{file}: signed {at} by {spiffe_id}: {bundle}\n");
+                say(line).map_err(|error| SignError::failed(error.to_string()))?;
+            }
+            signed.push(of);
         }
         Ok(())
     });
-    match signed {
+    if args.json {
+        say_json(&json(&signed, done.as_ref().err()))?;
+    }
+    match done {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ SignError::Refused { .. }) => {
-            eprintln!("attestor: not signed: {error}");
+            if !args.json {
+                eprintln!("attestor: not signed: {error}");
+            }
             Ok(ExitCode::from(REFUSED))
         }
         Err(error @ SignError::Failed(_)) => Err(error.into()),
+    }
+}
+
+fn json(signed: &[Signed], error: Option<&SignError>) -> serde_json::Value {
+    match error {
+        None => serde_json::json!({ "outcome": "signed", "signed": signed }),
+        Some(SignError::Refused { code, why }) => {
+            serde_json::json!({ "outcome": "refused", "code": code, "why": why, "signed": signed })
+        }
+        Some(SignError::Failed(why)) => {
+            serde_json::json!({ "outcome": "failed", "why": why, "signed": signed })
+        }
     }
 }
 
@@ -199,7 +229,8 @@ impl Identity {
             SignError::failed(format!("SPIFFE_ENDPOINT_SOCKET is {endpoint:?}, not unix://PATH"))
         })?;
         let path = path.strip_prefix("//").unwrap_or(path);
-        let mut client = SpiffeWorkloadApiClient::new(connect(Path::new(path)).await?);
+        let channel = connect(Path::new(path)).await.map_err(SignError::Failed)?;
+        let mut client = SpiffeWorkloadApiClient::new(channel);
         let mut request = tonic::Request::new(X509svidRequest {});
         request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
         let response = async { client.fetch_x509svid(request).await?.into_inner().message().await };
@@ -229,23 +260,6 @@ impl Identity {
         }
         Ok(Self { spiffe_id: leaf.spiffe_id()?.to_string(), key, leaf })
     }
-}
-
-async fn connect(socket: &Path) -> Result<Channel, SignError> {
-    let path = socket.to_owned();
-    let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { dial(&path).await }
-    });
-    // The address only satisfies the protocol: the connector knows where to go.
-    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
-    channel.map_err(|error| {
-        let why = attestor::chain(&error);
-        SignError::failed(format!(
-            "{}: the worker's daemon does not answer: {why}; is `attestor run` running with [jobs] in its configuration?",
-            socket.display()
-        ))
-    })
 }
 
 /// SHA-256 of a file of any size. One that changes meanwhile gives a signature that is good for neither.

@@ -46,7 +46,7 @@ pub(super) fn state(pid: &str) -> String {
 }
 
 /// A program in the folder and environment of [`JobSite::attestor`].
-fn as_in(site: &JobSite, program: &str, arguments: &[&str]) -> Command {
+pub(super) fn as_in(site: &JobSite, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     let like = site.attestor(&[]);
     let variables = like.get_envs().filter_map(|(name, value)| Some((name, value?)));
@@ -144,6 +144,28 @@ async fn whoever_ends_exec_ends_the_job() {
     send(child.id(), Signal::TERM);
     let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(143));
+}
+
+/// The daemon is told that the job is over, and does not say that it heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_slow_to_take_a_permit_back_fails_no_job() {
+    let site = JobSite::start().await.unwrap();
+    let script = "echo $$ >pids; until [ -e go ]; do sleep 0.1; done; echo the job ran; exit 7";
+    let mut command = site.attestor(&exec(&["sh", "-c", script]));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (main, daemon) = (pids(&site, 1).await.remove(0), site.daemon_id());
+    send(daemon, Signal::STOP);
+    until("the daemon stands still", || state(&daemon.to_string()) == "T").await;
+    std::fs::write(site.path("go"), "").unwrap();
+    until("the command ended", || !is_alive(&main)).await;
+    // Longer than an answer is waited for, and not as long as its last word.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    send(daemon, Signal::CONT);
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await;
+    let output = output.unwrap().unwrap();
+    let (out, err) = text(&output);
+    assert_eq!((output.status.code(), out.as_str()), (Some(7), "the job ran\n"), "{err}");
+    assert!(err.contains("it does not answer"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

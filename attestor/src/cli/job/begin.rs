@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
-use super::super::commands::Done;
+use super::{super::commands::Done, terminal};
 
 /// Name of the subcommand, which is none for people.
 pub(in crate::cli) const NAME: &str = "__job";
@@ -25,6 +25,9 @@ pub(in crate::cli) struct BeginArgs {
     /// The process that holds the permit.
     #[arg(long)]
     holder: i32,
+    /// The command's process group gets the terminal.
+    #[arg(long)]
+    terminal: bool,
     /// The command.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -32,11 +35,11 @@ pub(in crate::cli) struct BeginArgs {
 
 /// A command that becomes this one. It has to be started by a thread that lasts as long as the process: the kernel takes that
 /// thread for the parent.
-pub(super) fn command(command: &[OsString]) -> Command {
+pub(super) fn command(command: &[OsString], gets_terminal: bool) -> Command {
     // Not by its path, where another version may be by now.
     let mut begin = Command::new("/proc/self/exe");
     begin.arg0("attestor").arg(NAME).arg("--holder").arg(std::process::id().to_string());
-    begin.arg("--").args(command);
+    begin.args(gets_terminal.then_some("--terminal")).arg("--").args(command);
     begin
 }
 
@@ -47,6 +50,10 @@ pub(in crate::cli) fn begin(args: &BeginArgs) -> Done {
     // One that was gone before that gives no signal any more.
     if getppid() != Pid::from_raw(args.holder) {
         return Err("whoever held this job's permit is gone".into());
+    }
+    if args.terminal {
+        // Before the command can read from it. One that hung up is nobody's.
+        let _ = terminal::take();
     }
     let (program, arguments) = args.command.split_first().ok_or("no command")?;
     let error = Command::new(program).args(arguments).exec();

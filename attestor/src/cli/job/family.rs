@@ -15,8 +15,8 @@ use std::{
 use rustix::{
     io::Errno,
     process::{
-        Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, set_child_subreaper,
-        wait,
+        Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process_group, pidfd_open,
+        pidfd_send_signal, set_child_subreaper, wait,
     },
 };
 use tokio::time::{Instant, sleep};
@@ -53,6 +53,7 @@ pub(super) struct Family {
     /// Of whoever became this process by `exec`: no part of the job.
     earlier: HashSet<Process>,
     main: Option<Pid>,
+    has_terminal: bool,
     status: Option<ExitStatus>,
 }
 
@@ -62,12 +63,14 @@ impl Family {
         set_child_subreaper(Some(rustix::process::getpid()))?;
         // It shows here, and not when the job is to end, if there is no /proc, or that of others.
         let earlier = descendants(&HashSet::new())?.into_iter().collect();
-        Ok(Self { earlier, main: None, status: None })
+        Ok(Self { earlier, main: None, has_terminal: false, status: None })
     }
 
-    /// The process whose exit status is the job's. It is waited for here and nowhere else.
-    pub(super) fn is_led_by(&mut self, main: Pid) {
+    /// The process whose exit status is the job's, and whether its group has the terminal. It is waited for here and nowhere
+    /// else.
+    pub(super) fn is_led_by(&mut self, main: Pid, has_terminal: bool) {
         self.main = Some(main);
+        self.has_terminal = has_terminal;
     }
 
     /// How the main process ended, once it has. Waits for everything that ended, for nothing that has not.
@@ -79,7 +82,8 @@ impl Family {
     /// Whether a child is left.
     fn reap(&mut self) -> io::Result<bool> {
         loop {
-            match wait(WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+                Ok(Some((pid, status))) if status.stopped() => self.goes_on(pid, status),
                 Ok(Some((pid, status))) => {
                     if self.main == Some(pid) {
                         self.main = None;
@@ -91,6 +95,14 @@ impl Family {
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Nobody who waits for this process would see that the job stands still, and could have it go on.
+    fn goes_on(&self, pid: Pid, status: WaitStatus) {
+        let by_the_terminal = status.stopping_signal() == Some(Signal::TSTP.as_raw());
+        if self.has_terminal && self.main == Some(pid) && by_the_terminal {
+            let _ = kill_process_group(pid, Signal::CONT);
         }
     }
 

@@ -8,7 +8,7 @@ use results::{bundle::MessageSignature, timestamp::ask::AuthorityUrl};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use super::{ANSWER_WITHIN, SignError, connect};
+use super::{super::socket::connect, ANSWER_WITHIN, SignError};
 
 /// Longest wait for an authority that is not the verifier.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -23,7 +23,10 @@ impl Authority {
     pub(super) async fn new(socket: &Path, own: Option<&AuthorityUrl>) -> Result<Self, SignError> {
         match own {
             Some(url) => Ok(Self::Own(url.clone())),
-            None => Ok(Self::Verifier(JobGateClient::new(connect(socket).await?))),
+            None => {
+                let channel = connect(socket).await.map_err(SignError::Failed)?;
+                Ok(Self::Verifier(JobGateClient::new(channel)))
+            }
         }
     }
 
