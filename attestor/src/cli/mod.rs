@@ -118,6 +118,8 @@ enum Command {
     /// Show the last outcome of the daemon, if it is one: a daemon that should have reported since is dead or hangs.
     ///
     /// Ten minutes after the time of its next attempt, by this machine's clock, an outcome is stale, and counts for nothing.
+    ///
+    /// Example: attestor status --wait 600
     #[command(after_help = EXIT_CODES_STATUS)]
     Status {
         /// Folder the daemon writes to.

@@ -31,16 +31,18 @@ const COME_AGAIN: usize = 5;
 /// Its node key, as it keeps it.
 const NODE_KEY: &str = "/run/assay/node-key.pem";
 /// A stop removes the status of before; the start returns when the daemon runs, which is before it has an answer.
-const RESTART_SERVICE: &str = "\
+const RESTART_SERVICE: &str = r#"
 systemctl stop assay-attestor.service
 systemctl start assay-attestor.service || { journalctl --no-pager -u assay-attestor.service; exit 1; }
 for _ in $(seq 600); do
-    [ -e /run/assay/status.json ] && exit 0
-    sleep 0.1
+    case "$(cat /run/assay/status.json 2>/dev/null)" in
+        "" | *'"outcome": "starting"'*) sleep 0.1 ;;
+        *) exit 0 ;;
+    esac
 done
 journalctl --no-pager -u assay-attestor.service
 exit 1
-";
+"#;
 /// The build tool of these workers: the assembler, with the libraries that it needs.
 const TOOL: &str = "as";
 /// The tool list, which is not part of what was booted.
