@@ -88,6 +88,8 @@ struct JobsSection {
     socket_dir: Option<PathBuf>,
     max_jobs: Option<usize>,
     start_within_s: Option<u64>,
+    #[serde(default)]
+    detached_callers: bool,
     verifier_silence_s: Option<u64>,
     #[serde(default)]
     on_end: Vec<String>,
@@ -266,6 +268,7 @@ fn job_settings(section: JobsSection) -> Result<JobSettings, (String, String)> {
             1,
             3600,
         )?,
+        detached_callers: section.detached_callers,
         on_end: section.on_end,
         on_refused: section.on_refused,
     })

@@ -91,7 +91,7 @@ pub fn keep(
     Ok(status)
 }
 
-/// Keeps a verdict on a blocking thread: jobs do not wait for the disk.
+/// Keeps a verdict on a blocking thread: what serves the jobs that run does not wait for the disk.
 async fn keep_aside(
     output: &Output,
     answered: Answered,
@@ -379,6 +379,14 @@ fn failed(output: &Output, error: &AttestError, wait: Duration) {
     };
     if let Err(error) = output.status(&status) {
         tracing::error!("the status could not be written: {}", crate::chain(&error));
+    }
+}
+
+/// Replaces what a former run reported. On a full disk that is taken away instead: its outcome is not this run's.
+pub fn starts(output: &Output) {
+    if let Err(error) = output.status(&Status::starting(now_unix_s())) {
+        tracing::error!("the status could not be written: {}", crate::chain(&error));
+        let _ = std::fs::remove_file(output.path(STATUS_FILE));
     }
 }
 

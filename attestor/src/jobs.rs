@@ -52,6 +52,8 @@ pub struct JobSettings {
     pub max_jobs: usize,
     /// Longest wait for a permit.
     pub start_within: Duration,
+    /// Whether a caller may ask that cannot be told from a process which left a job of its user.
+    pub detached_callers: bool,
     /// Longest silence of the verifier while a job runs.
     pub silence: Duration,
     /// What runs when a permit ends before its job did; empty: nothing.

@@ -296,9 +296,11 @@ async fn a_thousand_connections_of_one_user_leave_room_for_an_honest_job() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_holds_a_permit_ends_it_by_going_away() {
     let (site, folder) = site_that_notes_ends().await;
-    let mut command = site.attestor(&exec(&["sleep", "60"]));
+    let begun = site.path("begun");
+    let job = format!(": >{}; exec sleep 60", begun.display());
+    let mut command = site.attestor(&exec(&["sh", "-c", &job]));
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    permit_in(&site, PermitState::Redeemed).await;
+    processes::until("the job begins", || begun.exists()).await;
     child.kill().unwrap();
     child.wait().unwrap();
     let ended = permit_in(&site, PermitState::Ended).await;

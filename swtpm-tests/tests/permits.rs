@@ -41,7 +41,7 @@ use verifier::{
 
 const NOW: i64 = 1_900_000_000;
 /// Seconds by which every node has renewed whose certificate lives for an hour.
-const RENEWED_BY: i64 = 3600 * 55 / 100 + 60;
+const RENEWED_BY: i64 = 3600 * 55 / 100 + 600;
 const CLAIMS: &[u8] = b"{\"job\":\"build\",\"run_id\":\"42\",\"system\":\"generic\"}";
 
 /// A verifier on a clock of the test's, and a worker that it admits.

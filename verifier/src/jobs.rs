@@ -47,8 +47,11 @@ use crate::{
 /// Longest wait for a node's renewal beyond the life of its certificate: one that is late comes at once when it can.
 const RENEWAL_GRACE: Duration = Duration::from_secs(60);
 
-/// When the last workers renew, in percent of their certificate's life: they do at its half, a tenth earlier or later.
+/// When the last workers begin to renew, in percent of their certificate's life: they do at its half, a tenth earlier or
+/// later.
 const LATEST_RENEWAL_PERCENT: u32 = 55;
+/// How long that may take a worker that builds, with a verifier that is busy: as long as it waits for answers, and once more.
+const JUDGED_GRACE: Duration = Duration::from_secs(600);
 
 /// Issuers in the field use five minutes.
 pub(crate) const JWT_LIFETIME: Duration = Duration::from_secs(300);
@@ -264,11 +267,11 @@ impl Verifier {
     /// be judged by what is in force, when any would have renewed.
     fn renewal(&self, now_unix_s: i64) -> Renewal {
         let lifetime = self.settings().certificate_lifetime;
-        let ago =
-            |time: Duration| now_unix_s.saturating_sub(seconds(time.saturating_add(RENEWAL_GRACE)));
+        let ago = |time: Duration| now_unix_s.saturating_sub(seconds(time));
+        let latest = lifetime.saturating_mul(LATEST_RENEWAL_PERCENT) / 100;
         Renewal {
-            proven_since: ago(lifetime),
-            judged_since: ago(lifetime.saturating_mul(LATEST_RENEWAL_PERCENT) / 100),
+            proven_since: ago(lifetime.saturating_add(RENEWAL_GRACE)),
+            judged_since: ago(latest.saturating_add(JUDGED_GRACE)),
         }
     }
 

@@ -19,10 +19,20 @@ state=${STATE_DIRECTORY:-@ROOT@/var/lib/assay-github-runner}
 
 "@ATTESTOR@" status --output-dir "@RUN@" || exit 3
 
+# Removes a folder with what a job left in it: folders, too, that nobody may write to, as those of Go's modules. What cannot be
+# removed stays, and is nobody's next.
+clear() {
+    for left in "$@"; do
+        [ -d "$left" ] && [ ! -L "$left" ] || continue
+        find "$left" -type d ! -perm -u+rwx -exec chmod u+rwx {} \; 2>/dev/null || :
+        rm -rf "$left" || :
+    done
+}
+
 # What an earlier job left, however it ended.
-rm -rf "$state"/run.*
+clear "$state"/run.*
 own=$(mktemp -d "$state/run.XXXXXXXX")
-trap 'rm -rf "$own"' EXIT
+trap 'clear "$own"' EXIT
 # In the user's HOME lies what earlier jobs wrote (.curlrc, .netrc, .gitconfig): the registration has an empty one, and the runner
 # another, which ends with its job.
 mkdir "$own/registration" "$own/home" "$own/runner"
@@ -33,7 +43,7 @@ run=${INVOCATION_ID:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
 jit=$(HOME="$own/registration" ASSAY_JOB_ID=register-runner ASSAY_JOB_RUN_ID="$run" \
     "@ATTESTOR@" exec --job generic --socket "@SOCKET@" --refused-code 3 -- "$ASSAY_JIT_COMMAND")
 [ -n "$jit" ] || { echo "assay: $ASSAY_JIT_COMMAND printed nothing" >&2; exit 1; }
-rm -rf "$own/registration"
+clear "$own/registration"
 
 cd "$own/runner"
 # Not as an argument, which every user of this machine could read. The runner takes it out of its environment.

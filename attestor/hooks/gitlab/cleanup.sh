@@ -25,12 +25,12 @@ holds() {
     [ "$1" != Z ] && [ "${20}" = "$born" ]
 }
 # Whoever holds the permit ends all that came of the job, in sessions of their own too, and gives the permit back: processes get
-# 10 s to end. One that the job has stopped would not see it.
+# 8 s to end. One that the job has stopped would not see it.
 if holds; then
     kill -s TERM "$holder" 2>/dev/null
     kill -s CONT "$holder" 2>/dev/null
     waited=0
-    while holds && [ "$waited" -lt 15 ]; do
+    while holds && [ "$waited" -lt 20 ]; do
         sleep 1
         waited=$((waited + 1))
     done

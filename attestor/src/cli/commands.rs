@@ -56,7 +56,7 @@ pub(super) fn run(args: &ConfigArgs) -> Done {
         let (attester, thread) = open(&config).await?;
         let output = Output::open(&config.output_dir)?;
         // The tool log is locked: no other daemon's state is replaced.
-        output.status(&Status::starting(daemon::now_unix_s()))?;
+        daemon::starts(&output);
         let plan = Plan {
             measure_interval: config.measure_interval,
             bundle_path: config.state_dir.join(BUNDLE_FILE),

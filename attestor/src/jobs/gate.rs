@@ -231,9 +231,13 @@ impl Gate {
             let why = "a process of a job that runs cannot start another one";
             return Err(Refusal::new("GATE_CALLER_IS_A_JOB", why));
         }
-        if jobs.running.values().any(|job| job.may_have_lost(caller)) {
+        // Of one that is ending nothing is left soon, and its agent may be back already.
+        let is_going_on = |job: &&Running| job.stop.borrow().is_none();
+        let mut going_on = jobs.running.values().filter(is_going_on);
+        if !self.settings.detached_callers && going_on.any(|job| job.may_have_lost(caller)) {
             let why = "the caller has no parent that was there before a job of its user, which still runs, and no control group \
-                       of its own: it cannot be told from a process of that job; run agents as services of their own";
+                       of its own: it cannot be told from a process of that job; run agents as services of their own, or see \
+                       jobs.detached_callers";
             return Err(Refusal::new("GATE_CALLER_IS_A_JOB", why));
         }
         Ok(())

@@ -27,8 +27,11 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Between looks at whether a process is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the verifier is asked within the silence that is borne of it: one request that is lost ends no job.
-const ASKED_IN_SILENCE: u32 = 3;
+/// A check and one request may take this part of the silence that is borne of the verifier each: one request that is lost, or
+/// gets no answer, ends no job.
+const PARTS_OF_SILENCE: u32 = 3;
+/// Pause before a check that had no answer is made again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Later than any job ends.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
@@ -189,7 +192,7 @@ impl Life {
         let second = Duration::from_secs(1);
         let silence = self.silence.max(second);
         let check_every =
-            seconds(self.identity.check_within_s).min(silence / ASKED_IN_SILENCE).max(second);
+            seconds(self.identity.check_within_s).min(silence / PARTS_OF_SILENCE).max(second);
         let mut heard = start;
         let mut rotate = half_life(start, &self.identity);
         let mut check = rotate.min(start + check_every);
@@ -202,8 +205,8 @@ impl Life {
             }
             let asked = Instant::now();
             let is_due = asked >= rotate;
-            // Whoever is asked for longer is silent.
-            let until = (heard + silence).max(asked + second);
+            let patience = (silence / PARTS_OF_SILENCE).max(second);
+            let until = (heard + silence).min(asked + patience).max(asked + second);
             let answer = tokio::select! {
                 biased;
                 end = watch.ends() => return end,
@@ -244,10 +247,10 @@ impl Life {
                     return End::new("GATE_VERIFIER_SILENT", why);
                 }
             }
-            check = Instant::now() + check_every;
-            if heard >= asked {
-                check = check.min(rotate);
-            }
+            check = match heard >= asked {
+                true => (heard + check_every).min(rotate),
+                false => Instant::now() + AGAIN_AFTER,
+            };
         }
     }
 }

@@ -96,6 +96,13 @@ impl Link {
         Ok(self.0.starts.acquire().await.map_err(stopping)?)
     }
 
+    /// Every turn of [`Link::turn_to_start`].
+    #[cfg(test)]
+    pub(super) async fn all_turns_to_start(&self) -> SemaphorePermit<'_> {
+        let all = self.0.starts.available_permits();
+        self.0.starts.acquire_many(u32::try_from(all).expect("few")).await.expect("open")
+    }
+
     /// Makes one request, when it is its turn. May be given up at any time.
     pub(super) async fn ask<T>(
         &self,

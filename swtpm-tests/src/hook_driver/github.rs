@@ -136,8 +136,10 @@ fn answer(listener: &TcpListener, token: &str) -> std::io::Result<()> {
 /// It cannot be started.
 pub async fn register(site: &JobSite) -> Result<Ran, AnyError> {
     let mut agent = Agent::new(site)?;
+    // What a job leaves in its HOME cannot be removed just so: Go keeps modules in folders that nobody may write to.
     let runner = "#!/bin/sh\necho \"the runner got $# arguments, and $ACTIONS_RUNNER_INPUT_JITCONFIG\"\ncat .env\n\
-                  echo \"it has $(ls -A \"$HOME\" | wc -l) files in $HOME\"; : >\"$HOME/.netrc\"\n";
+                  echo \"it has $(ls -A \"$HOME\" | wc -l) files in $HOME\"; : >\"$HOME/.netrc\"\n\
+                  mkdir -p \"$HOME/go/pkg\"; : >\"$HOME/go/pkg/module\"; chmod -R a-w \"$HOME/go\"\n";
     agent.program("runner/run.sh", runner)?;
     let ask = "#!/bin/sh\ntest -S \"${SPIFFE_ENDPOINT_SOCKET#unix://}\" && echo a-jit-config\n\
                echo \"asked with $(ls -A \"$HOME\" | wc -l) files in $HOME\" >&2; : >\"$HOME/.netrc\"\n";

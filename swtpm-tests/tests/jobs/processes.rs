@@ -152,20 +152,22 @@ async fn a_daemon_that_is_slow_to_take_a_permit_back_fails_no_job() {
     let site = JobSite::start().await.unwrap();
     let script = "echo $$ >pids; until [ -e go ]; do sleep 0.1; done; echo the job ran; exit 7";
     let mut command = site.attestor(&exec(&["sh", "-c", script]));
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let said = site.path("said");
+    command.stdout(Stdio::piped()).stderr(std::fs::File::create(&said).unwrap());
+    let child = command.spawn().unwrap();
     let (main, daemon) = (pids(&site, 1).await.remove(0), site.daemon_id());
     send(daemon, Signal::STOP);
     until("the daemon stands still", || state(&daemon.to_string()) == "T").await;
     std::fs::write(site.path("go"), "").unwrap();
     until("the command ended", || !is_alive(&main)).await;
-    // Longer than an answer is waited for, and not as long as its last word.
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    // An answer is not waited for any more, and its last word is.
+    let said = || std::fs::read_to_string(&said).unwrap();
+    until("it is given up", || said().contains("it does not answer")).await;
     send(daemon, Signal::CONT);
     let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await;
     let output = output.unwrap().unwrap();
-    let (out, err) = text(&output);
-    assert_eq!((output.status.code(), out.as_str()), (Some(7), "the job ran\n"), "{err}");
-    assert!(err.contains("it does not answer"), "{err}");
+    let out = text(&output).0;
+    assert_eq!((output.status.code(), out.as_str()), (Some(7), "the job ran\n"), "{}", said());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,6 +157,7 @@ impl Worker {
             systems: Vec::new(),
             max_jobs: 1,
             start_within: Duration::from_secs(30),
+            detached_callers: false,
             silence: Duration::from_secs(30),
             on_end: vec!["touch".to_owned(), folder.path().join("acted").display().to_string()],
             on_refused: Vec::new(),

@@ -2,7 +2,7 @@
 //! while it runs.
 
 use std::{
-    io::{self, IsTerminal as _, stdin},
+    io::{self, IsTerminal as _, stdin, stdout},
     mem::MaybeUninit,
     ptr,
 };
@@ -19,10 +19,12 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// The one of the standard input, if it is this group's to give: a command in the background has none.
+    /// The one of the standard input, if it is this group's to give: a command in the background has none, and one whose output
+    /// goes down a pipe has others of its group beside it, which may want it.
     pub(super) fn of_this_group() -> Option<Self> {
         let group = getpgrp();
-        let has_it = stdin().is_terminal() && tcgetpgrp(stdin()).is_ok_and(|has| has == group);
+        let is_alone = stdin().is_terminal() && stdout().is_terminal();
+        let has_it = is_alone && tcgetpgrp(stdin()).is_ok_and(|has| has == group);
         has_it.then_some(Self { group })
     }
 

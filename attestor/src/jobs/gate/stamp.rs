@@ -220,6 +220,7 @@ mod tests {
             systems: Vec::new(),
             max_jobs: 1,
             start_within: WITHIN,
+            detached_callers: false,
             silence: WITHIN,
             on_end: Vec::new(),
             on_refused: Vec::new(),

@@ -97,14 +97,14 @@ impl Gate {
         if !told {
             // Nobody heard that a job may start: there is none.
             let why = "whoever asked was gone before it heard that its job may start";
-            stop.send_replace(Some(End::over(why)));
+            end_first(&stop, End::over(why));
             return Ok(());
         }
         if !request.hold {
             return Ok(());
         }
-        // Held by the call: whichever ends first ends the other. An end that comes before the job's is told at once, for whoever runs it to end it, not after the
-        // verifier was told and the site's action ran.
+        // Held by the call: whichever ends first ends the other. An end that comes before the job's is told at once, for
+        // whoever runs it to end it, not after the verifier was told and the site's action ran.
         let mut ends = stop.subscribe();
         let early = async {
             let end = ends.wait_for(|end| end.as_ref().is_some_and(|end| !end.is_over())).await;
@@ -117,13 +117,7 @@ impl Gate {
             () = events.closed() => {
                 // One that ends its job says so before it goes.
                 let why = "whoever held the permit is gone, and did not say that its job is over";
-                stop.send_if_modified(|stop| {
-                    let first = stop.is_none();
-                    if first {
-                        *stop = Some(End::new("GATE_HOLDER_GONE", why));
-                    }
-                    first
-                });
+                end_first(&stop, End::new("GATE_HOLDER_GONE", why));
                 return Ok(());
             }
         };
@@ -228,6 +222,17 @@ impl Gate {
             life.run().await
         })
     }
+}
+
+/// Ends a job, unless something else does already.
+fn end_first(stop: &watch::Sender<Option<End>>, end: End) {
+    stop.send_if_modified(|stop| {
+        let is_first = stop.is_none();
+        if is_first {
+            *stop = Some(end);
+        }
+        is_first
+    });
 }
 
 /// What a redemption gives, unless the worker itself knows better by then: before and after it, and while it is waited for.
