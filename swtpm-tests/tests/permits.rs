@@ -16,7 +16,10 @@ mod stamps;
 #[path = "permits/stated.rs"]
 mod stated;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use attestor::jobs::JobKeyPair;
 use proto::{
@@ -33,7 +36,7 @@ use swtpm_tests::{
 };
 use verifier::{
     attestation::AttestError,
-    clock::FixedClock,
+    clock::{Clock, FixedClock},
     jobs::JobError,
     service::status,
     store::{ALLOW_LISTED, CertificateStatus, NodeChange},
@@ -44,10 +47,29 @@ const NOW: i64 = 1_900_000_000;
 const RENEWED_BY: i64 = 3600 * 55 / 100 + 600;
 const CLAIMS: &[u8] = b"{\"job\":\"build\",\"run_id\":\"42\",\"system\":\"generic\"}";
 
+/// A clock that can be set when it is read.
+#[derive(Clone, Debug)]
+struct TestClock {
+    clock: FixedClock,
+    /// What it is set to by the next reading, which has what it was.
+    then: Arc<Mutex<Option<i64>>>,
+}
+
+impl Clock for TestClock {
+    fn now_unix_s(&self) -> i64 {
+        let now = self.clock.now_unix_s();
+        if let Some(then) = self.then.lock().unwrap().take() {
+            self.clock.set(then);
+        }
+        now
+    }
+}
+
 /// A verifier on a clock of the test's, and a worker that it admits.
 struct Site {
     cluster: Cluster,
     clock: FixedClock,
+    then: Arc<Mutex<Option<i64>>>,
     worker: SoftWorker,
 }
 
@@ -57,8 +79,9 @@ impl Site {
     }
 
     async fn start_at(now_unix_s: i64) -> Self {
-        let clock = FixedClock::at(now_unix_s);
-        let cluster = Cluster::start_at(Arc::new(clock.clone())).await.unwrap();
+        let (clock, then) = (FixedClock::at(now_unix_s), Arc::default());
+        let its = TestClock { clock: clock.clone(), then: Arc::clone(&then) };
+        let cluster = Cluster::start_at(Arc::new(its)).await.unwrap();
         let mut worker = SoftWorker::new("w1", PcrIndex::new(14).unwrap());
         worker.tpm.measure(&tool("cc", b"compiler").unwrap());
         let allowed = Some(ALLOW_LISTED);
@@ -68,7 +91,7 @@ impl Site {
         cluster.golden_from("w1", |text| text).await.unwrap();
         let admitted = worker.attest(cluster.verifier()).await.unwrap();
         assert_eq!(admitted.outcome(), pb::Outcome::Admit, "{admitted:?}");
-        Self { cluster, clock, worker }
+        Self { cluster, clock, then, worker }
     }
 
     fn verifier_id(&self) -> VerifierId {
@@ -316,22 +339,15 @@ async fn a_permit_that_comes_to_stand_while_it_is_redeemed_is_not_redeemed_witho
     let key = JobKeyPair::generate().unwrap();
     let permit = site.permit(&key).await;
     site.clock.set(NOW + 60);
-    {
-        let mut redeemed = std::pin::pin!(site.redeem(&permit, &key));
-        // When it came is known by its first step; the store has not answered by then.
-        tokio::select! {
-            biased;
-            done = &mut redeemed => panic!("{done:?}"),
-            () = std::future::ready(()) => site.clock.set(NOW + 57),
-        }
-        let refused = redeemed.await;
-        let came_to_stand = AttestError::PermitCameToStand;
-        match &refused {
-            Err(JobError::Failed(error)) if error.to_string() == came_to_stand.to_string() => {}
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(status::attest(&came_to_stand).code(), tonic::Code::Aborted);
+    // Read when the request comes, and again when the permit is about to be used.
+    *site.then.lock().unwrap() = Some(NOW + 57);
+    let refused = site.redeem(&permit, &key).await;
+    let came_to_stand = AttestError::PermitCameToStand;
+    match &refused {
+        Err(JobError::Failed(error)) if error.to_string() == came_to_stand.to_string() => {}
+        other => panic!("{other:?}"),
     }
+    assert_eq!(status::attest(&came_to_stand).code(), tonic::Code::Aborted);
     let recorded = site.cluster.store().permit(&permit.id).await.unwrap().unwrap();
     assert_eq!(recorded.redeemed_at, None);
     let identity = site.redeem(&permit, &key).await.unwrap();
