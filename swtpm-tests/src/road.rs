@@ -100,12 +100,14 @@ impl Road {
     }
 
     /// Waits for the `count`th connection from now on, and lets it go on when `meanwhile` is over: that has to be soon, for the
-    /// worker gives a connection up after seconds.
-    pub async fn hold(&self, count: usize, meanwhile: impl AsyncFnOnce()) {
+    /// worker gives a connection up after seconds. It is held from this call on, whenever that is waited for.
+    pub fn hold(&self, count: usize, meanwhile: impl AsyncFnOnce()) -> impl Future<Output = ()> {
         self.toll.until.store(count, Ordering::SeqCst);
-        self.toll.came.notified().await;
-        meanwhile().await;
-        self.toll.may_go.notify_one();
+        async move {
+            self.toll.came.notified().await;
+            meanwhile().await;
+            self.toll.may_go.notify_one();
+        }
     }
 }
 

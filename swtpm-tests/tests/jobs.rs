@@ -147,7 +147,13 @@ async fn a_job_ends_with_a_tool_that_changes() {
 /// The node itself is to be asked again in half an hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_refused_for_what_its_node_is_has_the_others_end() {
-    let site = JobSite::start().await.unwrap();
+    // No check tells the job before the worker does.
+    let options = JobSiteOptions {
+        jobs: "verifier_silence_s = 3600\n".to_owned(),
+        verifier_jobs: "check_every = \"1h\"\n".to_owned(),
+        ..JobSiteOptions::default()
+    };
+    let site = JobSite::start_with(options).await.unwrap();
     let output = while_a_job_runs(&site, async || {
         let mut text = site.cluster.captured("w1").await.unwrap();
         let tool = text.find("name = \"cc\"").unwrap();
@@ -704,15 +710,15 @@ async fn a_daemon_that_starts_takes_back_what_a_former_run_reported() {
     processes::until("the daemon ended", || processes::state(&daemon.to_string()) == "Z").await;
     assert_eq!(outcome(&site.run(&look).await.unwrap()), (Some(0), "admitted".to_owned()));
     site.road.is_empty().await;
-    let mut again = site.attestor(&["run", "--config", "attestor.toml"]);
-    let log = std::fs::File::create(site.path("again.log")).unwrap();
-    let again = again.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-    let _again = Ends(again);
     // It waits for the verifier.
     let held = site.road.hold(1, async || {
         let output = site.run(&look).await.unwrap();
         assert_eq!(outcome(&output), (Some(1), "starting".to_owned()));
     });
+    let mut again = site.attestor(&["run", "--config", "attestor.toml"]);
+    let log = std::fs::File::create(site.path("again.log")).unwrap();
+    let again = again.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let _again = Ends(again);
     held.await;
     let output = site.run(&[&look[..], &["--wait", "60"]].concat()).await.unwrap();
     let log = || std::fs::read_to_string(site.path("again.log")).unwrap_or_default();

@@ -16,10 +16,7 @@ mod stamps;
 #[path = "permits/stated.rs"]
 mod stated;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use attestor::jobs::JobKeyPair;
 use proto::{
@@ -47,19 +44,20 @@ const NOW: i64 = 1_900_000_000;
 const RENEWED_BY: i64 = 3600 * 55 / 100 + 600;
 const CLAIMS: &[u8] = b"{\"job\":\"build\",\"run_id\":\"42\",\"system\":\"generic\"}";
 
+tokio::task_local! {
+    /// What the clock is set to by this task's next reading of it, which has what it was.
+    static THEN: Cell<Option<i64>>;
+}
+
 /// A clock that can be set when it is read.
 #[derive(Clone, Debug)]
-struct TestClock {
-    clock: FixedClock,
-    /// What it is set to by the next reading, which has what it was.
-    then: Arc<Mutex<Option<i64>>>,
-}
+struct TestClock(FixedClock);
 
 impl Clock for TestClock {
     fn now_unix_s(&self) -> i64 {
-        let now = self.clock.now_unix_s();
-        if let Some(then) = self.then.lock().unwrap().take() {
-            self.clock.set(then);
+        let now = self.0.now_unix_s();
+        if let Ok(Some(then)) = THEN.try_with(Cell::take) {
+            self.0.set(then);
         }
         now
     }
@@ -69,7 +67,6 @@ impl Clock for TestClock {
 struct Site {
     cluster: Cluster,
     clock: FixedClock,
-    then: Arc<Mutex<Option<i64>>>,
     worker: SoftWorker,
 }
 
@@ -79,9 +76,8 @@ impl Site {
     }
 
     async fn start_at(now_unix_s: i64) -> Self {
-        let (clock, then) = (FixedClock::at(now_unix_s), Arc::default());
-        let its = TestClock { clock: clock.clone(), then: Arc::clone(&then) };
-        let cluster = Cluster::start_at(Arc::new(its)).await.unwrap();
+        let clock = FixedClock::at(now_unix_s);
+        let cluster = Cluster::start_at(Arc::new(TestClock(clock.clone()))).await.unwrap();
         let mut worker = SoftWorker::new("w1", PcrIndex::new(14).unwrap());
         worker.tpm.measure(&tool("cc", b"compiler").unwrap());
         let allowed = Some(ALLOW_LISTED);
@@ -91,7 +87,7 @@ impl Site {
         cluster.golden_from("w1", |text| text).await.unwrap();
         let admitted = worker.attest(cluster.verifier()).await.unwrap();
         assert_eq!(admitted.outcome(), pb::Outcome::Admit, "{admitted:?}");
-        Self { cluster, clock, then, worker }
+        Self { cluster, clock, worker }
     }
 
     fn verifier_id(&self) -> VerifierId {
@@ -340,8 +336,8 @@ async fn a_permit_that_comes_to_stand_while_it_is_redeemed_is_not_redeemed_witho
     let permit = site.permit(&key).await;
     site.clock.set(NOW + 60);
     // Read when the request comes, and again when the permit is about to be used.
-    *site.then.lock().unwrap() = Some(NOW + 57);
-    let refused = site.redeem(&permit, &key).await;
+    let then = Cell::new(Some(NOW + 57));
+    let refused = THEN.scope(then, site.redeem(&permit, &key)).await;
     let came_to_stand = AttestError::PermitCameToStand;
     match &refused {
         Err(JobError::Failed(error)) if error.to_string() == came_to_stand.to_string() => {}

@@ -124,15 +124,15 @@ async fn there_are_no_more_connections_than_the_total() {
 #[tokio::test]
 async fn a_connection_that_asks_nothing_is_closed() {
     let world =
-        World::start_with_limits(|limits| limits.header_timeout = Duration::from_millis(50)).await;
+        World::start_with_limits(|limits| limits.header_timeout = Duration::from_millis(500)).await;
     // One that says nothing, and one that only greets.
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     for greeting in [&[][..], preface] {
         let mut silent = UnixStream::connect(world.socket()).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut silent, greeting).await.unwrap();
+        // A machine that stood still for so long has it closed before it greets, which is told by an error.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut silent, greeting).await;
         let mut rest = Vec::new();
-        let closed = timeout(SOON, silent.read_to_end(&mut rest)).await;
-        closed.expect("it is closed").unwrap();
+        let _ = timeout(SOON, silent.read_to_end(&mut rest)).await.expect("it is closed");
     }
 }
 
