@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +13,7 @@ use attestor::{hooks::HookSystem, tpm::EkPreference};
 use crate::{
     clock::SkewedClock,
     cluster::{AnyError, Cluster, Tools, booted, ek_of},
-    process::Process,
+    process::{Ended, Process},
     proxy::Proxy,
     road::Road,
     swtpm::{Swtpm, SwtpmOptions},
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct JobSite {
     // In the order in which they end.
-    daemon: Daemon,
+    daemon: Ended,
     /// Tools of the worker.
     pub tools: Tools,
     /// What the daemon reaches the TPM through, and what counts its commands.
@@ -40,17 +40,6 @@ pub struct JobSite {
     /// The daemon's way to it.
     pub road: Road,
     folder: tempfile::TempDir,
-}
-
-/// A daemon that does not outlive a test that failed.
-#[derive(Debug)]
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// What differs between sites.
@@ -281,7 +270,7 @@ fn start_daemon(
     proxy: &Proxy,
     tools: &Tools,
     options: &JobSiteOptions,
-) -> Result<Daemon, AnyError> {
+) -> Result<Ended, AnyError> {
     let at = |name: &str| folder.join(name).display().to_string();
     std::fs::create_dir(at("output"))?;
     set_mode(&folder.join("output"), 0o755)?;
@@ -316,5 +305,5 @@ fn start_daemon(
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()?;
-    Ok(Daemon(child))
+    Ok(Ended(child))
 }

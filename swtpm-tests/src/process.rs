@@ -1,9 +1,23 @@
 //! What Linux says of a process: its memory, descriptors, threads and processor time.
 
+use std::process::Child;
+
 use crate::cluster::AnyError;
 
 /// Clock ticks a second of `/proc/PID/stat` on Linux.
 const TICKS: f64 = 100.0;
+
+/// A child that does not outlive whoever has this: a test that failed, or a demo. Ended by its own id.
+#[derive(Debug)]
+pub struct Ended(pub Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Failure means that it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// A process of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +32,7 @@ impl Process {
 
     /// One that was started.
     #[must_use]
-    pub fn of(child: &std::process::Child) -> Self {
+    pub fn of(child: &Child) -> Self {
         Self(child.id())
     }
 

@@ -681,16 +681,6 @@ async fn a_job_finds_the_socket_that_gave_its_permit() {
     assert!(variables.contains(&format!("ASSAY_JOB_SOCKET={socket}\n")), "{variables}");
 }
 
-/// A process that does not outlive a test that failed.
-struct Ends(std::process::Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_starts_takes_back_what_a_former_run_reported() {
     let site = JobSite::start().await.unwrap();
@@ -718,7 +708,7 @@ async fn a_daemon_that_starts_takes_back_what_a_former_run_reported() {
     let mut again = site.attestor(&["run", "--config", "attestor.toml"]);
     let log = std::fs::File::create(site.path("again.log")).unwrap();
     let again = again.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-    let _again = Ends(again);
+    let _again = swtpm_tests::process::Ended(again);
     held.await;
     let output = site.run(&[&look[..], &["--wait", "60"]].concat()).await.unwrap();
     let log = || std::fs::read_to_string(site.path("again.log")).unwrap_or_default();

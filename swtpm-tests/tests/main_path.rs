@@ -178,16 +178,6 @@ async fn wait_for(status: &Path, outcome: &str) -> serde_json::Value {
     panic!("the daemon never was {outcome}: {:?}", std::fs::read_to_string(status));
 }
 
-/// A daemon that does not outlive a test that failed.
-struct Daemon(std::process::Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemon_attests_notices_a_changed_tool_and_ends_cleanly() {
     let (cluster, tpm, tools) = site().await;
@@ -215,7 +205,7 @@ async fn the_daemon_attests_notices_a_changed_tool_and_ends_cleanly() {
         .stderr(std::fs::File::create(at("log")).expect("log"))
         .spawn()
         .expect("starts");
-    let mut daemon = Daemon(daemon);
+    let mut daemon = swtpm_tests::process::Ended(daemon);
     let status = folder.path().join("output/status.json");
     let admitted = wait_for(&status, "admitted").await;
     assert_eq!(admitted["spiffe_id"], "spiffe://test.example/node/w1");

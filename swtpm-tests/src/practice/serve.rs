@@ -5,27 +5,21 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::process::CommandExt as _,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use super::environment;
-use crate::cluster::AnyError;
+use crate::{cluster::AnyError, process::Ended};
 
 /// How long the verifier may take to listen: a debug build on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A running `verifier serve`, ended by its own id.
+/// A running `verifier serve`.
 #[derive(Debug)]
-pub(super) struct Serving(Child);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // Failure means that it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+pub(super) struct Serving {
+    _child: Ended,
 }
 
 /// `verifier init`; the URL for workers.
@@ -46,7 +40,7 @@ impl Serving {
         fs::write(&path, with_metrics_on(&config, metrics_port))?;
         let listen = verifier::config::Config::load(&path)?.listen;
         let log = root.join("verifier.log");
-        let mut child = verifier_program(root)
+        let child = verifier_program(root)
             .arg("serve")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -54,16 +48,17 @@ impl Serving {
             // Ctrl-C in the shell is for what runs there.
             .process_group(0)
             .spawn()?;
+        let mut child = Ended(child);
         let started = Instant::now();
         while TcpStream::connect(listen).is_err() {
-            if child.try_wait()?.is_some() || started.elapsed() > START_DEADLINE {
-                drop(Self(child));
+            if child.0.try_wait()?.is_some() || started.elapsed() > START_DEADLINE {
+                drop(child);
                 let log = fs::read_to_string(log)?;
                 return Err(format!("the verifier did not start:\n{log}").into());
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(Self(child))
+        Ok(Self { _child: child })
     }
 }
 

@@ -5,11 +5,12 @@ use std::fs;
 use swtpm_tests::{
     cluster::AnyError,
     hook_driver::platform::{COMMIT, Platform},
+    process::Ended,
 };
 
 use crate::{
     examples::Examples,
-    site::{Ended, Site, expect, finish, shown},
+    site::{Site, expect, finish, shown},
 };
 
 const BUILD: &str = "tar -czf app.tar.gz hello.c && attestor sign app.tar.gz";

@@ -19,10 +19,11 @@ use swtpm_tests::{
     cluster::AnyError,
     firmware::Firmware,
     hook_driver::platform::Platform,
+    process::Ended,
     swtpm::{Swtpm, SwtpmOptions},
 };
 
-use self::site::{Ended, Site, expect, free_address};
+use self::site::{Site, expect, free_address};
 
 const ONCE: [&str; 3] = ["once", "--config", "attestor.toml"];
 

@@ -5,12 +5,15 @@ use std::{
     env, fs,
     net::{TcpListener, TcpStream},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use swtpm_tests::cluster::{AnyError, Tools};
+use swtpm_tests::{
+    cluster::{AnyError, Tools},
+    process::Ended,
+};
 
 /// How long a daemon may take to be there: a debug build on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -22,17 +25,6 @@ pub(crate) struct Site {
     /// Tools of the worker.
     pub(crate) tools: Tools,
     said: RefCell<String>,
-}
-
-/// A child that is ended, by its own id, when the demo ends.
-pub(crate) struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // Failure means that it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Site {
