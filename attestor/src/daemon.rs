@@ -11,7 +11,10 @@ use notify::{
     EventKind, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
 };
-use proto::pb;
+use proto::{
+    pb,
+    reason::{ReasonCode, Stage},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -74,16 +77,7 @@ pub fn keep(
         spiffe_id: result.spiffe_id.clone(),
         decision_id: result.decision_id.clone(),
         next_unix_s: next.map(|next| now + next.as_secs()),
-        reasons: result
-            .findings
-            .iter()
-            .map(|finding| Reason {
-                code: finding.code.clone(),
-                subject: finding.subject.clone(),
-                observed: finding.observed.clone(),
-                remedy: finding.remedy.clone(),
-            })
-            .collect(),
+        reasons: result.findings.iter().map(Reason::from).collect(),
         accepted_by_staged: result.accepted_by_staged.clone(),
         error: String::new(),
     };
@@ -249,14 +243,11 @@ enum Vouched {
 }
 
 impl Vouched {
-    /// Whether a job was denied for something that stands against each job of the node. A rule of the site policy may be about
-    /// that job.
+    /// Whether a job was denied for something that stands against each job of the node.
     fn denies_the_node(&self) -> bool {
         let Self::Answered(answered, _) = self else { return false };
-        let of_the_job = ["JOB_", "PLATFORM_", "PERMIT_", "POLICY_RULE_"];
-        let mut findings = answered.result.findings.iter();
         answered.result.outcome() != pb::Outcome::Admit
-            && findings.any(|found| !of_the_job.iter().any(|prefix| found.code.starts_with(prefix)))
+            && !answered.result.findings.iter().all(|found| may_be_of_the_job(&found.code))
     }
 
     fn into_answer(self) -> Asked {
@@ -295,6 +286,15 @@ async fn permitted(attester: &mut Attester, ask: &Ask) -> Vouched {
         }
         Err(error) => Vouched::Failed(crate::chain(&error)),
     }
+}
+
+/// Whether what a code says may be so of one job alone. A code that is not known here, of a newer verifier, is the node's.
+fn may_be_of_the_job(code: &str) -> bool {
+    ReasonCode::from_wire(code).is_some_and(|code| match code {
+        // A rule may be about jobs.
+        ReasonCode::PolicyRuleFalse | ReasonCode::PolicyRuleError => true,
+        other => matches!(other.stage(), Stage::Job | Stage::Platform),
+    })
 }
 
 /// What jobs are told of the node.

@@ -16,6 +16,7 @@ use std::{
 };
 
 use der::pem::LineEnding;
+use proto::pb;
 use serde::{Deserialize, Serialize};
 
 use crate::trust::Learned;
@@ -58,6 +59,13 @@ pub struct Reason {
     pub observed: String,
     /// What to do.
     pub remedy: String,
+}
+
+impl From<&pb::Finding> for Reason {
+    fn from(finding: &pb::Finding) -> Self {
+        let pb::Finding { code, subject, observed, remedy, .. } = finding.clone();
+        Self { code, subject, observed, remedy }
+    }
 }
 
 /// Where the worker stands.

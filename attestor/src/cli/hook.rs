@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     commands::{Done, REFUSED, say},
-    job::DEFAULT_SOCKET,
+    socket::DEFAULT_SOCKET,
 };
 
 /// Exit codes of what this does.

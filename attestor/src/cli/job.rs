@@ -28,11 +28,9 @@ use tonic::{Streaming, transport::Channel};
 use super::{
     commands::{Done, REFUSED, say, say_json},
     job_files::{append_variables, read_bounded, write_private, write_results},
-    socket::connect,
+    socket::{DEFAULT_SOCKET, connect},
     stop_parent::StopParent,
 };
-
-pub(super) use super::socket::DEFAULT_SOCKET;
 
 /// Longest wait for the daemon; its own deadline is shorter.
 const START_WITHIN: Duration = Duration::from_secs(90);
@@ -410,16 +408,7 @@ fn deferred_json(deferred: &pb::JobDeferred, file: &Path) -> serde_json::Value {
 
 /// Reasons have the form of those in the daemon's status.
 fn refusal_json(refused: &pb::JobRefused) -> serde_json::Value {
-    let reasons: Vec<Reason> = refused
-        .findings
-        .iter()
-        .map(|finding| Reason {
-            code: finding.code.clone(),
-            subject: finding.subject.clone(),
-            observed: finding.observed.clone(),
-            remedy: finding.remedy.clone(),
-        })
-        .collect();
+    let reasons: Vec<Reason> = refused.findings.iter().map(Reason::from).collect();
     serde_json::json!({
         "outcome": "refused",
         "code": refused.code,
