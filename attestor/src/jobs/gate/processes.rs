@@ -71,9 +71,11 @@ impl Processes {
     }
 
     /// Whether this process, which is none of them as far as its parents tell, may have left them: it may come from whoever
-    /// asked for the permit, or have lost its parents since.
+    /// asked for the permit, or have lost its parents since. As with [`Processes::have`], root's are of any user.
     pub(super) fn may_have_lost(&self, process: &Observation, uid: u32, origin: &Origin) -> bool {
-        process.uid == uid && matches!(self, Self::Below(_)) && origin.may_have_lost(process)
+        (uid == 0 || process.uid == uid)
+            && matches!(self, Self::Below(_))
+            && origin.may_have_lost(process)
     }
 
     /// The process whose end is the job's.
@@ -177,6 +179,7 @@ mod tests {
             let below = Processes::Below(FIRST);
             assert_eq!(below.may_have_lost(&process, 7, &origin), is_lost);
             assert!(!below.may_have_lost(&process, 8, &origin), "another user's");
+            assert_eq!(below.may_have_lost(&process, 0, &origin), is_lost, "root's");
         }
         // Where there are no groups to tell by.
         assert!(of(None).may_have_lost(&process(Some(UNIT), &[(90, 80)])));
