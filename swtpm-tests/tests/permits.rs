@@ -85,9 +85,22 @@ impl Site {
         let denied = worker.attest(cluster.verifier()).await.unwrap();
         assert_eq!(codes(&denied), ["POLICY_NO_REFERENCE_VALUES"]);
         cluster.golden_from("w1", |text| text).await.unwrap();
-        let admitted = worker.attest(cluster.verifier()).await.unwrap();
+        let mut site = Self { cluster, clock, worker };
+        site.is_admitted().await;
+        site
+    }
+
+    /// The node proves itself.
+    async fn is_admitted(&mut self) {
+        let admitted = self.worker.attest(self.cluster.verifier()).await.unwrap();
         assert_eq!(admitted.outcome(), pb::Outcome::Admit, "{admitted:?}");
-        Self { cluster, clock, worker }
+    }
+
+    /// Boots again with the compiler that the golden set names, and is admitted.
+    async fn boot_again(&mut self) {
+        self.worker.tpm.reset();
+        self.worker.tpm.measure(&tool("cc", b"compiler").unwrap());
+        self.is_admitted().await;
     }
 
     fn verifier_id(&self) -> VerifierId {
@@ -357,10 +370,7 @@ async fn a_permit_ends_with_the_boot_that_it_was_given_to() {
     let permit = site.permit(&key).await;
     site.redeem(&permit, &key).await.unwrap();
     site.proceed(&permit, &key, 1).await.unwrap();
-    site.worker.tpm.reset();
-    site.worker.tpm.measure(&tool("cc", b"compiler").unwrap());
-    let admitted = site.worker.attest(site.cluster.verifier()).await.unwrap();
-    assert_eq!(admitted.outcome(), pb::Outcome::Admit, "{admitted:?}");
+    site.boot_again().await;
     let why = refused(site.proceed(&permit, &key, 2).await, ReasonCode::PermitEnded);
     assert!(why.contains("another TPM or boot"), "{why}");
 }

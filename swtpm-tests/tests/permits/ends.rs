@@ -7,14 +7,6 @@ impl Site {
     fn change_compiler(&mut self, content: &str) {
         self.worker.tpm.measure(&tool("cc", content.as_bytes()).unwrap());
     }
-
-    /// Boots again with the compiler that the golden set names, and is admitted.
-    async fn boot_again(&mut self) {
-        self.worker.tpm.reset();
-        self.change_compiler("compiler");
-        let admitted = self.worker.attest(self.cluster.verifier()).await.unwrap();
-        assert_eq!(admitted.outcome(), pb::Outcome::Admit, "{admitted:?}");
-    }
 }
 
 /// The set that denies the compiler comes into force between the permit and its redemption.
@@ -51,8 +43,7 @@ async fn a_job_that_runs_goes_on_until_its_node_should_have_been_judged_by_anoth
     site.cluster.golden_from("w1", |text| text).await.unwrap();
     site.clock.set(NOW + RENEWED_BY - 1);
     site.proceed(&permit, &key, 1).await.unwrap();
-    let admitted = site.worker.attest(site.cluster.verifier()).await.unwrap();
-    assert_eq!(admitted.outcome(), pb::Outcome::Admit, "{admitted:?}");
+    site.is_admitted().await;
     site.clock.set(NOW + RENEWED_BY);
     site.proceed(&permit, &key, 2).await.unwrap();
     // It was judged by that, and is not by what follows.

@@ -35,7 +35,7 @@ use workload::pb::{JwtBundlesRequest, spiffe_workload_api_client::SpiffeWorkload
 use super::*;
 
 /// What whoever stands between does to what the verifier says.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Habit {
     /// A redemption gives no certificates.
     RedeemsNothing,
@@ -51,6 +51,11 @@ enum Habit {
     RenewsNothing,
     /// An end is never answered; told when the worker gave up to wait.
     HearsNoEnd(Arc<AtomicBool>),
+    /// The first check is never answered; those after it are counted.
+    HearsNoCheck {
+        asked: AtomicUsize,
+        answered: Arc<AtomicUsize>,
+    },
     /// None; counts how often certificates were renewed.
     Honest {
         renewals: Arc<AtomicUsize>,
@@ -93,7 +98,7 @@ impl jobs_server::Jobs for Between {
                 go_on.notified().await;
             }
             Habit::RenewsNothing => identity.x509.iter_mut().for_each(|svid| svid.lifetime_s = 0),
-            Habit::HearsNoEnd(_) | Habit::Honest { .. } => {}
+            Habit::HearsNoEnd(_) | Habit::HearsNoCheck { .. } | Habit::Honest { .. } => {}
         }
         Ok(response)
     }
@@ -102,6 +107,12 @@ impl jobs_server::Jobs for Between {
         &self,
         request: Request<pb::ContinueRequest>,
     ) -> Result<Response<pb::JobIdentity>, Status> {
+        if let Habit::HearsNoCheck { asked, answered } = &self.habit {
+            if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                return std::future::pending().await;
+            }
+            answered.fetch_add(1, Ordering::SeqCst);
+        }
         let mut response = self.service.r#continue(request).await?;
         let identity = response.get_mut();
         match &self.habit {
@@ -194,17 +205,22 @@ impl Worker {
         event.expect("something happens").unwrap().and_then(|event| event.event)
     }
 
-    /// The only permit, which the verifier knows to be over.
+    /// As [`ended_permit`].
     async fn ended_permit(&self) -> Permit {
-        for _ in 0..200 {
-            let mut permits = self.site.cluster.store().permits("w1", 2).await.unwrap();
-            if permits.len() == 1 && permits[0].state == PermitState::Ended {
-                return permits.remove(0);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the verifier was not told");
+        ended_permit(&self.site).await
     }
+}
+
+/// The only permit, which the verifier knows to be over.
+async fn ended_permit(site: &Site) -> Permit {
+    for _ in 0..200 {
+        let mut permits = site.cluster.store().permits("w1", 2).await.unwrap();
+        if permits.len() == 1 && permits[0].state == PermitState::Ended {
+            return permits.remove(0);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the verifier was not told");
 }
 
 async fn dial(socket: &Path) -> Channel {
@@ -257,6 +273,42 @@ async fn a_daemon_that_stops_while_a_permit_is_redeemed_gives_it_back() {
     let permit = worker.ended_permit().await;
     assert!(permit.redeemed_at.is_some(), "{permit:?}");
     assert!(worker.next().await.is_none());
+}
+
+/// Nobody is there to run a job: there is none, and nothing to be done about its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_whose_caller_goes_away_while_it_is_redeemed_is_given_back() {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let habit = Habit::RedeemsLate { begun: Arc::clone(&begun), go_on };
+    let Worker { site, node, events, folder } = Worker::asked(habit).await;
+    begun.notified().await;
+    drop(events);
+    let permit = ended_permit(&site).await;
+    assert!(permit.redeemed_at.is_some(), "{permit:?}");
+    let reason = permit.end_reason.unwrap_or_default();
+    assert!(reason.contains("whoever asked for it is gone"), "{reason}");
+    assert!(!folder.path().join("acted").exists(), "a job that never was has no early end");
+    drop(node);
+}
+
+/// One request that gets no answer is asked again within the silence that is borne of the verifier.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_is_never_answered_ends_no_job() {
+    let answered = Arc::<AtomicUsize>::default();
+    let habit = Habit::HearsNoCheck { asked: AtomicUsize::new(0), answered: Arc::clone(&answered) };
+    let mut worker = Worker::asked(habit).await;
+    let started = worker.next().await;
+    assert!(matches!(started, Some(Event::Started(_))), "{started:?}");
+    let goes_on = async {
+        while answered.load(Ordering::SeqCst) < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = worker.events.message() => panic!("{ended:?}"),
+        gone_on = tokio::time::timeout(Duration::from_secs(90), goes_on) => gone_on.unwrap(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
