@@ -412,6 +412,11 @@ mod tests {
         assert!(
             problem(&format!("{GOOD}[logs]\nima = \"x\"\n")).starts_with("logs.ima: x: an abs")
         );
+        let jobs = |more: &str| {
+            let text = format!("{GOOD}[jobs]\nusers = [\"0\"]\n{more}");
+            Config::parse(&text).expect("a configuration").jobs.expect("jobs").detached_callers
+        };
+        assert!(!jobs("") && jobs("detached_callers = true\n"));
         for seconds in [4, 76] {
             let text = format!("{GOOD}[jobs]\nusers = [\"0\"]\nstart_within_s = {seconds}\n");
             assert!(problem(&text).starts_with("jobs.start_within_s: "), "{}", problem(&text));
