@@ -516,6 +516,11 @@ async fn noted_end(folder: &std::path::Path) -> String {
     note().strip_suffix(&format!(" {uid}\n")).unwrap_or("not of this user").to_owned()
 }
 
+/// Shell that waits for a file with something in it, for a minute: what is not there then is missed by the test.
+fn waits_for(file: &str) -> String {
+    format!("for _ in $(seq 600); do [ -s {file} ] && break; sleep 0.1; done")
+}
+
 /// A shell that asks for a permit as a hook does, and then runs this.
 fn below_a_shell(site: &JobSite, script: &str) -> Command {
     let me = swtpm_tests::job_site::program("attestor").display().to_string();
@@ -547,7 +552,7 @@ async fn a_job_that_gives_its_permit_back_and_goes_on_is_acted_upon() {
     {
         let (site, folder) = site_that_notes_ends().await;
         let goes_on =
-            format!("{end}; until [ -s {}/ends ]; do sleep 0.1; done", folder.path().display());
+            format!("{end}; {}", waits_for(&folder.path().join("ends").display().to_string()));
         let output = finish(below_a_shell(&site, &goes_on)).await.unwrap();
         assert_eq!(noted_end(folder.path()).await, "GATE_ENDED_BY_ITS_JOB", "{output:?}");
     }
@@ -558,7 +563,8 @@ async fn a_process_that_left_its_job_gets_no_permit_of_its_own() {
     let site = JobSite::start().await.unwrap();
     let ask = "\"$ME\" exec --job generic -- echo the job ran";
     let script = format!(
-        "export ME=$1; setsid -f sh -c 'sleep 0.5; {ask} >out 2>&1; echo $? >code'; until [ -s code ]; do sleep 0.1; done; cat code out"
+        "export ME=$1; setsid -f sh -c 'sleep 0.5; {ask} >out 2>&1; echo $? >code'; {}; cat code out",
+        waits_for("code")
     );
     let output = finish(below_a_shell(&site, &script)).await.unwrap();
     let (out, err) = text(&output);
@@ -603,7 +609,7 @@ async fn a_tool_that_cannot_be_measured_any_more_ends_a_job() {
 async fn a_daemon_that_stops_ends_its_jobs_and_sees_to_what_is_done_about_it() {
     let (site, folder) = site_that_notes_ends().await;
     let ends = folder.path().join("ends").display().to_string();
-    let stop = format!("kill {}; until [ -s {ends} ]; do sleep 0.1; done", site.daemon_id());
+    let stop = format!("kill {}; {}", site.daemon_id(), waits_for(&ends));
     let output = finish(below_a_shell(&site, &stop)).await.unwrap();
     assert_eq!(noted_end(folder.path()).await, "GATE_STOPPING", "{output:?}");
     let ended = permit_in(&site, PermitState::Ended).await;
