@@ -41,7 +41,7 @@ pub struct Seen(u64);
 #[derive(Debug, Default)]
 pub(super) struct Changes(Mutex<Counted>);
 
-/// Bounded by the pools that administrators name.
+/// One entry for each ground.
 #[derive(Debug, Default)]
 struct Counted {
     count: u64,

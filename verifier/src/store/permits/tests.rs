@@ -254,6 +254,8 @@ async fn a_permit_is_not_redeemed_after_what_it_was_decided_by_changed() {
         ("a set came into force", "golden sets changed"),
         ("a set was retired", "golden sets changed"),
         ("a policy came into force", "site policies changed"),
+        ("a ring of keys came into force", "security keys changed"),
+        ("a CRL was imported", "endorsements changed"),
         ("a root was imported", "endorsements changed"),
         ("a root was removed", "endorsements changed"),
     ] {
@@ -266,6 +268,14 @@ async fn a_permit_is_not_redeemed_after_what_it_was_decided_by_changed() {
         let retire = async |id: DocumentId, state| {
             store.retire_document(id, state, "a test", by()).await.expect("retired");
         };
+        let comes_into_force = async |kind, name: &str, version| {
+            let id = DocumentId { kind, ..golden_id(name, version) };
+            let new = NewDocument { id: id.clone(), pool: None, ..golden(name, version, "text") };
+            store.propose_document(new, by()).await.expect("proposed");
+            let key = digest("a key");
+            store.sign_document(id.clone(), key, vec![1], true, by()).await.expect("signed");
+            store.activate_document(id, false, 1, by()).await.expect("activated");
+        };
         match name {
             "a set was proposed" => {
                 store.propose_document(next, by()).await.expect("proposed");
@@ -276,13 +286,13 @@ async fn a_permit_is_not_redeemed_after_what_it_was_decided_by_changed() {
             }
             "a set came into force" => activated(&store, "other", 1).await,
             "a set was retired" => retire(id, DocumentState::Active).await,
-            "a policy came into force" => {
-                let id = DocumentId { kind: DocumentKind::Policy, ..golden_id("site", 1) };
-                let new = NewDocument { id: id.clone(), pool: None, ..golden("site", 1, "rules") };
-                store.propose_document(new, by()).await.expect("proposed");
-                let key = digest("a key");
-                store.sign_document(id.clone(), key, vec![1], true, by()).await.expect("signed");
-                store.activate_document(id, false, 1, by()).await.expect("activated");
+            "a policy came into force" => comes_into_force(DocumentKind::Policy, "site", 1).await,
+            "a ring of keys came into force" => {
+                comes_into_force(DocumentKind::Keys, "security", 2).await;
+            }
+            "a CRL was imported" => {
+                let (kind, crl) = (EndorsementKind::Crl, b"a CRL".to_vec());
+                store.import_endorsement(kind, crl, "", by()).await.expect("imported");
             }
             "a root was imported" => {
                 let another = b"another root".to_vec();
